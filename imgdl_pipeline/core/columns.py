@@ -1,0 +1,82 @@
+"""Every column of every Parquet file we write, each declared once, with its description.
+
+The links list, the ledger and the catalog are selections of these, so a column means the same
+wherever it stands. Dagster's column schema and the README's table derive from here.
+"""
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+"""Kept in every file's metadata, so that a later version can tell what it reads."""
+
+SCHEMA_VERSION_KEY = b"imgdl_pipeline.schema_version"
+
+_UTC = pa.timestamp("us", tz="UTC")
+
+
+def _described(name: str, type_: pa.DataType, description: str) -> pa.Field:
+    return pa.field(name, type_, metadata={"description": description})
+
+
+_COLUMNS = {
+    field.name: field
+    for field in (
+        _described("url", pa.string(), "the link, as the source gave it"),
+        _described("status", pa.string(), "ok, invalid, failed or refused"),
+        _described("reason", pa.string(), "a short code for why there is no image; null when ok"),
+        _described("detail", pa.string(), "the reason in words, for a person; null when ok"),
+        _described("path", pa.string(), "the file, relative to the store's root; null unless ok"),
+        _described("sha256", pa.string(), "SHA-256 of the stored file, 64 hex digits"),
+        _described("bytes", pa.int64(), "size of the stored file"),
+        _described("width", pa.int32(), "pixels across, as the file has them"),
+        _described("height", pa.int32(), "pixels down, as the file has them"),
+        _described("mode", pa.string(), "L, RGB or CMYK, as the file has it"),
+        _described("progressive", pa.bool_(), "whether the JPEG is progressive"),
+        _described("phash", pa.string(), "64-bit perceptual hash, 16 hex digits"),
+        _described(
+            "duplicate_of", pa.string(), "url of this gallery's first link with the same bytes"
+        ),
+        _described("exif", pa.string(), "JSON object of the EXIF tags, by name"),
+        _described("http_status", pa.int32(), "status of the last answer"),
+        _described("attempts", pa.int32(), "requests made for this link in the run that had it"),
+        _described("elapsed_s", pa.float64(), "seconds from the first request to the last byte"),
+        _described("etag", pa.string(), "ETag, as the server gave it"),
+        _described("last_modified", pa.string(), "Last-Modified, as the server gave it"),
+        _described("fetched_at", _UTC, "when these bytes came"),
+        _described("first_seen", _UTC, "when the link was first listed"),
+        _described("last_seen", _UTC, "when the link was last listed"),
+        _described("attributes", pa.string(), "JSON object of what the source said of the link"),
+        _described("listed_at", _UTC, "when the source was asked for this list"),
+        _described("tried_at", _UTC, "when a download of this link was last tried"),
+    )
+}
+
+
+def _schema(*names: str) -> pa.Schema:
+    return pa.schema(
+        [_COLUMNS[name] for name in names],
+        metadata={SCHEMA_VERSION_KEY: str(SCHEMA_VERSION).encode()},
+    )
+
+
+LINKS = _schema("url", "attributes", "listed_at")
+"""`links.parquet`: one row a distinct link, in the source's order."""
+
+DOWNLOADS = _schema(
+    *("url", "status", "reason", "detail", "path", "sha256", "bytes", "http_status"),
+    *("attempts", "elapsed_s", "etag", "last_modified", "fetched_at", "tried_at"),
+)
+"""`downloads.parquet`, the ledger: what happened to each link, one row a link."""
+
+CATALOG = _schema(
+    *("url", "status", "reason", "detail", "path", "sha256", "bytes"),
+    *("width", "height", "mode", "progressive", "phash", "duplicate_of", "exif"),
+    *("http_status", "attempts", "elapsed_s", "etag", "last_modified"),
+    *("fetched_at", "first_seen", "last_seen", "attributes"),
+)
+"""`catalog.parquet`: one row a link that is or was listed."""
+
+
+def descriptions(schema: pa.Schema) -> dict[str, str]:
+    """Each column's description, by name, in the schema's order."""
+    return {field.name: field.metadata[b"description"].decode() for field in schema}

@@ -1,0 +1,190 @@
+"""Deadlines that no server can outlast, and sockets that keep to them.
+
+A socket's own timeout starts anew with every byte, so a server that drips one byte a second holds a
+thread for as long as it likes. Here a thread works under one `Deadline`, and every wait of our sockets
+is cut into slices: after each slice they look at the time left and at whether the work was given up.
+That holds for connecting, for the TLS handshake, for headers and for bodies alike, and it is why
+abandoning a download takes less than a slice, with nothing but the thread's own calls.
+"""
+
+import errno
+import os
+import selectors
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+SLICE_S = 0.25
+"""Longest wait in seconds before the time left and the stop event are looked at again."""
+
+T = TypeVar("T")
+
+
+class Abandoned(Exception):
+    """The work was given up while it waited: the run is ending."""
+
+
+class Deadline:
+    """A point in time that a piece of work must not pass, and an event that ends it sooner.
+
+    Args:
+        seconds: How long the work may take from now.
+        stop: Set by whoever gives the work up.
+    """
+
+    def __init__(self, seconds: float, stop: threading.Event) -> None:
+        self.seconds = seconds
+        self._ends_at = time.monotonic() + seconds
+        self._stop = stop
+
+    def left(self) -> float:
+        """Seconds left.
+
+        Raises:
+            Abandoned: The work was given up.
+            TimeoutError: No time is left.
+        """
+        if self._stop.is_set():
+            raise Abandoned
+        left = self._ends_at - time.monotonic()
+        if left <= 0:
+            raise TimeoutError(f"not done within {self.seconds:g} s")
+        return left
+
+    def slice(self) -> float:
+        """Seconds that one wait may last; raises as `left` does."""
+        return min(SLICE_S, self.left())
+
+
+_current: ContextVar[Deadline | None] = ContextVar("imgdl_pipeline_deadline", default=None)
+
+
+def current() -> Deadline:
+    """The deadline this thread works under.
+
+    Raises:
+        LookupError: There is none: `working_until` was forgotten.
+    """
+    deadline = _current.get()
+    if deadline is None:
+        raise LookupError("this must run inside `with working_until(deadline)`")
+    return deadline
+
+
+@contextmanager
+def working_until(deadline: Deadline) -> Iterator[Deadline]:
+    """Put this thread's sockets under a deadline for the length of a block."""
+    token = _current.set(deadline)
+    try:
+        yield deadline
+    finally:
+        _current.reset(token)
+
+
+def call_with_deadline(function: Callable[[], T]) -> T:
+    """Run a call that knows no timeout, such as a DNS look-up, for no longer than the deadline.
+
+    The call runs in a daemon thread, which is left to end by itself when the time is up.
+
+    Raises:
+        Abandoned, TimeoutError: As `Deadline.left`; and whatever the call raises.
+    """
+    deadline = current()
+    outcome: list[tuple[bool, Any]] = []
+    done = threading.Event()
+
+    def run() -> None:
+        try:
+            outcome.append((True, function()))
+        except Exception as error:  # noqa: BLE001 -- carried over to the thread that asked
+            outcome.append((False, error))
+        finally:
+            done.set()
+
+    threading.Thread(target=run, name="imgdl-lookup", daemon=True).start()
+    while not done.wait(deadline.slice()):
+        pass
+    succeeded, value = outcome[0]
+    if not succeeded:
+        raise value
+    result: T = value
+    return result
+
+
+def _sliced(sock: socket.socket, operation: Callable[[], T]) -> T:
+    """Repeat a socket operation, a slice at a time, until it is done or the deadline is."""
+    while True:
+        sock.settimeout(current().slice())
+        try:
+            return operation()
+        except TimeoutError:  # one slice passed with nothing to show: look at the deadline again
+            continue
+
+
+class DeadlineSocket(socket.socket):
+    """A TCP socket whose reads keep to the deadline of the thread that reads."""
+
+    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
+        """As `socket.recv_into`, but within the deadline."""
+        receive = super().recv_into
+        return _sliced(self, lambda: receive(buffer, nbytes, flags))
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        """As `socket.sendall`, which counts its timeout for the whole of the data."""
+        self.settimeout(current().left())
+        super().sendall(data, flags)
+
+
+class DeadlineSSLSocket(ssl.SSLSocket):
+    """A TLS socket whose handshake and reads keep to the deadline of the thread that uses it."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        """As `SSLSocket.do_handshake`, but within the deadline."""
+        handshake = super().do_handshake
+        _sliced(self, handshake)
+
+    def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
+        """As `SSLSocket.recv_into`, but within the deadline."""
+        receive = super().recv_into
+        return _sliced(self, lambda: receive(buffer, nbytes, flags))
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        """As `SSLSocket.sendall`, but within the deadline."""
+        self.settimeout(current().left())
+        super().sendall(data, flags)
+
+
+def connect(family: socket.AddressFamily, address: tuple[Any, ...]) -> DeadlineSocket:
+    """Open a TCP connection within the deadline of this thread.
+
+    Args:
+        family: IPv4 or IPv6.
+        address: What `getaddrinfo` gave for the socket: host and port, and for IPv6 two more.
+
+    Raises:
+        Abandoned, TimeoutError: As `Deadline.left`.
+        OSError: The connection failed.
+    """
+    sock = DeadlineSocket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setblocking(False)
+        error = sock.connect_ex(address)
+        if error in (errno.EINPROGRESS, errno.EWOULDBLOCK):
+            with selectors.DefaultSelector() as selector:
+                selector.register(sock, selectors.EVENT_WRITE)
+                while not selector.select(current().slice()):
+                    pass
+            error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            raise OSError(error, os.strerror(error))
+        sock.settimeout(current().left())
+    except BaseException:
+        sock.close()
+        raise
+    return sock

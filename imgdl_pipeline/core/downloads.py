@@ -1,0 +1,382 @@
+"""One gallery's downloads: what is to be fetched, the fetching, and the ledger of what happened.
+
+The ledger has one row a link and is the only memory there is: a link is fetched when the ledger has no
+image of it. It is checkpointed while the run goes on, so that a killed run loses seconds and not hours.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta, timezone
+from typing import Any
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from imgdl_pipeline.core.columns import DOWNLOADS, LINKS
+from imgdl_pipeline.core.fetch import Fetched, Fetcher, NotModified, RetryAfter, Validators
+from imgdl_pipeline.core.outcome import FetchError, Reason, Status
+from imgdl_pipeline.core.pool import DownloadPool, Later
+from imgdl_pipeline.core.retry import Retry
+from imgdl_pipeline.core.settings import DownloadSettings
+from imgdl_pipeline.core.store import (
+    Store,
+    StoreError,
+    checkpoints_path,
+    downloads_path,
+    image_path,
+    images_path,
+    links_path,
+)
+
+CHECKPOINT_S = 5.0
+"""Seconds between two checkpoints of the ledger."""
+
+BATCH_ROWS = 1_000
+"""Rows of the plan that are turned into objects at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """A row of the ledger; the fields are the columns of DOWNLOADS."""
+
+    url: str
+    status: str
+    tried_at: datetime
+    attempts: int
+    elapsed_s: float
+    reason: str | None = None
+    detail: str | None = None
+    path: str | None = None
+    sha256: str | None = None
+    bytes: int | None = None
+    http_status: int | None = None
+    etag: str | None = None
+    last_modified: str | None = None
+    fetched_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A link on its way through the pool, and what its attempts have cost so far.
+
+    Args:
+        known: Its row in the ledger where an image of it is stored, to be asked for conditionally.
+    """
+
+    url: str
+    expected: dict[str, Any]
+    known: Download | None = None
+    attempts: int = 0
+    elapsed_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run has come; `seconds` since it began."""
+
+    done: int
+    total: int
+    failed: int
+    seconds: float
+
+    @property
+    def per_second(self) -> float:
+        """Links a second."""
+        return self.done / self.seconds if self.seconds else 0.0
+
+    def __str__(self) -> str:
+        left = (self.total - self.done) / self.per_second if self.done else float("nan")
+        return (
+            f"{self.done} of {self.total} links, {self.per_second:.1f} a second, "
+            f"{left:.0f} s to go, {self.failed} without an image"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadRun:
+    """What a run did.
+
+    Args:
+        ledger: All of the gallery's rows.
+        tried: The rows of the links that this run asked for.
+        seconds: How long the downloading took.
+    """
+
+    ledger: pa.Table
+    tried: pa.Table
+    seconds: float
+
+
+class Ledger:
+    """The rows of one gallery, as they come: buffered, checkpointed, and merged in the end.
+
+    Args:
+        store: Where the gallery's files lie.
+        gallery: Its name.
+        clock: Seconds, for the time between checkpoints.
+    """
+
+    def __init__(
+        self, store: Store, gallery: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._store = store
+        self._gallery = gallery
+        self._clock = clock
+        self._folder = checkpoints_path(gallery)
+        self._buffer: list[Download] = []
+        self._checkpoint_due = clock() + CHECKPOINT_S
+        self._checkpoints = sorted(file.path for file in store.list(self._folder))
+        self.table = self._merged(store.read_table(downloads_path(gallery), DOWNLOADS))
+
+    def __enter__(self) -> "Ledger":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def add(self, row: Download) -> None:
+        """Take a row; now and then, write a checkpoint."""
+        self._buffer.append(row)
+        if self._clock() >= self._checkpoint_due:
+            self.checkpoint()
+
+    def checkpoint(self) -> None:
+        """Write what came since the last checkpoint, as a file of its own."""
+        if self._buffer:
+            number = len(self._checkpoints)
+            path = f"{self._folder}/{number:06d}-{time.time_ns()}.parquet"
+            self._store.write_table(path, download_table(self._buffer))
+            self._checkpoints.append(path)
+            self._buffer.clear()
+        self._checkpoint_due = self._clock() + CHECKPOINT_S
+
+    def replace(self, rows: pa.Table) -> None:
+        """Put other rows, as DOWNLOADS has them, in the place of those with the same urls, and write all."""
+        self.table = self._merged(self.table, rows)
+        self._store.write_table(downloads_path(self._gallery), self.table)
+
+    def close(self) -> None:
+        """Merge everything into the ledger's one file, and drop the checkpoints."""
+        if not self._checkpoints and not self._buffer:
+            return
+        self.table = self._merged(self.table, download_table(self._buffer))
+        self._store.write_table(downloads_path(self._gallery), self.table)
+        self._store.delete(self._checkpoints)
+        self._checkpoints.clear()
+        self._buffer.clear()
+
+    def _merged(self, ledger: pa.Table | None, newest: pa.Table | None = None) -> pa.Table:
+        checkpoints = [self._store.read_table(path, DOWNLOADS) for path in self._checkpoints]
+        tables = [DOWNLOADS.empty_table(), ledger, *checkpoints, newest]
+        return latest(pa.concat_tables([table for table in tables if table is not None]))
+
+
+def download_table(rows: list[Download]) -> pa.Table:
+    """Rows as Arrow has them."""
+    return pa.Table.from_pylist([asdict(row) for row in rows], schema=DOWNLOADS)
+
+
+def latest(table: pa.Table) -> pa.Table:
+    """The last row of each url; the rest of the order stays."""
+    newest_first = pc.take(table["url"], _descending(table.num_rows)).combine_chunks()
+    first = pc.index_in(newest_first, value_set=newest_first)
+    is_first = pc.equal(first, pa.array(range(table.num_rows), pa.int32()))
+    keep = pc.take(is_first, _descending(table.num_rows))
+    return table.filter(keep) if not pc.all(keep).as_py() else table
+
+
+def _descending(count: int) -> pa.Array:
+    return pa.array(range(count - 1, -1, -1), pa.int64())
+
+
+def read_links(store: Store, gallery: str) -> pa.Table:
+    """The gallery's link list.
+
+    Raises:
+        StoreError: There is none yet.
+    """
+    links = store.read_table(links_path(gallery), LINKS)
+    if links is None:
+        raise StoreError(
+            f"{store.location(links_path(gallery))} does not exist: materialize gallery_links first"
+        )
+    return links
+
+
+def plan(
+    links: pa.Table, ledger: pa.Table, stored: pa.Array, settings: DownloadSettings, now: datetime
+) -> pa.Table:
+    """The links that are to be fetched, as url, attributes and `row`, their place in the ledger.
+
+    Those without an image in the ledger, or whose file is not in the store; and where `recheck` says so, those
+    whose image was not asked about for longer than that. `row` is null unless the last.
+    """
+    row = pc.index_in(links["url"], value_set=ledger["url"].combine_chunks())
+    has_image = pc.and_(
+        pc.equal(ledger["status"], Status.OK.value), pc.is_in(ledger["path"], value_set=stored)
+    )
+    is_stored = pc.fill_null(pc.take(has_image, row), fill_value=False)
+    wanted = pc.invert(is_stored)
+    if settings.recheck != "never":
+        before = pa.scalar(now - timedelta(days=settings.recheck), ledger["tried_at"].type)
+        is_old = pc.fill_null(pc.less(pc.take(ledger["tried_at"], row), before), fill_value=False)
+        wanted = pc.or_(wanted, is_old)
+    known_row = pc.if_else(is_stored, row, pa.scalar(None, pa.int32()))
+    return (
+        links.select(["url", "attributes"]).append_column("row", known_row).filter(wanted)
+    )
+
+
+def jobs(planned: pa.Table, ledger: pa.Table) -> Iterator[Job]:
+    """The planned links, a batch of objects at a time."""
+    for batch in planned.to_batches(max_chunksize=BATCH_ROWS):
+        for row in batch.to_pylist():
+            known = None
+            if row["row"] is not None:
+                known = Download(**ledger.slice(row["row"], 1).to_pylist()[0])
+            yield Job(row["url"], json.loads(row["attributes"] or "{}"), known)
+
+
+def host_of(job: Job) -> str:
+    """The host whose slots a job takes; links that are no URLs share one."""
+    try:
+        return urlsplit(job.url).netloc.rpartition("@")[2].lower()
+    except ValueError:
+        return ""
+
+
+def download_gallery(
+    gallery: str,
+    store: Store,
+    settings: DownloadSettings,
+    *,
+    limit: int | None = None,
+    retry: Retry | None = None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> DownloadRun:
+    """Fetch every link of a gallery that has no image yet, and keep the ledger.
+
+    Args:
+        gallery: Its name; its link list must exist.
+        store: Where its files lie.
+        settings: How to download.
+        limit: Fetch this many links at most.
+        retry: When to try again; None makes one from the settings.
+        on_progress: Called after every link.
+
+    Raises:
+        StoreError: The store failed; what was done until then is in the ledger if that could be written.
+    """
+    links = read_links(store, gallery)
+    stop = threading.Event()
+    started = time.monotonic()
+    started_at = datetime.now(timezone.utc)
+    with Ledger(store, gallery) as ledger, Fetcher(settings, stop) as fetcher:
+        stored = pa.array([file.path for file in store.list(images_path(gallery))], pa.string())
+        todo = plan(links, ledger.table, stored, settings, started_at)[:limit]
+        work = _Work(gallery, store, fetcher, retry or Retry(settings.attempts))
+        failed = 0
+        with DownloadPool(
+            work, workers=settings.workers, per_host=settings.per_host, host_of=host_of, stop=stop
+        ) as pool:
+            for number, done in enumerate(pool.map(jobs(todo, ledger.table)), start=1):
+                row = done.result or _row_of_error(done.item, done.error)
+                ledger.add(row)
+                failed += row.status != Status.OK.value
+                seconds = time.monotonic() - started
+                on_progress(Progress(number, todo.num_rows, failed, seconds))
+    tried = ledger.table.filter(pc.greater_equal(ledger.table["tried_at"], started_at))
+    return DownloadRun(ledger.table, tried, time.monotonic() - started)
+
+
+def _row_of_error(job: Job, error: BaseException | None) -> Download:
+    """The row of a link whose work ended in an exception that it should not have.
+
+    Raises:
+        StoreError: The store fails, so all further work is in vain.
+    """
+    if isinstance(error, StoreError):
+        raise error
+    return _row(job, FetchError(Reason.CONNECTION, f"unexpected {type(error).__name__}: {error}"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What a worker does with a job: one attempt, then store the bytes."""
+
+    gallery: str
+    store: Store
+    fetcher: Fetcher
+    retry: Retry
+
+    def __call__(self, job: Job) -> Download | Later[Job]:
+        started = time.monotonic()
+        try:
+            fetched = self.fetcher.fetch(job.url, job.expected, _validators(job.known))
+        except NotModified:
+            return _unchanged(job)
+        except FetchError as error:
+            return self._after(error, _tried(job, started))
+        with fetched.body:
+            return self._stored(_tried(job, started), fetched)
+
+    def _after(self, error: FetchError, job: Job) -> Download | Later[Job]:
+        asked_s = error.seconds if isinstance(error, RetryAfter) else None
+        wait = self.retry.wait(error, job.attempts, asked_s)
+        if wait is None:
+            return _row(job, error)
+        return Later(job, wait, whole_host=isinstance(error, RetryAfter))
+
+    def _stored(self, job: Job, fetched: Fetched) -> Download:
+        path = image_path(self.gallery, job.url)
+        self.store.put(path, fetched.body)
+        now = datetime.now(timezone.utc)
+        return Download(
+            url=job.url,
+            status=Status.OK.value,
+            tried_at=now,
+            attempts=job.attempts,
+            elapsed_s=job.elapsed_s,
+            path=path,
+            sha256=fetched.digests["sha256"],
+            bytes=fetched.bytes,
+            http_status=fetched.http_status,
+            etag=fetched.etag,
+            last_modified=fetched.last_modified,
+            fetched_at=now,
+        )
+
+
+def _validators(known: Download | None) -> Validators:
+    return Validators(known.etag, known.last_modified) if known else Validators()
+
+
+def _tried(job: Job, started: float) -> Job:
+    elapsed_s = job.elapsed_s + time.monotonic() - started
+    return replace(job, attempts=job.attempts + 1, elapsed_s=elapsed_s)
+
+
+def _unchanged(job: Job) -> Download:
+    assert job.known is not None  # noqa: S101 -- only a known image is asked for conditionally
+    return replace(job.known, tried_at=datetime.now(timezone.utc))
+
+
+def _row(job: Job, error: FetchError) -> Download:
+    """The row of a link that has no image. A stored image that can't be asked about just now is kept."""
+    now = datetime.now(timezone.utc)
+    if job.known is not None and error.reason.status is Status.FAILED:
+        return replace(job.known, tried_at=now)
+    return Download(
+        url=job.url,
+        status=error.reason.status.value,
+        tried_at=now,
+        attempts=job.attempts,
+        elapsed_s=job.elapsed_s,
+        reason=error.code,
+        detail=error.detail,
+        http_status=error.http_status,
+    )

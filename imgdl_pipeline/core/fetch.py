@@ -1,0 +1,415 @@
+"""One URL: its bytes and facts, or a FetchError that says why not.
+
+One call is one attempt, redirects included, under one deadline. Who tries again, and when, is
+decided by the caller from `FetchError.passing` and `RetryAfter`.
+"""
+
+import hashlib
+import http.client
+import ssl
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import IO, Any
+from urllib.parse import urljoin, urlsplit
+
+import requests
+import urllib3
+from requests import exceptions as rq
+from urllib3 import exceptions as u3
+
+from imgdl_pipeline.core.deadline import Abandoned, Deadline, working_until
+from imgdl_pipeline.core.guard import (
+    AddressGuard,
+    check_opt_out,
+    check_scheme,
+    without_userinfo,
+)
+from imgdl_pipeline.core.outcome import FetchError, Reason
+from imgdl_pipeline.core.robots import Robots
+from imgdl_pipeline.core.settings import DownloadSettings
+from imgdl_pipeline.core.transport import Session, get, new_session
+
+MAX_REDIRECTS = 10
+CHUNK_BYTES = 256 * 1024
+IN_MEMORY_BYTES = 4 * 1024 * 1024
+"""A body of more than this waits in a temporary file, so that memory is workers × this at most."""
+
+JPEG_START = b"\xff\xd8\xff"
+DIGESTS = ("sha1", "sha256", "md5")
+"""Attributes that, where a source gives them, the bytes must match; `bytes`, their number, too."""
+
+PASSING_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Answers that another attempt may better; every other one is final."""
+
+PLACEHOLDER_PATH = "/removed.png"
+PLACEHOLDER_MD5 = "d835884373f4d6c8f24742ceabe74946"
+"""Imgur sends whoever asks for a deleted image to this picture."""
+
+
+class RetryAfter(FetchError):
+    """The host asks everyone to wait before the next request.
+
+    Args:
+        seconds: How long, or None where it did not say.
+    """
+
+    def __init__(self, detail: str, *, http_status: int, seconds: float | None) -> None:
+        super().__init__(Reason.HTTP, detail, http_status=http_status, passing=True)
+        self.seconds = seconds
+
+
+class NotModified(Exception):
+    """The server says that what we have is still what it has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Validators:
+    """What the server gave with an earlier answer, to ask for the bytes only if they have changed."""
+
+    etag: str | None = None
+    last_modified: str | None = None
+
+    def headers(self) -> dict[str, str]:
+        """The request headers (RFC 9110, 13.1), none where there is nothing to compare with."""
+        given = {"If-None-Match": self.etag, "If-Modified-Since": self.last_modified}
+        return {name: value for name, value in given.items() if value}
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What one answer held.
+
+    Args:
+        body: At its start; a temporary file that is gone once it is closed.
+        bytes: How many there are.
+        digests: Hex digests by name: sha256, and those that were asked for.
+    """
+
+    body: IO[bytes]
+    bytes: int
+    digests: dict[str, str]
+    http_status: int
+    etag: str | None
+    last_modified: str | None
+
+
+class Fetcher:
+    """Fetches images for any number of threads, each with a session of its own.
+
+    Args:
+        settings: Limits, rules and the User-Agent.
+        stop: Once set, every fetch is abandoned within a quarter of a second.
+        tls: The context for TLS; None takes the shared one.
+    """
+
+    def __init__(
+        self,
+        settings: DownloadSettings,
+        stop: threading.Event,
+        *,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._settings = settings
+        self._stop = stop
+        self._tls = tls
+        self._guard = AddressGuard(settings.allow_addresses)
+        self._robots = Robots(settings.user_agent_header)
+        self._local = threading.local()
+        self._sessions: list[Session] = []
+
+    def __enter__(self) -> "Fetcher":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for session in self._sessions:
+            session.close()
+
+    def fetch(
+        self,
+        url: str,
+        expected: Mapping[str, Any] | None = None,
+        validators: Validators | None = None,
+    ) -> Fetched:
+        """One attempt at a URL.
+
+        Args:
+            url: As the source gave it.
+            expected: Hex digests by name and `bytes`, which what comes must match.
+            validators: Of the bytes that are there already.
+
+        Raises:
+            FetchError: Why there are no bytes, or not those that were expected.
+            NotModified: The bytes that are there already are the current ones.
+            Abandoned: The run is ending.
+        """
+        with working_until(Deadline(self._settings.timeout, self._stop)):
+            try:
+                headers = (validators or Validators()).headers()
+                return self._follow(url, headers, _Expected(expected or {}))
+            except (Abandoned, FetchError, NotModified):
+                raise
+            except _TRANSLATED as error:
+                raise fetch_error(error, self._settings.timeout) from error
+
+    def _session(self) -> Session:
+        session: Session | None = getattr(self._local, "session", None)
+        if session is None:
+            session = new_session(self._guard, self._settings.user_agent_header, self._tls)
+            self._local.session = session
+            self._sessions.append(session)
+        return session
+
+    def _follow(self, url: str, headers: dict[str, str], expected: "_Expected") -> Fetched:
+        session = self._session()
+        for _ in range(MAX_REDIRECTS + 1):
+            self._check_link(url, session)
+            with get(session, url, headers) as response:
+                if response.status_code == 304 and headers:
+                    raise NotModified
+                if not response.is_redirect:
+                    return self._receive(response, expected)
+                url = urljoin(url, _header_text(response.headers["Location"]))
+        raise FetchError(Reason.REDIRECTS, f"redirected more than {MAX_REDIRECTS} times")
+
+    def _check_link(self, url: str, session: Session) -> None:
+        check_scheme(url)
+        if urlsplit(url).path == PLACEHOLDER_PATH:
+            raise FetchError(Reason.PLACEHOLDER, "the image was removed: removed.png stands for it")
+        if self._settings.robots_txt:
+            self._robots.check(url, session)
+
+    def _receive(self, response: requests.Response, expected: "_Expected") -> Fetched:
+        _check_status(response)
+        if self._settings.opt_out_headers:
+            tags = response.raw.headers.getlist("X-Robots-Tag")
+            check_opt_out(tags, self._settings.user_agent_header)
+        encoding = response.headers.get("Content-Encoding", "identity")
+        if encoding.lower() not in ("identity", ""):
+            raise FetchError(
+                Reason.NOT_JPEG,
+                f"the answer is {encoding}-encoded, though identity was asked for",
+                http_status=response.status_code,
+            )
+        return _receive_body(response, expected, self._settings.max_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Expected:
+    """What the source says of the bytes; empty values say nothing."""
+
+    attributes: Mapping[str, Any]
+
+    def digest_names(self) -> list[str]:
+        return [name for name in DIGESTS if self.attributes.get(name)]
+
+    def check(self, digests: Mapping[str, str], size: int) -> None:
+        for name in self.digest_names():
+            wanted = str(self.attributes[name]).strip().lower()
+            if wanted != digests[name]:
+                raise FetchError(
+                    Reason.HASH_MISMATCH, f"{name} is {digests[name]}, the source gave {wanted}"
+                )
+        wanted_size = str(self.attributes.get("bytes") or "").strip()
+        if wanted_size.isdecimal() and int(wanted_size) != size:
+            raise FetchError(
+                Reason.HASH_MISMATCH, f"{size} bytes came, the source gave {wanted_size}"
+            )
+
+
+def _check_status(response: requests.Response) -> None:
+    status = response.status_code
+    if status == 200:
+        return
+    detail = f"the server answered {status} {_header_text(response.reason or '')}".rstrip()
+    if status in (429, 503):
+        raise RetryAfter(detail, http_status=status, seconds=_retry_after(response))
+    raise FetchError(
+        Reason.HTTP, detail, http_status=status, passing=status in PASSING_STATUSES
+    )
+
+
+def _retry_after(response: requests.Response) -> float | None:
+    """Seconds that a Retry-After header asks for, given as a number or a date (RFC 9110, 10.2.3)."""
+    text = response.headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        at = parsedate_to_datetime(text)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=timezone.utc)
+    return max(0.0, (at - datetime.now(timezone.utc)).total_seconds())
+
+
+def _receive_body(response: requests.Response, expected: _Expected, max_bytes: int) -> Fetched:
+    status = response.status_code
+    announced = response.headers.get("Content-Length", "")
+    if announced.isdecimal() and int(announced[:20]) > max_bytes:
+        raise _too_large(f"Content-Length is {announced}", max_bytes, status)
+    body = tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES)
+    try:
+        digests, size = _copy(response.raw, body, expected.digest_names(), max_bytes, status)
+        if digests.get("md5") == PLACEHOLDER_MD5:
+            raise FetchError(Reason.PLACEHOLDER, "the image was removed", http_status=status)
+        expected.check(digests, size)
+    except BaseException:
+        body.close()
+        raise
+    body.seek(0)
+    return Fetched(
+        body=body,  # type: ignore[arg-type]
+        bytes=size,
+        digests=digests,
+        http_status=status,
+        etag=_optional_text(response.headers.get("ETag")),
+        last_modified=_optional_text(response.headers.get("Last-Modified")),
+    )
+
+
+def _copy(
+    raw: urllib3.HTTPResponse, body: Any, digest_names: list[str], max_bytes: int, status: int
+) -> tuple[dict[str, str], int]:
+    """Move a body into a file, hashing it on the way; stop at the first chunk that is no JPEG's."""
+    hashes = {name: _new_hash(name) for name in {"sha256", *digest_names}}
+    size = 0
+    for chunk in _chunks(raw, max_bytes):
+        if size == 0:
+            _check_start(chunk, raw, status)
+        size += len(chunk)
+        if size > max_bytes:
+            raise _too_large("the body goes on", max_bytes, status)
+        body.write(chunk)
+        for digest in hashes.values():
+            digest.update(chunk)
+    if size == 0:
+        raise FetchError(Reason.NOT_JPEG, "the body is empty", http_status=status)
+    return {name: digest.hexdigest() for name, digest in hashes.items()}, size
+
+
+def _new_hash(name: str) -> Any:
+    return hashlib.new(name, usedforsecurity=False)
+
+
+def _chunks(raw: urllib3.HTTPResponse, max_bytes: int) -> Iterator[bytes]:
+    size = min(CHUNK_BYTES, max_bytes + 1)
+    while chunk := raw.read(size, decode_content=False):
+        yield chunk
+
+
+def _check_start(start: bytes, raw: urllib3.HTTPResponse, status: int) -> None:
+    """Judge a body by its first bytes.
+
+    Raises:
+        FetchError: `not_jpeg`, or `placeholder` for the picture that stands for a removed one.
+    """
+    if start.startswith(JPEG_START):
+        return
+    if hashlib.md5(start, usedforsecurity=False).hexdigest() == PLACEHOLDER_MD5:
+        raise FetchError(Reason.PLACEHOLDER, "the image was removed", http_status=status)
+    content_type = _header_text(raw.headers.get("Content-Type", "not stated"))
+    raise FetchError(
+        Reason.NOT_JPEG,
+        f"the body is {kind_of(start)}; its Content-Type: {content_type}",
+        http_status=status,
+    )
+
+
+_KINDS = (
+    (b"\x89PNG\r\n\x1a\n", "a PNG image"),
+    (b"GIF8", "a GIF image"),
+    (b"BM", "a BMP image"),
+    (b"II*\0", "a TIFF image"),
+    (b"MM\0*", "a TIFF image"),
+    (b"%PDF", "a PDF file"),
+    (b"PK\x03\x04", "a ZIP archive"),
+    (b"\x1f\x8b", "gzip data"),
+    (b"{", "JSON"),
+    (b"<", "HTML or XML"),
+)
+
+
+def kind_of(start: bytes) -> str:
+    """What a body that is no JPEG looks like, in words, from its first bytes."""
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+        return "a WebP image"
+    if start[4:8] == b"ftyp":
+        return "an AVIF, HEIC or video file"
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n")
+    return next((kind for magic, kind in _KINDS if text.startswith(magic)), "no JPEG")
+
+
+def _too_large(what: str, max_bytes: int, status: int) -> FetchError:
+    return FetchError(
+        Reason.TOO_LARGE, f"{what}, and max_bytes is {max_bytes}", http_status=status
+    )
+
+
+def _header_text(value: str) -> str:
+    """A header's value as text: servers send UTF-8 where Latin-1 is the rule."""
+    try:
+        return value.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return value
+
+
+def _optional_text(value: str | None) -> str | None:
+    return None if value is None else _header_text(value)[:1000]
+
+
+_TRANSLATED = (rq.RequestException, u3.HTTPError, http.client.HTTPException, OSError, UnicodeError)
+"""Every foreign error that an attempt can end in."""
+
+
+def fetch_error(error: BaseException, timeout: float) -> FetchError:
+    """The one place where errors of requests, urllib3 and the sockets become ours.
+
+    requests hides most causes in others, so the whole chain is looked through, and the most telling
+    link of it decides.
+    """
+    chain = list(_chain(error))
+    for kinds, reason, words, passing in _TRANSLATIONS:
+        for cause in chain:
+            if isinstance(cause, kinds):
+                detail = words.format(cause=without_userinfo(str(cause)), timeout=f"{timeout:g}")
+                return FetchError(reason, detail, passing=passing)
+    return FetchError(Reason.CONNECTION, without_userinfo(str(error)), passing=True)
+
+
+_TRANSLATIONS: tuple[tuple[tuple[type[BaseException], ...], Reason, str, bool], ...] = (
+    (
+        (rq.InvalidURL, rq.MissingSchema, rq.InvalidSchema, u3.LocationValueError, UnicodeError),
+        Reason.SCHEME,
+        "this is no valid URL: {cause}",
+        False,
+    ),
+    ((TimeoutError, u3.TimeoutError), Reason.TIMEOUT, "not done within {timeout} s", True),
+    ((ssl.SSLCertVerificationError,), Reason.TLS, "{cause}", False),
+    ((ssl.SSLError, u3.SSLError), Reason.TLS, "{cause}", True),
+    (
+        (u3.IncompleteRead, http.client.IncompleteRead, u3.InvalidChunkLength),
+        Reason.INCOMPLETE,
+        "the body ended early: {cause}",
+        True,
+    ),
+    ((http.client.RemoteDisconnected,), Reason.CONNECTION, "closed without an answer", True),
+    ((http.client.HTTPException,), Reason.CONNECTION, "the answer is no valid HTTP: {cause}", True),
+    ((OSError,), Reason.CONNECTION, "{cause}", True),
+)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and all that it wraps, innermost first."""
+    seen: list[BaseException] = []
+    todo: list[Any] = [error]
+    while todo:
+        each = todo.pop()
+        if isinstance(each, BaseException) and not any(each is other for other in seen):
+            seen.append(each)
+            todo += [each.__cause__, each.__context__, getattr(each, "reason", None), *each.args]
+    return reversed(seen)
+

@@ -1,0 +1,166 @@
+"""What we refuse: schemes, non-public addresses, and what an answer's headers opt out of.
+
+An address is judged where the socket is opened: the address that was judged is the one connected to,
+so neither a redirect, nor a strange spelling, nor a name that resolves differently the second time
+gets past. Names are resolved here only.
+"""
+
+import ipaddress
+import re
+import socket
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from imgdl_pipeline.core import deadline
+from imgdl_pipeline.core.outcome import FetchError, Reason
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
+_IPV4_COMPATIBLE = ipaddress.IPv6Network("::/96")  # RFC 4291, 2.5.5.1: deprecated, still routed by some
+
+OPT_OUTS = frozenset({"noai", "noimageai", "noindex", "noimageindex"})
+"""The X-Robots-Tag rules that we heed."""
+
+
+def check_scheme(url: str) -> None:
+    """Let only http and https links with a host through.
+
+    Raises:
+        FetchError: `scheme`.
+    """
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise FetchError(Reason.SCHEME, f"this is no valid URL: {error}") from error
+    if parts.scheme not in ("http", "https"):
+        named = f"{parts.scheme}: links are" if parts.scheme else "a link without a scheme is"
+        raise FetchError(Reason.SCHEME, f"{named} not fetched, only http and https")
+    if not parts.hostname:
+        raise FetchError(Reason.SCHEME, "this is no valid URL: it names no host")
+
+
+def check_opt_out(x_robots_tags: Iterable[str], user_agent: str) -> None:
+    """Refuse an answer whose X-Robots-Tag headers opt out of what we do.
+
+    Args:
+        x_robots_tags: The values of the header, one for each time it was sent. A value may begin with the
+            name of the agent it is meant for, as in `otherbot: noindex`.
+        user_agent: Ours; only rules for everyone and for its product name count.
+
+    Raises:
+        FetchError: `opt_out`.
+    """
+    us = user_agent.partition("/")[0].partition(" ")[0].lower()
+    for value in x_robots_tags:
+        scope = ""
+        for part in value.lower().split(","):
+            rule = part.strip()
+            agent, colon, scoped_rule = rule.partition(":")
+            if colon and agent.strip() != "unavailable_after":
+                scope, rule = agent.strip(), scoped_rule.strip()
+            if rule in OPT_OUTS and scope in ("", "*", us):
+                raise FetchError(Reason.OPT_OUT, f"X-Robots-Tag says {rule}")
+
+
+class AddressGuard:
+    """Opens connections, but only to public addresses and to those that are explicitly allowed.
+
+    Args:
+        allow_addresses: CIDRs of non-public addresses that may be connected to.
+    """
+
+    def __init__(self, allow_addresses: Iterable[str] = ()) -> None:
+        self._allowed: tuple[Network, ...] = tuple(map(ipaddress.ip_network, allow_addresses))
+
+    def check_address(self, text: str) -> None:
+        """Let public and allowed addresses through.
+
+        Raises:
+            FetchError: `private_address`.
+        """
+        address = _embedded(ipaddress.ip_address(text.partition("%")[0]))
+        if any(address.version == net.version and address in net for net in self._allowed):
+            return
+        if not _is_public(address):
+            raise FetchError(
+                Reason.PRIVATE_ADDRESS,
+                f"{address} is not a public address, and allow_addresses does not list it",
+            )
+
+    def connect(self, host: str, port: int) -> socket.socket:
+        """Resolve a host, judge every address it has, and connect to the first that answers.
+
+        Raises:
+            FetchError: `dns`, `private_address`, `timeout` or `connection`.
+            Abandoned: The run is ending.
+        """
+        try:
+            found = deadline.call_with_deadline(lambda: _resolve(host, port))
+        except TimeoutError as error:
+            raise FetchError(
+                Reason.TIMEOUT, f"looking {host} up: {error}", passing=True
+            ) from error
+        for _, address in found:
+            self.check_address(address[0])
+        return _connect_to_first(host, port, found)
+
+
+_Found = list[tuple[socket.AddressFamily, tuple[str, int]]]
+
+
+def _resolve(host: str, port: int) -> _Found:
+    try:
+        answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        raise FetchError(
+            Reason.DNS,
+            f"{host} has no address: {error.strerror}",
+            passing=error.errno == socket.EAI_AGAIN,
+        ) from error
+    except UnicodeError as error:  # a label of over 63 characters, for example
+        raise FetchError(Reason.DNS, f"{host!r} cannot be a host's name: {error}") from error
+    return [(family, address) for family, _, _, _, address in answers]  # type: ignore[misc]
+
+
+def _connect_to_first(host: str, port: int, found: _Found) -> socket.socket:
+    failures = []
+    for family, address in found:
+        try:
+            return deadline.connect(family, address)
+        except TimeoutError as error:
+            raise FetchError(
+                Reason.TIMEOUT, f"connecting to {host}: {error}", passing=True
+            ) from error
+        except OSError as error:
+            failures.append(f"{address[0]} port {port}: {error.strerror}")
+    raise FetchError(Reason.CONNECTION, "; ".join(failures), passing=True)
+
+
+def _embedded(address: Address) -> Address:
+    """The IPv4 address that an IPv6 address leads to, where it is such a one; else itself."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    if address.ipv4_mapped:
+        return address.ipv4_mapped
+    if address.sixtofour:
+        return address.sixtofour
+    if address in _NAT64 or (address in _IPV4_COMPATIBLE and int(address) > 1):
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address
+
+
+def _is_public(address: Address) -> bool:
+    if isinstance(address, ipaddress.IPv6Address) and address.is_site_local:
+        return False
+    return address.is_global and not address.is_multicast
+
+
+_AUTHORITY = re.compile(r"//[^/?#\s]*@")
+
+
+def without_userinfo(text: str) -> str:
+    """A text in which no URL shows a user's name or password."""
+    return _AUTHORITY.sub("//…@", text)

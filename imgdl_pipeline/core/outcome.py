@@ -1,0 +1,82 @@
+"""The one vocabulary for what became of a link.
+
+    ok
+    invalid   bytes came, but they are no whole JPEG
+    ├── not_jpeg  truncated  corrupt  too_many_pixels  hash_mismatch
+    failed    the bytes could not be had
+    ├── http_<status>  timeout  dns  connection  tls  redirects  incomplete  placeholder
+    refused   a rule of ours forbade it
+    └── private_address  too_large  robots  opt_out  scheme
+"""
+
+from enum import Enum
+
+
+class Status(str, Enum):
+    """What became of a link, in one word."""
+
+    OK = "ok"
+    INVALID = "invalid"
+    FAILED = "failed"
+    REFUSED = "refused"
+
+
+class Reason(str, Enum):
+    """Why a link has no image. Each reason belongs to one `Status`."""
+
+    status: Status
+
+    def __new__(cls, code: str, status: Status) -> "Reason":
+        """Make a member that is its code and knows its status."""
+        member = str.__new__(cls, code)
+        member._value_ = code
+        member.status = status
+        return member
+
+    NOT_JPEG = "not_jpeg", Status.INVALID
+    TRUNCATED = "truncated", Status.INVALID
+    CORRUPT = "corrupt", Status.INVALID
+    TOO_MANY_PIXELS = "too_many_pixels", Status.INVALID
+    HASH_MISMATCH = "hash_mismatch", Status.INVALID
+
+    HTTP = "http", Status.FAILED
+    TIMEOUT = "timeout", Status.FAILED
+    DNS = "dns", Status.FAILED
+    CONNECTION = "connection", Status.FAILED
+    TLS = "tls", Status.FAILED
+    REDIRECTS = "redirects", Status.FAILED
+    INCOMPLETE = "incomplete", Status.FAILED
+    PLACEHOLDER = "placeholder", Status.FAILED
+
+    PRIVATE_ADDRESS = "private_address", Status.REFUSED
+    TOO_LARGE = "too_large", Status.REFUSED
+    ROBOTS = "robots", Status.REFUSED
+    OPT_OUT = "opt_out", Status.REFUSED
+    SCHEME = "scheme", Status.REFUSED
+
+
+class FetchError(Exception):
+    """A link's bytes could not be had, may not be had, or are not what was asked for.
+
+    Args:
+        reason: Why, as the catalog's `reason` column has it.
+        detail: The same in words, for a person.
+        http_status: The last answer's status, where there was an answer.
+        passing: Whether another attempt may succeed.
+    """
+
+    def __init__(
+        self, reason: Reason, detail: str, *, http_status: int | None = None, passing: bool = False
+    ) -> None:
+        super().__init__(f"{reason.value}: {detail}")
+        self.reason = reason
+        self.detail = detail
+        self.http_status = http_status
+        self.passing = passing
+
+    @property
+    def code(self) -> str:
+        """The catalog's code: the reason's own, or `http_<status>`."""
+        if self.reason is Reason.HTTP:
+            return f"http_{self.http_status}"
+        return self.reason.value

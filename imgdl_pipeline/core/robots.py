@@ -1,0 +1,91 @@
+"""robots.txt, asked for once a host and run, and heeded as RFC 9309 says."""
+
+import threading
+from dataclasses import dataclass
+from urllib.parse import urljoin, urlsplit
+
+from protego import Protego
+
+from imgdl_pipeline.core import deadline
+from imgdl_pipeline.core.outcome import FetchError, Reason
+from imgdl_pipeline.core.transport import Session, get
+
+MAX_BYTES = 512 * 1024  # RFC 9309, 2.5: at least 500 kibibytes are to be read
+MAX_REDIRECTS = 5  # RFC 9309, 2.3.1.2: at least five hops are to be followed
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """What one host's robots.txt says; without a parser, all or nothing is allowed."""
+
+    parser: Protego | None
+    refusal: str = ""
+
+    def check(self, url: str, agent: str) -> None:
+        if self.refusal:
+            raise FetchError(Reason.ROBOTS, self.refusal)
+        if self.parser is not None and not self.parser.can_fetch(url, agent):
+            raise FetchError(Reason.ROBOTS, "the host's robots.txt disallows this link")
+
+
+class Robots:
+    """The rules of every host that was asked in this run.
+
+    Its only shared state is one dict of rules and one of locks, both under `_lock`; a host's own lock is
+    held while its file is fetched, so that it is fetched once.
+
+    Args:
+        user_agent: Rules for its product name, the part before the slash, are looked for.
+    """
+
+    def __init__(self, user_agent: str) -> None:
+        self._agent = user_agent.partition("/")[0]
+        self._lock = threading.Lock()
+        self._rules: dict[str, _Rules] = {}
+        self._fetching: dict[str, threading.Lock] = {}
+
+    def check(self, url: str, session: Session) -> None:
+        """Let a link through that its host's robots.txt allows.
+
+        Raises:
+            FetchError: `robots`; or why the host could not be asked, as for the link itself.
+        """
+        parts = urlsplit(url)
+        origin = f"{parts.scheme}://{parts.netloc.rpartition('@')[2].lower()}"
+        rules = self._rules.get(origin)
+        if rules is None:
+            rules = self._fetch_once(origin, session)
+        rules.check(url, self._agent)
+
+    def _fetch_once(self, origin: str, session: Session) -> _Rules:
+        with self._lock:
+            fetching = self._fetching.setdefault(origin, threading.Lock())
+        while not fetching.acquire(timeout=deadline.current().slice()):
+            pass
+        try:
+            if origin not in self._rules:
+                self._rules[origin] = _fetch(f"{origin}/robots.txt", session)
+            return self._rules[origin]
+        finally:
+            fetching.release()
+
+
+def _fetch(url: str, session: Session) -> _Rules:
+    """A host's rules: RFC 9309, 2.3.1 says what each failure means."""
+    for _ in range(MAX_REDIRECTS + 1):
+        with get(session, url) as response:
+            if response.is_redirect:
+                url = urljoin(url, response.headers["Location"])
+                if urlsplit(url).scheme not in ("http", "https"):
+                    return _Rules(None)
+                continue
+            if 200 <= response.status_code < 300:
+                text = response.raw.read(MAX_BYTES).decode("utf-8", "replace")
+                return _Rules(Protego.parse(text))
+            if response.status_code >= 500 or response.status_code == 429:
+                return _Rules(
+                    None,
+                    f"robots.txt answered {response.status_code}, so all of the host is off limits",
+                )
+            return _Rules(None)
+    return _Rules(None)  # more redirects than that: treated as if there were no file

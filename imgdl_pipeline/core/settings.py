@@ -1,0 +1,301 @@
+"""Every setting a user can give, declared once.
+
+These models are the galleries file's schema, its validation, the launchpad's fields and the core's
+arguments. They are strict about unknown keys, and frozen.
+"""
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    field_validator,
+)
+from pydantic.json_schema import JsonSchemaValue, SkipJsonSchema
+from pydantic_core import CoreSchema, core_schema
+
+from imgdl_pipeline.version import HOME_PAGE, __version__
+
+STORE_SCHEMES = ("s3", "gs", "az", "file")
+STORE_SCHEMES_TEXT = ", ".join(f"{scheme}://" for scheme in STORE_SCHEMES)
+
+GALLERY_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
+
+
+class Settings(BaseModel):
+    """What all settings have in common: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class MissingSecretError(Exception):
+    """A secret is needed now, and the environment variable that should hold it is not set."""
+
+
+class Secret:
+    """A text that may name environment variables, as in `{{ env.IMGUR_CLIENT_ID }}`.
+
+    The variables are looked up when the secret is used, not when the file is read: an unset one
+    stops only the gallery that needs it, and no value is kept where it could be printed.
+    """
+
+    _VARIABLE = re.compile(r"\{\{\s*env(?:\.|\(\s*['\"])(\w+)(?:['\"]\s*\))?\s*\}\}")
+
+    def __init__(self, template: str) -> None:
+        self._template = template
+
+    def reveal(self, key: str, environ: Mapping[str, str]) -> str:
+        """The secret itself.
+
+        Args:
+            key: The setting's name, for the error.
+            environ: Where the variables are looked up.
+
+        Raises:
+            MissingSecretError: A variable is unset or empty; names it and the key.
+        """
+
+        def value(match: re.Match[str]) -> str:
+            found = environ.get(match[1], "")
+            if not found:
+                raise MissingSecretError(
+                    f"{key} needs the environment variable {match[1]}, which is not set"
+                )
+            return found
+
+        return self._VARIABLE.sub(value, self._template)
+
+    def __repr__(self) -> str:
+        return "Secret(…)"
+
+    __str__ = __repr__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._template == other._template
+
+    def __hash__(self) -> int:
+        return hash(self._template)
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: type[Any], handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """Accept a text or a Secret; show neither when it is dumped."""
+        return core_schema.no_info_after_validator_function(
+            lambda value: value if isinstance(value, cls) else cls(value),
+            core_schema.union_schema(
+                [core_schema.is_instance_schema(cls), core_schema.str_schema(min_length=1)]
+            ),
+            serialization=core_schema.plain_serializer_function_ser_schema(repr),
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """To an editor a secret is a text."""
+        return {"type": "string", "minLength": 1}
+
+
+class DownloadSettings(Settings):
+    """How images are downloaded: defaults for every gallery, and each may override any."""
+
+    workers: int = Field(8, ge=1, le=1024, description="threads in the Queue/DownloadWorker pool")
+    per_host: int = Field(8, ge=1, le=1024, description="requests in flight to one host at most")
+    timeout: float = Field(
+        30, gt=0, le=86_400, description="seconds for one whole attempt, however slowly it drips"
+    )
+    attempts: int = Field(4, ge=1, le=100, description="attempts at a download that passing trouble stops")
+    max_bytes: int = Field(50_000_000, ge=1, description="a larger answer is refused")
+    max_pixels: int = Field(180_000_000, ge=1, description="an image of more is not decoded")
+    allow_addresses: tuple[str, ...] = Field(
+        (), description="CIDRs of non-public addresses that may be fetched from, e.g. 127.0.0.0/8"
+    )
+    robots_txt: bool = Field(
+        True, description="refuse a link that its host's robots.txt disallows"
+    )
+    opt_out_headers: bool = Field(
+        True,
+        description="refuse an answer whose X-Robots-Tag has noai, noimageai, noindex or noimageindex",
+    )
+    recheck: Literal["never"] | Annotated[float, Field(gt=0)] = Field(
+        "never", description="or a number of days: older images are asked for again, conditionally"
+    )
+    user_agent: str | SkipJsonSchema[None] = Field(
+        None, description=f"null: imgdl_pipeline/{__version__} (+{HOME_PAGE})"
+    )
+
+    @field_validator("allow_addresses")
+    @classmethod
+    def _are_cidrs(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for cidr in value:
+            try:
+                ipaddress.ip_network(cidr)
+            except ValueError as error:
+                raise ValueError(f"{error}; give a CIDR such as 10.1.2.0/24") from error
+        return value
+
+    @field_validator("user_agent")
+    @classmethod
+    def _is_a_header(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?", value):
+            raise ValueError("must be one line of printable ASCII, without spaces around it")
+        return value
+
+    @property
+    def user_agent_header(self) -> str:
+        """The User-Agent that is sent."""
+        return self.user_agent or f"imgdl_pipeline/{__version__} (+{HOME_PAGE})"
+
+    def overridden_by(self, overrides: Mapping[str, Any]) -> "DownloadSettings":
+        """These settings, with some replaced; the new ones are validated as any other."""
+        return DownloadSettings.model_validate({**self.model_dump(), **overrides})
+
+
+def _http_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be an http or https URL")
+    return value
+
+
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+
+
+class SourceSettings(Settings):
+    """What all sources have in common."""
+
+    own_addresses: ClassVar[tuple[str, ...]] = ()
+    """CIDRs of non-public addresses at which the source itself serves its images."""
+
+
+class DemoSource(SourceSettings):
+    """The embedded demo gallery: real HTTP on a loopback port, no network needed."""
+
+    own_addresses: ClassVar[tuple[str, ...]] = ("127.0.0.1/32",)
+
+    type: Literal["demo"]
+    images: int = Field(40, ge=1, le=1_000_000, description="how many links it lists")
+
+
+class UrlListSource(SourceSettings):
+    """A file of links."""
+
+    type: Literal["url_list"]
+    path: str = Field(min_length=1, description="a path, a glob, or an http(s)/s3/gs/az URL")
+    format: Literal["txt", "csv", "tsv", "json", "jsonl", "parquet"] | SkipJsonSchema[None] = Field(
+        None, description="null: by the path's ending, with or without .gz"
+    )
+    url_column: str = Field("url", min_length=1, description="the column or key that holds the link")
+
+
+class ImgurSource(SourceSettings):
+    """A gallery of Imgur's API v3."""
+
+    type: Literal["imgur"]
+    gallery: str = Field(
+        pattern=r"^(hot|top|user|random|r/\w+|t/[\w-]+|a/\w+)$",
+        description="hot, top, user, random, r/<subreddit>, t/<tag> or a/<album>",
+    )
+    client_id: Secret = Field(description="the API's Client-ID, e.g. {{ env.IMGUR_CLIENT_ID }}")
+    api_url: HttpUrl = Field("https://api.imgur.com/3/", description="where the API answers")
+    max_pages: int = Field(1, ge=1, le=1000, description="pages of the gallery to read")
+
+
+
+class WikimediaCommonsSource(SourceSettings):
+    """The JPEG files of a category of Wikimedia Commons."""
+
+    type: Literal["wikimedia_commons"]
+    category: str = Field(min_length=1, description="its name, with or without Category:")
+    depth: int = Field(0, ge=0, le=20, description="levels of subcategories to follow")
+    api_url: HttpUrl = Field(
+        "https://commons.wikimedia.org/w/api.php", description="where the MediaWiki API answers"
+    )
+    max_images: Annotated[int, Field(ge=1)] | SkipJsonSchema[None] = Field(
+        None, description="null: all of them"
+    )
+
+
+
+Source = Annotated[
+    DemoSource | UrlListSource | ImgurSource | WikimediaCommonsSource,
+    Field(discriminator="type"),
+]
+
+
+class Gallery(Settings):
+    """One gallery: a partition, a source, and what it overrides."""
+
+    name: str = Field(
+        pattern=GALLERY_NAME,
+        description="1 to 100 of A-Z a-z 0-9 _ . -, starting with a letter or digit",
+    )
+    source: Source
+    download: DownloadSettings = Field(
+        default_factory=DownloadSettings, description="overrides of the file's download settings"
+    )
+
+
+class Galleries(Settings):
+    """The attributes of a galleries file."""
+
+    store: str = Field(
+        "data", min_length=1, description="a folder, or s3://bucket/prefix, gs://…, az://…"
+    )
+    schedule: str | SkipJsonSchema[None] = Field(
+        "0 6 * * *", description="cron expression of the daily run, one a gallery; null for none"
+    )
+    download: DownloadSettings = Field(
+        default_factory=DownloadSettings, description="defaults for every gallery"
+    )
+    galleries: tuple[Gallery, ...] = Field(min_length=1, description="one partition each")
+
+    @field_validator("galleries")
+    @classmethod
+    def _stand_once(cls, value: tuple[Gallery, ...]) -> tuple[Gallery, ...]:
+        seen: dict[str, str] = {}
+        for gallery in value:
+            earlier = seen.get(gallery.name.lower())
+            if earlier is not None:
+                raise ValueError(
+                    f"the name {gallery.name!r} stands twice, whatever its case: also as {earlier!r}"
+                )
+            seen[gallery.name.lower()] = gallery.name
+        return value
+
+    @field_validator("store")
+    @classmethod
+    def _is_a_place(cls, value: str) -> str:
+        scheme, separator, _ = value.partition("://")
+        if separator and scheme not in STORE_SCHEMES:
+            raise ValueError(f"{value!r} must be a folder, or start with {STORE_SCHEMES_TEXT}")
+        return value
+
+    def gallery(self, name: str) -> Gallery:
+        """The gallery of that name.
+
+        Raises:
+            KeyError: There is none.
+        """
+        for gallery in self.galleries:
+            if gallery.name == name:
+                return gallery
+        raise KeyError(name)
+
+    def download_settings(
+        self, gallery: Gallery, overrides: Mapping[str, Any] | None = None
+    ) -> DownloadSettings:
+        """The file's defaults, overridden by the gallery, overridden by one run's own settings."""
+        own = gallery.download.model_dump(exclude_unset=True)
+        settings = self.download.overridden_by({**own, **(overrides or {})})
+        allowed = settings.allow_addresses + gallery.source.own_addresses
+        return settings.overridden_by({"allow_addresses": allowed})

@@ -1,0 +1,123 @@
+"""Galleries of Imgur's API v3 (https://api.imgur.com/, read from its public Postman collection).
+
+The gallery is read page by page; an album is expanded to its images; only JPEGs are listed. The Client-ID
+is sent to the API and to nobody else.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+from imgdl_pipeline.core.links import Link
+from imgdl_pipeline.core.settings import ImgurSource
+from imgdl_pipeline.core.sources.web import Answer, SourceError, Web
+
+_PATHS = {
+    "r": "gallery/r/{name}/time/week/{page}",
+    "t": "gallery/t/{name}/viral/week/{page}",
+    "a": "album/{name}/images",
+    "random": "gallery/random/random/{page}",
+}
+_FRONT_PAGE = "gallery/{kind}/viral/day/{page}"
+
+_ATTRIBUTES = {
+    "title": "title",
+    "caption": "description",
+    "author": "account_url",
+    "id": "id",
+    "datetime": "datetime",
+    "width": "width",
+    "height": "height",
+    "size": "size",
+    "nsfw": "nsfw",
+    "section": "section",
+}
+
+
+def list_links(source: ImgurSource, web: Web) -> Iterator[Link]:
+    """The JPEG images of a gallery, albums expanded, each once.
+
+    Raises:
+        SourceError: A request failed.
+        MissingSecretError: The Client-ID's variable is not set.
+    """
+    api = _Api(source, web)
+    seen: set[str] = set()
+    for item in api.items():
+        for image in api.images_of(item):
+            link = _link(image)
+            identity = str(image.get("id") or (link and link.url))
+            if link is not None and identity not in seen:
+                seen.add(identity)
+                yield link
+
+
+class _Api:
+    """Imgur's answers, page by page."""
+
+    def __init__(self, source: ImgurSource, web: Web) -> None:
+        self._source = source
+        self._web = web
+        self._client_id = source.client_id.reveal("source.client_id", web.environ)
+
+    def items(self) -> Iterator[dict[str, Any]]:
+        """Images and albums, over all pages that are to be read."""
+        kind, _, name = self._source.gallery.partition("/")
+        path = _PATHS.get(kind, _FRONT_PAGE)
+        for page in range(self._source.max_pages if "{page}" in path else 1):
+            data = self._get(path.format(kind=kind, name=name, page=page))
+            items = data.get("items", []) if isinstance(data, dict) else data
+            if not items:
+                return
+            yield from items
+
+    def images_of(self, item: dict[str, Any]) -> list[dict[str, Any]]:
+        """An album's images, with the album's own title where they have none; an image as it is."""
+        if not item.get("is_album"):
+            return [item]
+        images = item.get("images") or []
+        if len(images) < int(item.get("images_count") or 1):
+            images = self._get(f"album/{item['id']}/images")
+        inherited = {key: item.get(key) for key in ("title", "description", "account_url")}
+        return [{**image, **_missing(image, inherited)} for image in images]
+
+    def _get(self, path: str) -> Any:
+        answer = self._web.json(
+            urljoin(self._source.api_url.rstrip("/") + "/", path),
+            headers={"Authorization": f"Client-ID {self._client_id}"},
+            busy=_is_over_capacity,
+        )
+        data = answer.data
+        if answer.status == 200 and isinstance(data, dict) and data.get("success"):
+            return data.get("data")
+        raise self._error(answer)
+
+    def _error(self, answer: Answer) -> SourceError:
+        if self._source.gallery == "random":
+            return answer.error("Imgur no longer serves gallery: random; try gallery: hot")
+        return answer.error("Imgur's API did not give what was asked for")
+
+
+def _is_over_capacity(answer: Answer) -> bool:
+    """A limit on our address, which comes as 403 or 429 and passes."""
+    return answer.status in (403, 429) and "over capacity" in answer.text.lower()
+
+
+def _missing(image: Mapping[str, Any], inherited: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in inherited.items() if not image.get(key)}
+
+
+def _link(image: Mapping[str, Any]) -> Link | None:
+    """An image as a link, or None for one that is no JPEG."""
+    if image.get("type") != "image/jpeg" or not image.get("link"):
+        return None
+    url = str(image["link"])
+    if (urlsplit(url).hostname or "").endswith("imgur.com"):  # its documents show http: it serves https
+        url = re.sub(r"^http:", "https:", url)
+    attributes = {
+        name: image[key] for name, key in _ATTRIBUTES.items() if image.get(key) not in (None, "")
+    }
+    if image.get("id"):
+        attributes["page"] = f"https://imgur.com/{image['id']}"
+    return Link.from_text(url, attributes)

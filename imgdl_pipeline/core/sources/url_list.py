@@ -1,0 +1,281 @@
+"""Files of links: txt, csv, tsv, json, jsonl and parquet, each plain or .gz, from wherever they lie.
+
+Files are read as streams, so a list may be longer than memory (but for json, which is parsed whole). A
+broken list is an error with its file and line; a row with an empty link is passed over, and counted.
+"""
+
+import csv
+import glob
+import gzip
+import io
+import json
+import logging
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import IO, Any
+
+import obstore
+import obstore.store
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from imgdl_pipeline.core.guard import without_userinfo
+from imgdl_pipeline.core.links import Link
+from imgdl_pipeline.core.settings import UrlListSource
+from imgdl_pipeline.core.sources.web import SourceError, Web
+
+logger = logging.getLogger(__name__)
+
+BATCH_ROWS = 10_000
+
+_ENDINGS = {"ndjson": "jsonl", "text": "txt", "pq": "parquet"}
+"""Endings that are other names of a format."""
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A list, wherever it lies: its name for people and for its ending, and a way to open it."""
+
+    name: str
+    open: Callable[[], IO[bytes]]
+
+
+def list_links(source: UrlListSource, web: Web) -> Iterator[Link]:
+    """The links of every file that `path` names, in the order of their names.
+
+    Raises:
+        SourceError: There is no such file, or one is broken: says which, in which line, and how.
+    """
+    for file in _files(source.path, web):
+        yield from _links(file, source)
+
+
+def _links(file: _File, source: UrlListSource) -> Iterator[Link]:
+    format_ = source.format or _format_of(file.name)
+    empty = 0
+    with file.open() as raw, _decompressed(raw, file.name) as data:
+        for row in _READERS[format_](data, file.name, source.url_column):
+            url = row.pop(source.url_column, None)
+            if url is None or not str(url).strip():
+                empty += 1
+                continue
+            yield Link.from_text(str(url), row)
+    if empty:
+        logger.warning("%s: %d rows have no %s", file.name, empty, source.url_column)
+
+
+def _format_of(name: str) -> str:
+    path = re.sub(r"[?#].*$", "", name) if "://" in name else name
+    ending = re.sub(r"\.gz$", "", path.lower()).rpartition(".")[2]
+    format_ = _ENDINGS.get(ending, ending)
+    if format_ not in _READERS:
+        raise SourceError(
+            f"{name}: its ending names none of {', '.join(_READERS)}; say which in source.format"
+        )
+    return format_
+
+
+# Where the files lie
+
+
+def _files(path: str, web: Web) -> list[_File]:
+    if path.startswith(("http://", "https://")):
+        return [_File(without_userinfo(path), lambda: web.document(path))]
+    if "://" in path:
+        return _objects(path)
+    return _local_files(path)
+
+
+def _local_files(path: str) -> list[_File]:
+    absolute = str(Path(path).expanduser().absolute())
+    names = [absolute] if Path(absolute).is_file() else sorted(glob.glob(absolute, recursive=True))
+    files = [_File(name, _opener(name)) for name in names if Path(name).is_file()]
+    if not files:
+        raise SourceError(f"{absolute}: there is no such file, and nothing that it matches")
+    return files
+
+
+def _opener(name: str) -> Callable[[], IO[bytes]]:
+    return lambda: Path(name).open("rb")
+
+
+def _objects(url: str) -> list[_File]:
+    """Files in an object store: one, or those that a glob matches."""
+    match = re.match(r"(\w+://[^/]+)/(.+)", url)
+    if not match:
+        raise SourceError(f"{url}: give a bucket and a path, as in s3://bucket/lists/links.csv")
+    bucket, key = match.groups()
+    try:
+        store = obstore.store.from_url(bucket)
+        keys = _matching_keys(store, key) if re.search(r"[*?\[]", key) else [key]
+    except (obstore.exceptions.BaseError, OSError, ValueError) as error:
+        raise SourceError(f"{url}: {str(error).partition(chr(10))[0]}") from error
+    if not keys:
+        raise SourceError(f"{url}: nothing matches")
+    return [_File(f"{bucket}/{each}", _object_opener(store, bucket, each)) for each in keys]
+
+
+def _matching_keys(store: Any, pattern: str) -> list[str]:
+    folder = re.split(r"[*?\[]", pattern)[0].rpartition("/")[0]
+    entries = (entry for chunk in obstore.list(store, prefix=folder or None) for entry in chunk)
+    return sorted(entry["path"] for entry in entries if fnmatchcase(entry["path"], pattern))
+
+
+def _object_opener(store: Any, bucket: str, key: str) -> Callable[[], IO[bytes]]:
+    def open_() -> IO[bytes]:
+        file = tempfile.TemporaryFile()
+        try:
+            for chunk in obstore.get(store, key).stream():
+                file.write(chunk)
+        except (obstore.exceptions.BaseError, OSError) as error:
+            file.close()
+            raise SourceError(f"{bucket}/{key}: {str(error).partition(chr(10))[0]}") from error
+        file.seek(0)
+        return file
+
+    return open_
+
+
+def _decompressed(raw: IO[bytes], name: str) -> IO[bytes]:
+    """The file itself, or what its gzip holds, which is told by its bytes and not by its name."""
+    is_gzip = raw.read(2) == b"\x1f\x8b"
+    raw.seek(0)
+    if not is_gzip:
+        return raw
+    file = tempfile.TemporaryFile()
+    try:
+        with gzip.open(raw) as unzipped:
+            shutil.copyfileobj(unzipped, file)
+    except (OSError, EOFError) as error:
+        file.close()
+        raise SourceError(f"{name}: damaged gzip: {error}") from error
+    file.seek(0)
+    return file
+
+
+# The formats: each reader yields rows in which the link stands under the url column's name
+
+
+def _text(data: IO[bytes], name: str) -> io.TextIOWrapper:
+    return io.TextIOWrapper(data, encoding="utf-8-sig", newline="")
+
+
+def _lines(data: IO[bytes], name: str) -> Iterator[tuple[int, str]]:
+    number = 0
+    try:
+        for number, line in enumerate(_text(data, name), start=1):  # noqa: B007 -- the error names it
+            yield number, line
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{name}:{number + 1}: not UTF-8: {error.reason}") from error
+
+
+def _read_txt(data: IO[bytes], name: str, url_column: str) -> Iterator[dict[str, Any]]:
+    """A link a line; empty lines and lines that begin with # are no links."""
+    for _, line in _lines(data, name):
+        if line.strip() and not line.lstrip().startswith("#"):
+            yield {url_column: line}
+
+
+def _read_csv(data: IO[bytes], name: str, url_column: str) -> Iterator[dict[str, Any]]:
+    return _read_separated(data, name, url_column, ",")
+
+
+def _read_tsv(data: IO[bytes], name: str, url_column: str) -> Iterator[dict[str, Any]]:
+    return _read_separated(data, name, url_column, "\t")
+
+
+def _read_separated(
+    data: IO[bytes], name: str, url_column: str, delimiter: str
+) -> Iterator[dict[str, Any]]:
+    csv.field_size_limit(10_000_000)
+    reader = csv.reader(
+        (line for _, line in _lines(data, name)), delimiter=delimiter, strict=True
+    )
+    try:
+        columns = next(reader, [])
+        _require_column(url_column, columns, name)
+        for cells in reader:
+            if cells and len(cells) != len(columns):
+                raise SourceError(
+                    f"{name}:{reader.line_num}: {len(cells)} cells, and the header has {len(columns)}"
+                )
+            if cells:
+                yield dict(zip(columns, cells, strict=True))
+    except csv.Error as error:
+        raise SourceError(f"{name}:{reader.line_num}: {error}") from error
+
+
+def _read_json(data: IO[bytes], name: str, url_column: str) -> Iterator[dict[str, Any]]:
+    """A list of links, or of objects that hold one each."""
+    try:
+        items = json.load(_text(data, name))
+    except json.JSONDecodeError as error:
+        raise SourceError(f"{name}:{error.lineno}: {error.msg}") from error
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise SourceError(f"{name}: no valid JSON: {error}") from error
+    if not isinstance(items, list):
+        raise SourceError(f"{name}: a list of links is expected, not {_kind(items)}")
+    for number, item in enumerate(items):
+        yield _row(item, url_column, f"{name}: item {number}")
+
+
+def _read_jsonl(data: IO[bytes], name: str, url_column: str) -> Iterator[dict[str, Any]]:
+    """A link, or an object that holds one, a line; empty lines are passed over."""
+    for number, line in _lines(data, name):
+        if not line.strip():
+            continue
+        try:
+            item = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            words = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+            raise SourceError(f"{name}:{number}: {words}") from error
+        yield _row(item, url_column, f"{name}:{number}")
+
+
+def _row(item: Any, url_column: str, place: str) -> dict[str, Any]:
+    if isinstance(item, str):
+        return {url_column: item}
+    if not isinstance(item, dict):
+        raise SourceError(f"{place}: a link or an object is expected, not {_kind(item)}")
+    if url_column not in item:
+        _require_column(url_column, list(item), place)
+    return dict(item)
+
+
+def _kind(value: Any) -> str:
+    return {dict: "an object", list: "a list", str: "a text", type(None): "null"}.get(
+        type(value), "a number or a truth value"
+    )
+
+
+def _read_parquet(data: IO[bytes], name: str, url_column: str) -> Iterator[dict[str, Any]]:
+    try:
+        file = pq.ParquetFile(data)
+        _require_column(url_column, file.schema_arrow.names, name)
+        for batch in file.iter_batches(batch_size=BATCH_ROWS):
+            yield from batch.to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(f"{name}: no valid Parquet: {error}") from error
+
+
+def _require_column(url_column: str, columns: list[str], place: str) -> None:
+    if url_column not in columns:
+        found = ", ".join(map(repr, columns)) or "none"
+        raise SourceError(
+            f"{place}: there is no {url_column!r}, only {found}; name it in source.url_column"
+        )
+
+
+_READERS: dict[str, Callable[[IO[bytes], str, str], Iterator[dict[str, Any]]]] = {
+    "txt": _read_txt,
+    "csv": _read_csv,
+    "tsv": _read_tsv,
+    "json": _read_json,
+    "jsonl": _read_jsonl,
+    "parquet": _read_parquet,
+}

@@ -1,0 +1,167 @@
+"""The JPEG files of a category of Wikimedia Commons, through the MediaWiki action API.
+
+https://www.mediawiki.org/wiki/API:Categorymembers and API:Imageinfo. No key is needed. Every file comes with
+its author, licence and SHA-1, which the download is checked against.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from html.parser import HTMLParser
+from itertools import islice
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from imgdl_pipeline.core.links import Link
+from imgdl_pipeline.core.settings import WikimediaCommonsSource
+from imgdl_pipeline.core.sources.web import Answer, Web
+
+PAGE_FILES = "50"
+"""Files an answer: with their licences, more would be slow to make for the server."""
+
+_EXTMETADATA = {
+    "title": "ObjectName",
+    "author": "Artist",
+    "credit": "Credit",
+    "license": "LicenseShortName",
+    "license_url": "LicenseUrl",
+    "usage_terms": "UsageTerms",
+    "caption": "ImageDescription",
+    "date": "DateTimeOriginal",
+    "restrictions": "Restrictions",
+}
+
+
+def list_links(source: WikimediaCommonsSource, web: Web) -> Iterator[Link]:
+    """The category's JPEG files, then those of its subcategories down to `depth`.
+
+    Raises:
+        SourceError: A request failed, or there is no such category.
+    """
+    category = re.sub(r"^category:", "", source.category.strip(), flags=re.IGNORECASE)
+    return islice(_files_below(source, web, f"Category:{category}"), source.max_images)
+
+
+def _files_below(source: WikimediaCommonsSource, web: Web, top: str) -> Iterator[Link]:
+    visited = {top}
+    level = [top]
+    for depth in range(source.depth + 1):
+        below: list[str] = []
+        for category in level:
+            yield from _files(source.api_url, web, category)
+            if depth < source.depth:
+                below += _subcategories(source.api_url, web, category, visited)
+        level = below
+
+
+def _files(api_url: str, web: Web, category: str) -> Iterator[Link]:
+    query = {
+        "generator": "categorymembers",
+        "gcmtitle": category,
+        "gcmtype": "file",
+        "gcmlimit": PAGE_FILES,
+        "prop": "imageinfo",
+        "iiprop": "url|size|sha1|mime|timestamp|user|extmetadata",
+        "iiextmetadatafilter": "|".join(_EXTMETADATA.values()),
+        "iiextmetadatalanguage": "en",
+    }
+    for page in _pages(api_url, web, query):
+        link = _link(page)
+        if link is not None:
+            yield link
+
+
+def _subcategories(api_url: str, web: Web, category: str, visited: set[str]) -> list[str]:
+    """Those not visited yet: categories that contain each other are common."""
+    query = {
+        "generator": "categorymembers",
+        "gcmtitle": category,
+        "gcmtype": "subcat",
+        "gcmlimit": "500",
+    }
+    found = []
+    for page in _pages(api_url, web, query):
+        if page["title"] not in visited:
+            visited.add(page["title"])
+            found.append(page["title"])
+    return found
+
+
+def _pages(api_url: str, web: Web, query: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """Every page of a query, in order. One page may come in pieces over several answers until `batchcomplete`."""
+    basic = {"action": "query", "format": "json", "formatversion": "2", "maxlag": "5", **query}
+    continued: dict[str, str] = {}
+    pieces: dict[int, dict[str, Any]] = {}
+    while True:
+        answer = web.json(api_url, {**basic, **continued}, busy=_is_busy)
+        data = _query_data(answer)
+        for page in data.get("query", {}).get("pages", []):
+            pieces.setdefault(page.get("pageid", -len(pieces) - 1), {}).update(page)
+        continued = {key: str(value) for key, value in data.get("continue", {}).items()}
+        if data.get("batchcomplete") or not continued:
+            yield from pieces.values()
+            pieces = {}
+        if not continued:
+            return
+
+
+def _query_data(answer: Answer) -> dict[str, Any]:
+    if answer.status != 200 or not isinstance(answer.data, dict) or "error" in answer.data:
+        raise answer.error("the MediaWiki API did not give what was asked for")
+    return answer.data
+
+
+def _is_busy(answer: Answer) -> bool:
+    """`maxlag` and `ratelimited` come with status 200, and pass."""
+    error = answer.data.get("error") if isinstance(answer.data, dict) else None
+    return isinstance(error, dict) and error.get("code") in ("maxlag", "ratelimited")
+
+
+def _link(page: Mapping[str, Any]) -> Link | None:
+    """A file's page as a link, or None for one that is no JPEG or has no file."""
+    info = next(iter(page.get("imageinfo") or []), None)
+    if not info or info.get("mime") != "image/jpeg" or "url" not in info:
+        return None
+    metadata = info.get("extmetadata") or {}
+    attributes: dict[str, Any] = {
+        name: plain_text(str(metadata[key].get("value", "")))
+        for name, key in _EXTMETADATA.items()
+        if key in metadata
+    }
+    attributes["title"] = attributes.get("title") or str(page.get("title", ""))[len("File:") :]
+    known = {
+        "page": info.get("descriptionurl"),
+        "sha1": info.get("sha1"),
+        "size": info.get("size"),
+        "width": info.get("width"),
+        "height": info.get("height"),
+        "uploader": info.get("user"),
+        "uploaded": info.get("timestamp"),
+    }
+    attributes |= {name: value for name, value in known.items() if value is not None}
+    return Link.from_text(without_tracking(str(info["url"])), attributes)
+
+
+def without_tracking(url: str) -> str:
+    """A URL without its `utm_` parameters, which are no part of what it names."""
+    parts = urlsplit(url)
+    kept = [each for each in parts.query.split("&") if each and not each.startswith("utm_")]
+    return urlunsplit(parts._replace(query="&".join(kept)))
+
+
+class _Text(HTMLParser):
+    """Collects the text of a piece of HTML."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.parts: list[str] = []
+
+    def handle_data(self, data: str) -> None:
+        self.parts.append(data)
+
+
+def plain_text(html: str) -> str:
+    """The text of a piece of HTML, white space folded."""
+    parser = _Text()
+    parser.feed(html)
+    parser.close()
+    return " ".join("".join(parser.parts).split())

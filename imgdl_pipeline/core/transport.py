@@ -1,0 +1,138 @@
+"""requests, made to connect through the guard, within the deadline, and with one shared TLS context.
+
+Nothing here knows what is fetched. The images, the robots.txt files, the APIs and the link lists
+all go through a `Session` made by `new_session`.
+"""
+
+import functools
+import os
+import ssl
+from collections.abc import Mapping
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.util.ssl_ import create_urllib3_context
+
+from imgdl_pipeline.core.deadline import DeadlineSSLSocket, current
+from imgdl_pipeline.core.guard import AddressGuard
+
+
+@functools.cache
+def tls_context(ca_bundle: str | None = None) -> ssl.SSLContext:
+    """The context of every TLS connection: certificates and host names are verified.
+
+    One for all, because loading the certificates costs some 30 ms, and requests would do it again for
+    every new connection.
+
+    Args:
+        ca_bundle: A file of trusted certificates; None takes REQUESTS_CA_BUNDLE, or certifi's.
+    """
+    context = create_urllib3_context()
+    context.sslsocket_class = DeadlineSSLSocket
+    context.load_verify_locations(
+        ca_bundle or os.environ.get("REQUESTS_CA_BUNDLE") or requests.certs.where()
+    )
+    return context
+
+
+class GuardedAdapter(HTTPAdapter):
+    """Sends requests over connections that the guard opened.
+
+    Args:
+        guard: Judges every address.
+        context: For TLS.
+    """
+
+    def __init__(self, guard: AddressGuard, context: ssl.SSLContext) -> None:
+        self._guard = guard
+        self._context = context
+        super().__init__(pool_connections=64, pool_maxsize=4)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Make the pool manager whose connections are guarded."""
+        super().init_poolmanager(*args, **kwargs)  # type: ignore[no-untyped-call]
+        self.poolmanager.pool_classes_by_scheme = _guarded_pools(self._guard)
+
+    def build_connection_pool_key_attributes(
+        self, request: requests.PreparedRequest, verify: bool | str, cert: Any = None
+    ) -> tuple[Any, Any]:
+        """Name the shared context instead of the files it was loaded from."""
+        host, tls = super().build_connection_pool_key_attributes(request, verify, cert)
+        return host, {"ssl_context": self._context} if host["scheme"] == "https" else tls
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
+        """Leave the connection as it is: urllib3 reloads the files whenever their names are set."""
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        """Send with no socket timeout longer than what the deadline leaves."""
+        kwargs["timeout"] = current().left()
+        return super().send(request, *args, **kwargs)
+
+
+def _guarded_pools(guard: AddressGuard) -> dict[str, Any]:
+    """Connection pools by scheme whose new connections come from the guard."""
+
+    class GuardedHTTPConnection(HTTPConnection):
+        def _new_conn(self) -> Any:
+            return guard.connect(self.host, self.port or 80)
+
+    class GuardedHTTPSConnection(HTTPSConnection):
+        def _new_conn(self) -> Any:
+            return guard.connect(self.host, self.port or 443)
+
+    class GuardedHTTPPool(HTTPConnectionPool):
+        ConnectionCls = GuardedHTTPConnection
+
+    class GuardedHTTPSPool(HTTPSConnectionPool):
+        ConnectionCls = GuardedHTTPSConnection
+
+    return {"http": GuardedHTTPPool, "https": GuardedHTTPSPool}
+
+
+class Session(requests.Session):
+    """A session that keeps no cookie, follows no redirect by itself and reads no environment."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trust_env = False
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """No target, ever: otherwise requests reads a redirect's whole body, however long it is."""
+        return None
+
+
+def new_session(
+    guard: AddressGuard, user_agent: str, context: ssl.SSLContext | None = None
+) -> Session:
+    """A session for one thread.
+
+    Args:
+        guard: Judges every address.
+        user_agent: Sent with every request.
+        context: For TLS; None takes the shared one.
+    """
+    session = Session()
+    adapter = GuardedAdapter(guard, context or tls_context())
+    session.adapters.clear()
+    session.mount("http://", adapter)
+    session.mount("https://", adapter)
+    session.headers = requests.structures.CaseInsensitiveDict(
+        {"User-Agent": user_agent, "Accept-Encoding": "identity", "Accept": "*/*"}
+    )
+    return session
+
+
+def get(session: Session, url: str, headers: Mapping[str, str] | None = None) -> requests.Response:
+    """Ask for a URL and return once the headers are there; the body is read from `raw`.
+
+    Raises:
+        FetchError: The guard's.
+        requests.RequestException, urllib3.exceptions.HTTPError, OSError: Anything else went wrong.
+    """
+    return session.get(url, headers=dict(headers or {}), stream=True, allow_redirects=False)
+
