@@ -6,7 +6,8 @@ It knows nothing of Dagster. Data flows one way, and each stage is one module:
     downloads           ─→ images/, ledger    DownloadPool × fetch × Store
     catalog             ─→ catalog.parquet    validate_jpeg, duplicates, first and last seen
 
-Below them stand `fetch` (one URL), `pool` (the threads), `validation` (one JPEG), `store` (the files), `guard`
-(what we refuse) and `hosts` (who is asked to wait); at the bottom `settings`, `outcome`, `columns`
-and `deadline`. Imports point down this list only, and import-linter proves it.
+Below them stand `fetch` (one URL), `pool` (the threads), `retry` (when again), `store` (the files) and
+`validation` (one JPEG); then `robots`, `transport` (requests, made safe) and `guard` (what we refuse);
+at the bottom `settings`, `outcome`, `columns` and `deadline`. Imports point down this list only, and
+import-linter proves it.
 """

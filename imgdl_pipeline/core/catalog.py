@@ -23,10 +23,9 @@ from imgdl_pipeline.core.store import Store, catalog_path
 from imgdl_pipeline.core.validation import InvalidImageError, JpegFacts, validate_jpeg
 
 FACTS = pa.schema(
-    [CATALOG.field(name) for name in ("url", *JpegFacts.__dataclass_fields__)]
-    + [CATALOG.field(name) for name in ("reason", "detail")]
+    CATALOG.field(name) for name in ("url", "status", "reason", "detail", *JpegFacts.__dataclass_fields__)
 )
-"""What checking a file gives: its facts, or a reason and its detail."""
+"""What checking a file gives: its facts, or a status that is not ok, with the reason."""
 
 BATCH_ROWS = 1_000
 
@@ -61,7 +60,7 @@ def build_catalog(
     *,
     max_pixels: int,
     threads: int | None = None,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Callable[[int, int], None] = lambda *_: None,
 ) -> CatalogRun:
     """Check what is new, write the catalog, and take files that are no whole JPEG out of the store.
 
@@ -128,9 +127,7 @@ def check_file(image: StoredImage, store: Store, max_pixels: int) -> JpegFacts:
         )
     digest = hashlib.sha256(data).hexdigest()
     if digest != image.sha256:
-        raise InvalidImageError(
-            Reason.HASH_MISMATCH, f"the stored file was altered: its sha256 is {digest}"
-        )
+        raise InvalidImageError(Reason.HASH_MISMATCH, f"the stored file was altered: its sha256 is {digest}")
     return validate_jpeg(data, max_pixels)
 
 
@@ -145,9 +142,15 @@ def _check_all(
 
     def check(image: StoredImage) -> dict[str, object]:
         try:
-            return {"url": image.url, **asdict(check_file(image, store, max_pixels))}
+            facts = check_file(image, store, max_pixels)
         except InvalidImageError as error:
-            return {"url": image.url, "reason": error.reason.value, "detail": error.detail}
+            return {
+                "url": image.url,
+                "status": error.reason.status.value,
+                "reason": error.reason.value,
+                "detail": error.detail,
+            }
+        return {"url": image.url, "status": Status.OK.value, **asdict(facts)}
 
     rows = (
         StoredImage(**row)
@@ -189,16 +192,13 @@ def _facts_table(rows: Iterator[dict[str, object]]) -> pa.Table:
 
 def discard_invalid(ledger: Ledger, store: Store, checked: pa.Table) -> None:
     """Write the verdict on files that are no whole JPEG to the ledger, then delete them."""
-    invalid = checked.filter(pc.is_valid(checked["reason"]))
+    invalid = checked.filter(pc.not_equal(checked["status"], Status.OK.value))
     if not invalid.num_rows:
         return
     row = pc.index_in(invalid["url"], value_set=ledger.table["url"].combine_chunks())
     rows = ledger.table.take(row)
-    statuses = [Reason(reason).status.value for reason in invalid["reason"].to_pylist()]
     replaced = {
-        "status": pa.array(statuses),
-        "reason": invalid["reason"],
-        "detail": invalid["detail"],
+        **{name: invalid[name] for name in ("status", "reason", "detail")},
         **{name: pa.nulls(rows.num_rows, DOWNLOADS.field(name).type) for name in _OF_A_STORED_FILE},
     }
     for name, column in replaced.items():
@@ -211,9 +211,7 @@ def discard_invalid(ledger: Ledger, store: Store, checked: pa.Table) -> None:
 _OF_A_STORED_FILE = ("path", "sha256", "bytes", "etag", "last_modified", "fetched_at")
 
 
-def assemble(
-    links: pa.Table, ledger: pa.Table, facts: pa.Table, previous: pa.Table
-) -> pa.Table:
+def assemble(links: pa.Table, ledger: pa.Table, facts: pa.Table, previous: pa.Table) -> pa.Table:
     """The catalog's rows: the listed links in their order, then those that are listed no more.
 
     Args:
@@ -232,12 +230,8 @@ def assemble(
     columns |= {name: known[name] for name in JpegFacts.__dataclass_fields__}
     columns["duplicate_of"] = _duplicate_of(url, ledger["sha256"].combine_chunks())
     columns["attributes"] = pc.coalesce(listed["attributes"], before["attributes"], "{}")
-    columns["first_seen"] = pc.coalesce(
-        before["first_seen"], listed["listed_at"], ledger["tried_at"]
-    )
-    columns["last_seen"] = pc.coalesce(
-        listed["listed_at"], before["last_seen"], ledger["tried_at"]
-    )
+    columns["first_seen"] = pc.coalesce(before["first_seen"], listed["listed_at"], ledger["tried_at"])
+    columns["last_seen"] = pc.coalesce(listed["listed_at"], before["last_seen"], ledger["tried_at"])
     return pa.table({name: columns[name] for name in CATALOG.names}).cast(CATALOG)
 
 
@@ -250,7 +244,5 @@ def _in_listed_order(ledger: pa.Table, links: pa.Table) -> pa.Table:
 def _duplicate_of(url: pa.Array, sha256: pa.Array) -> pa.Array:
     """For each stored file, the url of the first with the same bytes; null for that first one."""
     first = pc.index_in(sha256, value_set=sha256)
-    is_copy = pc.and_(
-        pc.is_valid(sha256), pc.not_equal(first, pa.array(range(len(url)), pa.int32()))
-    )
+    is_copy = pc.and_(pc.is_valid(sha256), pc.not_equal(first, pa.array(range(len(url)), pa.int32())))
     return pc.if_else(is_copy, pc.take(url, first), pa.scalar(None, pa.string()))

@@ -33,9 +33,7 @@ _COLUMNS = {
         _described("mode", pa.string(), "L, RGB or CMYK, as the file has it"),
         _described("progressive", pa.bool_(), "whether the JPEG is progressive"),
         _described("phash", pa.string(), "64-bit perceptual hash, 16 hex digits"),
-        _described(
-            "duplicate_of", pa.string(), "url of this gallery's first link with the same bytes"
-        ),
+        _described("duplicate_of", pa.string(), "url of this gallery's first link with the same bytes"),
         _described("exif", pa.string(), "JSON object of the EXIF tags, by name"),
         _described("http_status", pa.int32(), "status of the last answer"),
         _described("attempts", pa.int32(), "requests made for this link in the run that had it"),

@@ -143,7 +143,7 @@ class DeadlineSocket(socket.socket):
 class DeadlineSSLSocket(ssl.SSLSocket):
     """A TLS socket whose handshake and reads keep to the deadline of the thread that uses it."""
 
-    def do_handshake(self, block: bool = False) -> None:
+    def do_handshake(self, block: bool = False) -> None:  # noqa: ARG002
         """As `SSLSocket.do_handshake`, but within the deadline."""
         handshake = super().do_handshake
         _sliced(self, handshake)

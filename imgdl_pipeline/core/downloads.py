@@ -120,9 +120,7 @@ class Ledger:
         clock: Seconds, for the time between checkpoints.
     """
 
-    def __init__(
-        self, store: Store, gallery: str, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, store: Store, gallery: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._gallery = gallery
         self._clock = clock
@@ -155,7 +153,7 @@ class Ledger:
         self._checkpoint_due = self._clock() + CHECKPOINT_S
 
     def replace(self, rows: pa.Table) -> None:
-        """Put other rows, as DOWNLOADS has them, in the place of those with the same urls, and write all."""
+        """Put other rows in the place of those with the same urls, and write the ledger."""
         self.table = self._merged(self.table, rows)
         self._store.write_table(downloads_path(self._gallery), self.table)
 
@@ -212,8 +210,8 @@ def plan(
 ) -> pa.Table:
     """The links that are to be fetched, as url, attributes and `row`, their place in the ledger.
 
-    Those without an image in the ledger, or whose file is not in the store; and where `recheck` says so, those
-    whose image was not asked about for longer than that. `row` is null unless the last.
+    Those without an image in the ledger, or whose file is not in the store; and where `recheck` says
+    so, those whose image was not asked about for longer than that, the only ones with a `row`.
     """
     row = pc.index_in(links["url"], value_set=ledger["url"].combine_chunks())
     has_image = pc.and_(
@@ -226,9 +224,7 @@ def plan(
         is_old = pc.fill_null(pc.less(pc.take(ledger["tried_at"], row), before), fill_value=False)
         wanted = pc.or_(wanted, is_old)
     known_row = pc.if_else(is_stored, row, pa.scalar(None, pa.int32()))
-    return (
-        links.select(["url", "attributes"]).append_column("row", known_row).filter(wanted)
-    )
+    return links.select(["url", "attributes"]).append_column("row", known_row).filter(wanted)
 
 
 def jobs(planned: pa.Table, ledger: pa.Table) -> Iterator[Job]:
@@ -256,7 +252,7 @@ def download_gallery(
     *,
     limit: int | None = None,
     retry: Retry | None = None,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> DownloadRun:
     """Fetch every link of a gallery that has no image yet, and keep the ledger.
 

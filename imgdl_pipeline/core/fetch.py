@@ -210,14 +210,10 @@ class _Expected:
         for name in self.digest_names():
             wanted = str(self.attributes[name]).strip().lower()
             if wanted != digests[name]:
-                raise FetchError(
-                    Reason.HASH_MISMATCH, f"{name} is {digests[name]}, the source gave {wanted}"
-                )
+                raise FetchError(Reason.HASH_MISMATCH, f"{name} is {digests[name]}, the source gave {wanted}")
         wanted_size = str(self.attributes.get("bytes") or "").strip()
         if wanted_size.isdecimal() and int(wanted_size) != size:
-            raise FetchError(
-                Reason.HASH_MISMATCH, f"{size} bytes came, the source gave {wanted_size}"
-            )
+            raise FetchError(Reason.HASH_MISMATCH, f"{size} bytes came, the source gave {wanted_size}")
 
 
 def _check_status(response: requests.Response) -> None:
@@ -227,9 +223,7 @@ def _check_status(response: requests.Response) -> None:
     detail = f"the server answered {status} {_header_text(response.reason or '')}".rstrip()
     if status in (429, 503):
         raise RetryAfter(detail, http_status=status, seconds=_retry_after(response))
-    raise FetchError(
-        Reason.HTTP, detail, http_status=status, passing=status in PASSING_STATUSES
-    )
+    raise FetchError(Reason.HTTP, detail, http_status=status, passing=status in PASSING_STATUSES)
 
 
 def _retry_after(response: requests.Response) -> float | None:
@@ -262,7 +256,7 @@ def _receive_body(response: requests.Response, expected: _Expected, max_bytes: i
         raise
     body.seek(0)
     return Fetched(
-        body=body,  # type: ignore[arg-type]
+        body=body,
         bytes=size,
         digests=digests,
         http_status=status,
@@ -344,9 +338,7 @@ def kind_of(start: bytes) -> str:
 
 
 def _too_large(what: str, max_bytes: int, status: int) -> FetchError:
-    return FetchError(
-        Reason.TOO_LARGE, f"{what}, and max_bytes is {max_bytes}", http_status=status
-    )
+    return FetchError(Reason.TOO_LARGE, f"{what}, and max_bytes is {max_bytes}", http_status=status)
 
 
 def _header_text(value: str) -> str:
@@ -412,4 +404,3 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
             seen.append(each)
             todo += [each.__cause__, each.__context__, getattr(each, "reason", None), *each.args]
     return reversed(seen)
-

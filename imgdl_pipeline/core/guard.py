@@ -100,9 +100,7 @@ class AddressGuard:
         try:
             found = deadline.call_with_deadline(lambda: _resolve(host, port))
         except TimeoutError as error:
-            raise FetchError(
-                Reason.TIMEOUT, f"looking {host} up: {error}", passing=True
-            ) from error
+            raise FetchError(Reason.TIMEOUT, f"looking {host} up: {error}", passing=True) from error
         for _, address in found:
             self.check_address(address[0])
         return _connect_to_first(host, port, found)
@@ -131,9 +129,7 @@ def _connect_to_first(host: str, port: int, found: _Found) -> socket.socket:
         try:
             return deadline.connect(family, address)
         except TimeoutError as error:
-            raise FetchError(
-                Reason.TIMEOUT, f"connecting to {host}: {error}", passing=True
-            ) from error
+            raise FetchError(Reason.TIMEOUT, f"connecting to {host}: {error}", passing=True) from error
         except OSError as error:
             failures.append(f"{address[0]} port {port}: {error.strerror}")
     raise FetchError(Reason.CONNECTION, "; ".join(failures), passing=True)

@@ -1,5 +1,6 @@
 """The one vocabulary for what became of a link.
 
+```
     ok
     invalid   bytes came, but they are no whole JPEG
     ├── not_jpeg  truncated  corrupt  too_many_pixels  hash_mismatch
@@ -79,4 +80,4 @@ class FetchError(Exception):
         """The catalog's code: the reason's own, or `http_<status>`."""
         if self.reason is Reason.HTTP:
             return f"http_{self.http_status}"
-        return self.reason.value
+        return str(self.reason.value)

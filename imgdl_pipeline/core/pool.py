@@ -176,8 +176,8 @@ class DownloadWorker(threading.Thread, Generic[T, R]):
 class DownloadPool(Generic[T, R]):
     """Threads that work on items, some of each host at a time.
 
-    Use it in a `with` block: leaving it, by whatever way, sets `stop`, drops what was not begun, and joins all
-    threads.
+    Use it in a `with` block: leaving it, by whatever way, sets `stop`, drops what was not begun,
+    and joins all threads.
 
     Args:
         work: Called in a worker thread with an item. Returns a result, or `Later`. It must look at `stop`
@@ -197,7 +197,7 @@ class DownloadPool(Generic[T, R]):
         *,
         workers: int = 8,
         per_host: int = 8,
-        host_of: Callable[[T], str] = lambda item: "",
+        host_of: Callable[[T], str] = lambda _: "",
         lookahead: int = 10_000,
         stop: threading.Event | None = None,
     ) -> None:

@@ -7,7 +7,7 @@ arguments. They are strict about unknown keys, and frozen.
 import ipaddress
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -17,10 +17,13 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
     field_validator,
+    model_validator,
 )
-from pydantic.json_schema import JsonSchemaValue, SkipJsonSchema
-from pydantic_core import CoreSchema, core_schema
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from imgdl_pipeline.version import HOME_PAGE, __version__
 
@@ -30,10 +33,28 @@ STORE_SCHEMES_TEXT = ", ".join(f"{scheme}://" for scheme in STORE_SCHEMES)
 GALLERY_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
 
 
+UNKNOWN_KEY = "unknown_key"
+"""The type of the error for a key that no setting has; its context names the key."""
+
+
 class Settings(BaseModel):
     """What all settings have in common: frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _knows_all_keys(cls, data: Any) -> Any:
+        """Name what is allowed, which pydantic's own error for an unknown key does not."""
+        unknown = [key for key in data if key not in cls.model_fields] if isinstance(data, dict) else []
+        if unknown:
+            allowed = ", ".join(sorted(cls.model_fields))
+            raise PydanticCustomError(
+                UNKNOWN_KEY,
+                "unknown key '{key}'; allowed are {allowed}",
+                {"key": unknown[0], "allowed": allowed},
+            )
+        return data
 
 
 class MissingSecretError(Exception):
@@ -66,9 +87,7 @@ class Secret:
         def value(match: re.Match[str]) -> str:
             found = environ.get(match[1], "")
             if not found:
-                raise MissingSecretError(
-                    f"{key} needs the environment variable {match[1]}, which is not set"
-                )
+                raise MissingSecretError(f"{key} needs the environment variable {match[1]}, which is not set")
             return found
 
         return self._VARIABLE.sub(value, self._template)
@@ -85,24 +104,27 @@ class Secret:
         return hash(self._template)
 
     @classmethod
-    def __get_pydantic_core_schema__(
-        cls, source: type[Any], handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
+    def __get_pydantic_core_schema__(cls, source: type[Any], handler: GetCoreSchemaHandler) -> CoreSchema:
         """Accept a text or a Secret; show neither when it is dumped."""
-        return core_schema.no_info_after_validator_function(
-            lambda value: value if isinstance(value, cls) else cls(value),
-            core_schema.union_schema(
-                [core_schema.is_instance_schema(cls), core_schema.str_schema(min_length=1)]
-            ),
+        return core_schema.no_info_plain_validator_function(
+            cls._from_yaml,
             serialization=core_schema.plain_serializer_function_ser_schema(repr),
         )
+
+    @classmethod
+    def _from_yaml(cls, value: Any) -> "Secret":
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, (str, int)) and str(value):  # YAML makes an int of digits
+            return cls(str(value))
+        raise ValueError("must be a text, such as {{ env.NAME }}")
 
     @classmethod
     def __get_pydantic_json_schema__(
         cls, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
         """To an editor a secret is a text."""
-        return {"type": "string", "minLength": 1}
+        return {"type": ["string", "integer"], "minLength": 1}
 
 
 class DownloadSettings(Settings):
@@ -119,9 +141,7 @@ class DownloadSettings(Settings):
     allow_addresses: tuple[str, ...] = Field(
         (), description="CIDRs of non-public addresses that may be fetched from, e.g. 127.0.0.0/8"
     )
-    robots_txt: bool = Field(
-        True, description="refuse a link that its host's robots.txt disallows"
-    )
+    robots_txt: bool = Field(True, description="refuse a link that its host's robots.txt disallows")
     opt_out_headers: bool = Field(
         True,
         description="refuse an answer whose X-Robots-Tag has noai, noimageai, noindex or noimageindex",
@@ -129,9 +149,7 @@ class DownloadSettings(Settings):
     recheck: Literal["never"] | Annotated[float, Field(gt=0)] = Field(
         "never", description="or a number of days: older images are asked for again, conditionally"
     )
-    user_agent: str | SkipJsonSchema[None] = Field(
-        None, description=f"null: imgdl_pipeline/{__version__} (+{HOME_PAGE})"
-    )
+    user_agent: str | None = Field(None, description=f"null: imgdl_pipeline/{__version__} (+{HOME_PAGE})")
 
     @field_validator("allow_addresses")
     @classmethod
@@ -142,6 +160,14 @@ class DownloadSettings(Settings):
             except ValueError as error:
                 raise ValueError(f"{error}; give a CIDR such as 10.1.2.0/24") from error
         return value
+
+    @field_validator("recheck", mode="wrap")
+    @classmethod
+    def _is_never_or_days(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(value)
+        except ValidationError:
+            raise ValueError("must be never, or a number of days above 0") from None
 
     @field_validator("user_agent")
     @classmethod
@@ -191,7 +217,7 @@ class UrlListSource(SourceSettings):
 
     type: Literal["url_list"]
     path: str = Field(min_length=1, description="a path, a glob, or an http(s)/s3/gs/az URL")
-    format: Literal["txt", "csv", "tsv", "json", "jsonl", "parquet"] | SkipJsonSchema[None] = Field(
+    format: Literal["txt", "csv", "tsv", "json", "jsonl", "parquet"] | None = Field(
         None, description="null: by the path's ending, with or without .gz"
     )
     url_column: str = Field("url", min_length=1, description="the column or key that holds the link")
@@ -210,7 +236,6 @@ class ImgurSource(SourceSettings):
     max_pages: int = Field(1, ge=1, le=1000, description="pages of the gallery to read")
 
 
-
 class WikimediaCommonsSource(SourceSettings):
     """The JPEG files of a category of Wikimedia Commons."""
 
@@ -220,16 +245,21 @@ class WikimediaCommonsSource(SourceSettings):
     api_url: HttpUrl = Field(
         "https://commons.wikimedia.org/w/api.php", description="where the MediaWiki API answers"
     )
-    max_images: Annotated[int, Field(ge=1)] | SkipJsonSchema[None] = Field(
-        None, description="null: all of them"
-    )
+    max_images: Annotated[int, Field(ge=1)] | None = Field(None, description="null: all of them")
 
 
+AnySource = DemoSource | UrlListSource | ImgurSource | WikimediaCommonsSource
 
-Source = Annotated[
-    DemoSource | UrlListSource | ImgurSource | WikimediaCommonsSource,
-    Field(discriminator="type"),
-]
+Source = Annotated[AnySource, Field(discriminator="type")]
+
+
+SECRET_KEYS = frozenset(
+    key
+    for source in get_args(AnySource)
+    for key, field in source.model_fields.items()
+    if field.annotation is Secret
+)
+"""Keys whose values are rendered when they are used, and never shown."""
 
 
 class Gallery(Settings):
@@ -241,27 +271,55 @@ class Gallery(Settings):
     )
     source: Source
     download: DownloadSettings = Field(
-        default_factory=DownloadSettings, description="overrides of the file's download settings"
+        DownloadSettings(), description="overrides of the file's download settings"
     )
+
+
+class _EditorSchema(GenerateJsonSchema):
+    """JSON schema in which a validator can point at the very key that is wrong.
+
+    Pydantic's own writes `anyOf` and `oneOf`, of which a validator can only say that nothing fits.
+    """
+
+    def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
+        """A type or null, as one list of types where the inner schema has a type."""
+        inner = self.generate_inner(schema["schema"])
+        if "type" not in inner or "enum" in inner:
+            return super().nullable_schema(schema)
+        return {**inner, "type": [inner["type"], "null"]}
+
+    def tagged_union_schema(self, schema: core_schema.TaggedUnionSchema) -> JsonSchemaValue:
+        """The tag first; then the schema that belongs to it, and only that."""
+        union = super().tagged_union_schema(schema)
+        key, by_tag = union["discriminator"]["propertyName"], union["discriminator"]["mapping"]
+        return {
+            "type": "object",
+            "required": [key],
+            "properties": {key: {"enum": list(by_tag)}},
+            "allOf": [
+                {"if": {"properties": {key: {"const": tag}}, "required": [key]}, "then": {"$ref": ref}}
+                for tag, ref in by_tag.items()
+            ],
+        }
 
 
 class Galleries(Settings):
     """The attributes of a galleries file."""
 
-    store: str = Field(
-        "data", min_length=1, description="a folder, or s3://bucket/prefix, gs://…, az://…"
-    )
-    schedule: str | SkipJsonSchema[None] = Field(
+    store: str = Field("data", min_length=1, description="a folder, or s3://bucket/prefix, gs://…, az://…")
+    schedule: str | None = Field(
         "0 6 * * *", description="cron expression of the daily run, one a gallery; null for none"
     )
-    download: DownloadSettings = Field(
-        default_factory=DownloadSettings, description="defaults for every gallery"
+    download: DownloadSettings = Field(DownloadSettings(), description="defaults for every gallery")
+    galleries: tuple[Gallery, ...] = Field(
+        description="one partition each", json_schema_extra={"minItems": 1}
     )
-    galleries: tuple[Gallery, ...] = Field(min_length=1, description="one partition each")
 
     @field_validator("galleries")
     @classmethod
     def _stand_once(cls, value: tuple[Gallery, ...]) -> tuple[Gallery, ...]:
+        if not value:
+            raise ValueError("name at least one gallery")
         seen: dict[str, str] = {}
         for gallery in value:
             earlier = seen.get(gallery.name.lower())
@@ -299,3 +357,8 @@ class Galleries(Settings):
         settings = self.download.overridden_by({**own, **(overrides or {})})
         allowed = settings.allow_addresses + gallery.source.own_addresses
         return settings.overridden_by({"allow_addresses": allowed})
+
+    @classmethod
+    def editor_schema(cls) -> dict[str, Any]:
+        """The JSON schema that editors and `dg check yaml` use."""
+        return cls.model_json_schema(schema_generator=_EditorSchema)

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
 import obstore
@@ -106,7 +106,7 @@ class Store:
         """A path with the store's root before it: what a person or DuckDB opens."""
         return f"{self.root}/{path}"
 
-    def put(self, path: str, data: bytes | BinaryIO) -> None:
+    def put(self, path: str, data: bytes | IO[bytes]) -> None:
         """Store a file, whole or not at all.
 
         Raises:
@@ -142,9 +142,7 @@ class Store:
             except FileNotFoundError:
                 continue
             except (OSError, obstore.exceptions.BaseError) as error:
-                raise StoreError(
-                    f"cannot delete {self.location(path)}: {_first_line(error)}"
-                ) from error
+                raise StoreError(f"cannot delete {self.location(path)}: {_first_line(error)}") from error
 
     def list(self, folder: str) -> Iterator[StoredFile]:
         """Every file below a folder, in no particular order.

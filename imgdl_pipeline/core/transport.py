@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
+import certifi
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -33,9 +34,7 @@ def tls_context(ca_bundle: str | None = None) -> ssl.SSLContext:
     """
     context = create_urllib3_context()
     context.sslsocket_class = DeadlineSSLSocket
-    context.load_verify_locations(
-        ca_bundle or os.environ.get("REQUESTS_CA_BUNDLE") or requests.certs.where()
-    )
+    context.load_verify_locations(ca_bundle or os.environ.get("REQUESTS_CA_BUNDLE") or certifi.where())
     return context
 
 
@@ -54,7 +53,7 @@ class GuardedAdapter(HTTPAdapter):
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Make the pool manager whose connections are guarded."""
-        super().init_poolmanager(*args, **kwargs)  # type: ignore[no-untyped-call]
+        super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = _guarded_pools(self._guard)
 
     def build_connection_pool_key_attributes(
@@ -101,14 +100,12 @@ class Session(requests.Session):
         self.trust_env = False
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
 
-    def get_redirect_target(self, resp: requests.Response) -> str | None:
+    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002
         """No target, ever: otherwise requests reads a redirect's whole body, however long it is."""
         return None
 
 
-def new_session(
-    guard: AddressGuard, user_agent: str, context: ssl.SSLContext | None = None
-) -> Session:
+def new_session(guard: AddressGuard, user_agent: str, context: ssl.SSLContext | None = None) -> Session:
     """A session for one thread.
 
     Args:
@@ -135,4 +132,3 @@ def get(session: Session, url: str, headers: Mapping[str, str] | None = None) ->
         requests.RequestException, urllib3.exceptions.HTTPError, OSError: Anything else went wrong.
     """
     return session.get(url, headers=dict(headers or {}), stream=True, allow_redirects=False)
-

@@ -94,16 +94,14 @@ def validate_jpeg(data: bytes, max_pixels: int) -> JpegFacts:
 
 
 def _open(data: bytes) -> JpegImageFile:
-    """Read the header. The class is used by itself because `Image.open` guesses formats, and warns of sizes."""
+    """Read the header, by the format's own class: `Image.open` guesses formats and has limits of its own."""
     if not data.startswith(b"\xff\xd8\xff"):
         raise InvalidImageError(Reason.NOT_JPEG, "the file does not begin as a JPEG does")
     try:
         return JpegImageFile(io.BytesIO(data))
-    except Exception as error:  # noqa: BLE001 -- Pillow's header parser raises nearly anything on rubbish
+    except Exception as error:
         if isinstance(error, (EOFError, struct.error, IndexError)) or _is_cut(data):
-            raise InvalidImageError(
-                Reason.TRUNCATED, f"the file ends within its header: {error}"
-            ) from error
+            raise InvalidImageError(Reason.TRUNCATED, f"the file ends within its header: {error}") from error
         raise InvalidImageError(Reason.CORRUPT, f"the header is damaged: {error}") from error
 
 
@@ -118,7 +116,8 @@ def _decode_strictly(data: bytes) -> npt.NDArray[np.uint8]:
         truncated = "premature end" in detail.lower()
         reason = Reason.TRUNCATED if truncated else Reason.CORRUPT
         raise InvalidImageError(reason, detail) from error
-    return pixels[:, :, 0]
+    gray: npt.NDArray[np.uint8] = pixels[:, :, 0]
+    return gray
 
 
 def _is_cut(data: bytes) -> bool:

@@ -34,7 +34,7 @@ SIZE = (480, 320)
 _LINK_PATH = re.compile(r"/demo/(\d{1,7})-(\w+)\.jpg")
 
 
-def list_links(source: DemoSource, web: Web | None = None) -> Iterator[Link]:
+def list_links(source: DemoSource, web: Web) -> Iterator[Link]:  # noqa: ARG001 -- as all sources
     """The demo gallery's links: as many as the settings say."""
     for number in range(1, source.images + 1):
         yield Link(
@@ -87,7 +87,7 @@ class DemoHandler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     wbufsize = -1  # headers and body leave in one piece
 
-    def do_GET(self) -> None:  # noqa: N802 -- the name http.server looks for
+    def do_GET(self) -> None:
         """Send a picture, or the trouble that the link stands for."""
         match = _LINK_PATH.fullmatch(self.path)
         if not match:
@@ -103,9 +103,7 @@ class DemoHandler(BaseHTTPRequestHandler):
         else:
             self.answer(HTTPStatus.OK, picture(1 if kind == "copy" else number))
 
-    def answer(
-        self, status: int, body: bytes, content_type: str = "image/jpeg", **headers: str
-    ) -> None:
+    def answer(self, status: int, body: bytes, content_type: str = "image/jpeg", **headers: str) -> None:
         """Send a whole answer."""
         self.send_response(status)
         self.send_header("Content-Type", content_type)

@@ -115,9 +115,7 @@ def _link(image: Mapping[str, Any]) -> Link | None:
     url = str(image["link"])
     if (urlsplit(url).hostname or "").endswith("imgur.com"):  # its documents show http: it serves https
         url = re.sub(r"^http:", "https:", url)
-    attributes = {
-        name: image[key] for name, key in _ATTRIBUTES.items() if image.get(key) not in (None, "")
-    }
+    attributes = {name: image[key] for name, key in _ATTRIBUTES.items() if image.get(key) not in (None, "")}
     if image.get("id"):
         attributes["page"] = f"https://imgur.com/{image['id']}"
     return Link.from_text(url, attributes)

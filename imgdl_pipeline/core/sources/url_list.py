@@ -93,7 +93,7 @@ def _files(path: str, web: Web) -> list[_File]:
 
 def _local_files(path: str) -> list[_File]:
     absolute = str(Path(path).expanduser().absolute())
-    names = [absolute] if Path(absolute).is_file() else sorted(glob.glob(absolute, recursive=True))
+    names = [absolute] if Path(absolute).is_file() else sorted(glob.glob(absolute, recursive=True))  # noqa: PTH207 -- it may be anywhere
     files = [_File(name, _opener(name)) for name in names if Path(name).is_file()]
     if not files:
         raise SourceError(f"{absolute}: there is no such file, and nothing that it matches")
@@ -161,14 +161,14 @@ def _decompressed(raw: IO[bytes], name: str) -> IO[bytes]:
 # The formats: each reader yields rows in which the link stands under the url column's name
 
 
-def _text(data: IO[bytes], name: str) -> io.TextIOWrapper:
+def _text(data: IO[bytes]) -> io.TextIOWrapper:
     return io.TextIOWrapper(data, encoding="utf-8-sig", newline="")
 
 
 def _lines(data: IO[bytes], name: str) -> Iterator[tuple[int, str]]:
     number = 0
     try:
-        for number, line in enumerate(_text(data, name), start=1):  # noqa: B007 -- the error names it
+        for number, line in enumerate(_text(data), start=1):
             yield number, line
     except UnicodeDecodeError as error:
         raise SourceError(f"{name}:{number + 1}: not UTF-8: {error.reason}") from error
@@ -189,13 +189,9 @@ def _read_tsv(data: IO[bytes], name: str, url_column: str) -> Iterator[dict[str,
     return _read_separated(data, name, url_column, "\t")
 
 
-def _read_separated(
-    data: IO[bytes], name: str, url_column: str, delimiter: str
-) -> Iterator[dict[str, Any]]:
+def _read_separated(data: IO[bytes], name: str, url_column: str, delimiter: str) -> Iterator[dict[str, Any]]:
     csv.field_size_limit(10_000_000)
-    reader = csv.reader(
-        (line for _, line in _lines(data, name)), delimiter=delimiter, strict=True
-    )
+    reader = csv.reader((line for _, line in _lines(data, name)), delimiter=delimiter, strict=True)
     try:
         columns = next(reader, [])
         _require_column(url_column, columns, name)
@@ -213,7 +209,7 @@ def _read_separated(
 def _read_json(data: IO[bytes], name: str, url_column: str) -> Iterator[dict[str, Any]]:
     """A list of links, or of objects that hold one each."""
     try:
-        items = json.load(_text(data, name))
+        items = json.load(_text(data))
     except json.JSONDecodeError as error:
         raise SourceError(f"{name}:{error.lineno}: {error.msg}") from error
     except (UnicodeDecodeError, RecursionError) as error:
@@ -266,9 +262,7 @@ def _read_parquet(data: IO[bytes], name: str, url_column: str) -> Iterator[dict[
 def _require_column(url_column: str, columns: list[str], place: str) -> None:
     if url_column not in columns:
         found = ", ".join(map(repr, columns)) or "none"
-        raise SourceError(
-            f"{place}: there is no {url_column!r}, only {found}; name it in source.url_column"
-        )
+        raise SourceError(f"{place}: there is no {url_column!r}, only {found}; name it in source.url_column")
 
 
 _READERS: dict[str, Callable[[IO[bytes], str, str], Iterator[dict[str, Any]]]] = {

@@ -103,7 +103,7 @@ class Web:
         url: str,
         parameters: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
-        busy: Callable[[Answer], bool] = lambda answer: False,
+        busy: Callable[[Answer], bool] = lambda _: False,
     ) -> Answer:
         """Ask for JSON; wait and ask again while the server is busy.
 
@@ -133,9 +133,7 @@ class Web:
             self._sleep(wait)
             waited += wait
 
-    def _answer_or_problem(
-        self, url: str, headers: Mapping[str, str] | None, request: str
-    ) -> Answer | str:
+    def _answer_or_problem(self, url: str, headers: Mapping[str, str] | None, request: str) -> Answer | str:
         """One request: the answer, or in words why there is none."""
         try:
             return self._answer(url, headers, request)
@@ -143,9 +141,9 @@ class Web:
             return f"{request}: {_words(error)}"
 
     def _answer(self, url: str, headers: Mapping[str, str] | None, request: str) -> Answer:
-        with working_until(Deadline(ANSWER_S, threading.Event())):
-            with get(self._trusted, url, headers) as response:
-                body = response.raw.read(ANSWER_BYTES, decode_content=True)
+        deadline = Deadline(ANSWER_S, threading.Event())
+        with working_until(deadline), get(self._trusted, url, headers) as response:
+            body = response.raw.read(ANSWER_BYTES, decode_content=True)
         text = body.decode("utf-8", "replace")
         try:
             data = json.loads(text)
@@ -210,4 +208,3 @@ def _words(error: BaseException) -> str:
     if isinstance(error, FetchError):
         return error.detail
     return without_userinfo(str(error))
-

@@ -87,7 +87,7 @@ def _subcategories(api_url: str, web: Web, category: str, visited: set[str]) -> 
 
 
 def _pages(api_url: str, web: Web, query: dict[str, str]) -> Iterator[dict[str, Any]]:
-    """Every page of a query, in order. One page may come in pieces over several answers until `batchcomplete`."""
+    """Every page of a query, in order; one may come in pieces, over several answers until `batchcomplete`."""
     basic = {"action": "query", "format": "json", "formatversion": "2", "maxlag": "5", **query}
     continued: dict[str, str] = {}
     pieces: dict[int, dict[str, Any]] = {}

@@ -1,0 +1,73 @@
+"""`python -m imgdl_pipeline [GALLERY]`: run one gallery and print a short summary."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from imgdl_pipeline.component import JOB_NAME
+from imgdl_pipeline.core.outcome import Status
+from imgdl_pipeline.definitions import defs
+
+UI_COMMAND = "make dev"
+QUIET = {"loggers": {"console": {"config": {"log_level": "WARNING"}}}}
+
+
+def main(gallery: str = "demo") -> int:
+    """Run the gallery's job in this process; the run shows in the UI of the same DAGSTER_HOME.
+
+    Args:
+        gallery: Its name in the galleries file.
+
+    Returns:
+        The exit code: 0 when the run succeeded.
+    """
+    home = os.environ.get("DAGSTER_HOME")
+    if home:
+        Path(home).mkdir(parents=True, exist_ok=True)
+    with dg.DagsterInstance.get() if home else dg.DagsterInstance.ephemeral() as instance:
+        result = (
+            defs()
+            .resolve_job_def(JOB_NAME)
+            .execute_in_process(
+                instance=instance, partition_key=gallery, run_config=QUIET, raise_on_error=False
+            )
+        )
+    if not result.success:
+        print(f"the run of {gallery} failed", file=sys.stderr)
+        return 1
+    print(summary(gallery, *(_metadata(result, f"gallery_{asset}") for asset in ("images", "catalog"))))
+    return 0
+
+
+def summary(gallery: str, images: dict[str, Any], catalog: dict[str, Any]) -> str:
+    """What a run did, for a person.
+
+    Args:
+        gallery: Its name.
+        images: Metadata of `gallery_images`.
+        catalog: Metadata of `gallery_catalog`.
+    """
+    lines = [f"{gallery}: {catalog['dagster/row_count']} links"]
+    for status in Status:
+        reasons = {key: value for key, value in catalog.items() if key.startswith(f"{status.value}/")}
+        told = ", ".join(f"{value} {key.partition('/')[2]}" for key, value in reasons.items())
+        lines.append(f"  {status.value:8} {catalog[status.value]:6}" + (f"   {told}" if told else ""))
+    lines += [
+        f"downloaded {images['fetched']} images, {images['bytes'] / 1e6:.1f} MB, "
+        f"in {images['seconds']:.1f} s: {images['images_per_second']:.0f} a second",
+        f"catalog: {catalog['path']}",
+        f"look at it in the web UI: {UI_COMMAND}",
+    ]
+    return "\n".join(lines)
+
+
+def _metadata(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, Any]:
+    materialization = result.asset_materializations_for_node(asset)[0]
+    return {key: entry.value for key, entry in materialization.metadata.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:2]))

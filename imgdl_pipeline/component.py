@@ -1,0 +1,134 @@
+"""ImageGalleries: a galleries file as a Dagster component."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+from pydantic import BaseModel, ConfigDict
+
+from imgdl_pipeline.assets import build_assets
+from imgdl_pipeline.core.settings import Galleries
+from imgdl_pipeline.galleries_file import KeyPath, parse_attributes
+from imgdl_pipeline.resources import DOWNLOADS_RESOURCE, RESOURCE_KEY
+
+JOB_NAME = "download_galleries"
+SCHEDULE_NAME = "daily_galleries"
+
+SCAFFOLD = """\
+type: {type_name}
+attributes:
+  store: data
+  schedule: "0 6 * * *"
+  galleries:
+    - name: demo
+      source: {{type: demo}}
+"""
+
+
+class GalleriesScaffolder(dg.Scaffolder[Any]):
+    """Writes a galleries file that works as it is: the embedded demo gallery."""
+
+    def scaffold(self, request: dg.ScaffoldRequest[Any]) -> None:
+        """Write the defs.yaml."""
+        request.target_path.mkdir(parents=True, exist_ok=True)
+        text = SCAFFOLD.format(type_name=request.type_name)
+        (request.target_path / "defs.yaml").write_text(text)
+
+
+class _Attributes(BaseModel):
+    """Lets everything through to `ImageGalleries.load`, and shows tools the strict schema.
+
+    Dagster renders templates after this model has been validated, so that it can't be strict itself.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    @classmethod
+    def model_json_schema(cls, *_args: Any, **_kwargs: Any) -> dict[str, Any]:
+        """The schema of a galleries file's attributes."""
+        return Galleries.editor_schema()
+
+
+@dg.scaffold_with(GalleriesScaffolder)
+class ImageGalleries(dg.Component):
+    """Image galleries: lists their links, downloads the images, validates and catalogs the JPEGs.
+
+    Each gallery is a partition of three assets: gallery_links → gallery_images → gallery_catalog. A job
+    and a daily schedule run them, one run a gallery.
+
+    Args:
+        galleries: The attributes of a galleries file.
+    """
+
+    def __init__(self, galleries: Galleries) -> None:
+        self.galleries = galleries
+
+    @classmethod
+    def get_spec(cls) -> dg.ComponentTypeSpec:
+        """What `dg list components` and the docs say of the component."""
+        return dg.ComponentTypeSpec(tags=["images", "downloads", "parquet"])
+
+    @classmethod
+    def get_model_cls(cls) -> type[BaseModel]:
+        """What `dg check yaml` validates with."""
+        return _Attributes
+
+    @classmethod
+    def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> "ImageGalleries":
+        """Make the component of a `defs.yaml`.
+
+        Raises:
+            GalleriesFileError: Something in it is not allowed; says where and what is.
+        """
+        raw = attributes.model_dump() if attributes else {}
+        resolution = context.resolution_context
+        tree = resolution.source_position_tree
+
+        def locate(path: KeyPath) -> str:
+            return _place(tree, path)
+
+        return cls(parse_attributes(raw, locate, resolution.scope))
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:  # noqa: ARG002
+        """The assets, the job, the schedule and the resource `downloads`."""
+        assets = build_assets(self.galleries)
+        job = dg.define_asset_job(
+            JOB_NAME,
+            selection=assets,
+            executor_def=dg.in_process_executor,
+            description="Lists, downloads and catalogs the gallery of one partition.",
+        )
+        return dg.Definitions(
+            assets=assets,
+            jobs=[job],
+            schedules=self._schedules(job),
+            resources={RESOURCE_KEY: DOWNLOADS_RESOURCE},
+        )
+
+    def _schedules(self, job: Any) -> list[dg.ScheduleDefinition]:
+        if self.galleries.schedule is None:
+            return []
+        names = [gallery.name for gallery in self.galleries.galleries]
+
+        @dg.schedule(
+            name=SCHEDULE_NAME,
+            job=job,
+            cron_schedule=self.galleries.schedule,
+            execution_timezone="UTC",
+            description="One run a gallery.",
+        )
+        def daily_galleries(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
+            tick = context.scheduled_execution_time.isoformat()
+            for name in names:  # the run key keeps a tick that is evaluated twice from running twice
+                yield dg.RunRequest(run_key=f"{name} {tick}", partition_key=name)
+
+        return [daily_galleries]
+
+
+def _place(tree: Any, path: KeyPath) -> str:
+    """Where a value stands, as far as Dagster knows: in Python code there is no file."""
+    if tree is None:
+        return "galleries"
+    for part in path:
+        tree = tree.children.get(part, tree)
+    return f"{tree.position.filename}:{tree.position.start.line}"

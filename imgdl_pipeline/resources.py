@@ -1,0 +1,69 @@
+"""The resource `downloads`: what one run may set otherwise, and the pool's lifetime."""
+
+from collections.abc import Callable
+from typing import Any
+
+import dagster as dg
+from pydantic import Field, create_model
+
+from imgdl_pipeline.core.downloads import DownloadRun, Progress, download_gallery
+from imgdl_pipeline.core.settings import DownloadSettings, Galleries, Gallery
+from imgdl_pipeline.core.store import Store
+
+RESOURCE_KEY = "downloads"
+
+_LAUNCHPAD_TYPES: dict[str, Any] = {"allow_addresses": list[str], "recheck": str}
+"""Where Dagster's config has no form for a setting's own type."""
+
+
+def _override(name: str) -> tuple[Any, Any]:
+    field = DownloadSettings.model_fields[name]
+    type_: Any = _LAUNCHPAD_TYPES.get(name, field.annotation)
+    description = f"{field.description}; null: as the galleries file has it"
+    return type_ | None, Field(None, description=description)
+
+
+_Overrides = create_model(  # type: ignore[call-overload]
+    "_Overrides",
+    __base__=dg.ConfigurableResource,
+    __module__=__name__,
+    **{name: _override(name) for name in DownloadSettings.model_fields},
+)
+
+
+class Downloads(_Overrides):
+    """Downloads a gallery's images with a pool of threads, 8 by default.
+
+    Every field overrides the galleries file for one run, in the launchpad or in run config; the fields
+    are those of `DownloadSettings`.
+    """
+
+    limit: int | None = Field(
+        None, ge=1, description="for a trial: download this many links at most; null: all"
+    )
+
+    def settings(self, galleries: Galleries, gallery: Gallery) -> DownloadSettings:
+        """The file's defaults, overridden by the gallery, overridden by this run."""
+        values = {name: getattr(self, name) for name in DownloadSettings.model_fields}
+        overrides = {name: value for name, value in values.items() if value is not None}
+        return galleries.download_settings(gallery, overrides)
+
+    def download(
+        self,
+        galleries: Galleries,
+        gallery: Gallery,
+        store: Store,
+        on_progress: Callable[[Progress], None],
+    ) -> DownloadRun:
+        """Fetch what the gallery lacks; when this returns or raises, the pool's threads have ended."""
+        return download_gallery(
+            gallery.name,
+            store,
+            self.settings(galleries, gallery),
+            limit=self.limit,
+            on_progress=on_progress,
+        )
+
+
+DOWNLOADS_RESOURCE = Downloads(limit=None)
+"""The one instance that every component contributes, so that several components can be merged."""
