@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import IO, Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
@@ -31,7 +31,7 @@ from imgdl_pipeline.core.guard import (
 from imgdl_pipeline.core.outcome import FetchError, Reason
 from imgdl_pipeline.core.robots import Robots
 from imgdl_pipeline.core.settings import DownloadSettings
-from imgdl_pipeline.core.transport import Session, get, new_session
+from imgdl_pipeline.core.transport import Session, get, header_text, new_session, redirect_target
 
 MAX_REDIRECTS = 10
 CHUNK_BYTES = 256 * 1024
@@ -170,9 +170,10 @@ class Fetcher:
             with get(session, url, headers) as response:
                 if response.status_code == 304 and headers:
                     raise NotModified
-                if not response.is_redirect:
+                target = redirect_target(response)
+                if target is None:
                     return self._receive(response, expected)
-                url = urljoin(url, _header_text(response.headers["Location"]))
+                url = target
         raise FetchError(Reason.REDIRECTS, f"redirected more than {MAX_REDIRECTS} times")
 
     def _check_link(self, url: str, session: Session) -> None:
@@ -220,7 +221,7 @@ def _check_status(response: requests.Response) -> None:
     status = response.status_code
     if status == 200:
         return
-    detail = f"the server answered {status} {_header_text(response.reason or '')}".rstrip()
+    detail = f"the server answered {status} {header_text(response.reason or '')}".rstrip()
     if status in (429, 503):
         raise RetryAfter(detail, http_status=status, seconds=_retry_after(response))
     raise FetchError(Reason.HTTP, detail, http_status=status, passing=status in PASSING_STATUSES)
@@ -305,7 +306,7 @@ def _check_start(start: bytes, raw: urllib3.HTTPResponse, status: int) -> None:
         return
     if hashlib.md5(start, usedforsecurity=False).hexdigest() == PLACEHOLDER_MD5:
         raise FetchError(Reason.PLACEHOLDER, "the image was removed", http_status=status)
-    content_type = _header_text(raw.headers.get("Content-Type", "not stated"))
+    content_type = header_text(raw.headers.get("Content-Type", "not stated"))
     raise FetchError(
         Reason.NOT_JPEG,
         f"the body is {kind_of(start)}; its Content-Type: {content_type}",
@@ -341,16 +342,8 @@ def _too_large(what: str, max_bytes: int, status: int) -> FetchError:
     return FetchError(Reason.TOO_LARGE, f"{what}, and max_bytes is {max_bytes}", http_status=status)
 
 
-def _header_text(value: str) -> str:
-    """A header's value as text: servers send UTF-8 where Latin-1 is the rule."""
-    try:
-        return value.encode("latin-1").decode("utf-8")
-    except UnicodeError:
-        return value
-
-
 def _optional_text(value: str | None) -> str | None:
-    return None if value is None else _header_text(value)[:1000]
+    return None if value is None else header_text(value)[:1000]
 
 
 _TRANSLATED = (rq.RequestException, u3.HTTPError, http.client.HTTPException, OSError, UnicodeError)

@@ -2,13 +2,14 @@
 
 import threading
 from dataclasses import dataclass
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 from protego import Protego
 
 from imgdl_pipeline.core import deadline
+from imgdl_pipeline.core.guard import check_scheme
 from imgdl_pipeline.core.outcome import FetchError, Reason
-from imgdl_pipeline.core.transport import Session, get
+from imgdl_pipeline.core.transport import Session, get, redirect_target
 
 MAX_BYTES = 512 * 1024  # RFC 9309, 2.5: at least 500 kibibytes are to be read
 MAX_REDIRECTS = 5  # RFC 9309, 2.3.1.2: at least five hops are to be followed
@@ -74,10 +75,10 @@ def _fetch(url: str, session: Session) -> _Rules:
     """A host's rules: RFC 9309, 2.3.1 says what each failure means."""
     for _ in range(MAX_REDIRECTS + 1):
         with get(session, url) as response:
-            if response.is_redirect:
-                url = urljoin(url, response.headers["Location"])
-                if urlsplit(url).scheme not in ("http", "https"):
-                    return _Rules(None)
+            target = redirect_target(response)
+            if target is not None:
+                check_scheme(target)
+                url = target
                 continue
             if 200 <= response.status_code < 300:
                 text = response.raw.read(MAX_BYTES).decode("utf-8", "replace")

@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Mapping
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
+from urllib.parse import urljoin
 
 import certifi
 import requests
@@ -20,6 +21,7 @@ from urllib3.util.ssl_ import create_urllib3_context
 
 from imgdl_pipeline.core.deadline import DeadlineSSLSocket, current
 from imgdl_pipeline.core.guard import AddressGuard
+from imgdl_pipeline.core.outcome import FetchError, Reason
 
 
 @functools.cache
@@ -122,6 +124,29 @@ def new_session(guard: AddressGuard, user_agent: str, context: ssl.SSLContext | 
         {"User-Agent": user_agent, "Accept-Encoding": "identity", "Accept": "*/*"}
     )
     return session
+
+
+def redirect_target(response: requests.Response) -> str | None:
+    """Where a redirect leads, as an absolute URL; None for an answer that is none.
+
+    Raises:
+        FetchError: `scheme`: its Location is no URL.
+    """
+    if not response.is_redirect:
+        return None
+    location = header_text(response.headers["Location"])
+    try:
+        return urljoin(response.url, location)
+    except ValueError as error:
+        raise FetchError(Reason.SCHEME, f"redirected to what is no valid URL: {error}") from error
+
+
+def header_text(value: str) -> str:
+    """A header's value as text: servers send UTF-8 where Latin-1 is the rule."""
+    try:
+        return value.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return value
 
 
 def get(session: Session, url: str, headers: Mapping[str, str] | None = None) -> requests.Response:

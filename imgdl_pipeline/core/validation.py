@@ -1,15 +1,14 @@
 """Is this a whole, valid JPEG? Its facts, or the reason why not.
 
-Pillow reads the header, the mode and the EXIF tags; it forgives most damage to the image itself, so the
-strict verdict is simplejpeg's: libjpeg-turbo decodes the file, and any of its warnings counts.
-The decode is to gray at a reduced scale, which sees the same damage for half the time: every bit of
-the file is entropy-decoded all the same. Both libraries release the GIL while they work.
+Pillow forgives most damage to an image, so the strict verdict is simplejpeg's: libjpeg-turbo decodes the
+file, and any of its warnings counts. The decode is to gray at a reduced scale, which sees the same
+damage for half the time: every bit of the file is entropy-decoded all the same. It releases the GIL.
 """
 
-import io
 import json
 import math
-import struct
+import threading
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +17,15 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 from PIL import ExifTags, Image
-from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import IFDRational
 
+from imgdl_pipeline.core.jpeg_header import (
+    EXIF_PREFIX,
+    BadHeaderError,
+    CutHeaderError,
+    JpegHeader,
+    read_header,
+)
 from imgdl_pipeline.core.outcome import Reason
 
 HASHED_SIDE = 64
@@ -75,34 +80,33 @@ def validate_jpeg(data: bytes, max_pixels: int) -> JpegFacts:
     Raises:
         InvalidImageError: `not_jpeg`, `truncated`, `corrupt` or `too_many_pixels`.
     """
-    image = _open(data)
-    width, height = image.size
-    if width * height > max_pixels:
+    header = _header(data)
+    pixels = header.width * header.height
+    if pixels > max_pixels:
         raise InvalidImageError(
             Reason.TOO_MANY_PIXELS,
-            f"{width} × {height} is {width * height} pixels, and max_pixels is {max_pixels}",
+            f"{header.width} × {header.height} is {pixels} pixels, and max_pixels is {max_pixels}",
         )
     gray = _decode_strictly(data)
     return JpegFacts(
-        width=width,
-        height=height,
-        mode=image.mode,
-        progressive=bool(image.info.get("progressive")),
+        width=header.width,
+        height=header.height,
+        mode=header.mode,
+        progressive=header.progressive,
         phash=str(imagehash.phash(Image.fromarray(gray))),
-        exif=exif_json(image),
+        exif=exif_json(header.exif),
     )
 
 
-def _open(data: bytes) -> JpegImageFile:
-    """Read the header, by the format's own class: `Image.open` guesses formats and has limits of its own."""
+def _header(data: bytes) -> JpegHeader:
     if not data.startswith(b"\xff\xd8\xff"):
         raise InvalidImageError(Reason.NOT_JPEG, "the file does not begin as a JPEG does")
     try:
-        return JpegImageFile(io.BytesIO(data))
-    except Exception as error:
-        if isinstance(error, (EOFError, struct.error, IndexError)) or _is_cut(data):
-            raise InvalidImageError(Reason.TRUNCATED, f"the file ends within its header: {error}") from error
-        raise InvalidImageError(Reason.CORRUPT, f"the header is damaged: {error}") from error
+        return read_header(data)
+    except CutHeaderError as error:
+        raise InvalidImageError(Reason.TRUNCATED, str(error)) from error
+    except BadHeaderError as error:
+        raise InvalidImageError(Reason.CORRUPT, str(error)) from error
 
 
 def _decode_strictly(data: bytes) -> npt.NDArray[np.uint8]:
@@ -120,28 +124,36 @@ def _decode_strictly(data: bytes) -> npt.NDArray[np.uint8]:
     return gray
 
 
-def _is_cut(data: bytes) -> bool:
-    return b"\xff\xd9" not in data[-64:]
+def exif_json(data: bytes | None) -> str:
+    """The EXIF tags as a JSON object, by name.
 
+    Names are those of the EXIF 2.32 standard as Pillow spells them; GPS tags stand in an object
+    `GPSInfo`. Rationals become numbers, and raw bytes that are no text are left out. EXIF that cannot
+    be read gives what could be: it never makes an image invalid.
 
-def exif_json(image: Image.Image) -> str:
-    """The EXIF tags of an image as a JSON object, by name.
-
-    Names are those of the EXIF 2.32 standard as Pillow spells them; GPS tags stand in an object `GPSInfo`.
-    Rationals become numbers, and raw bytes that are no text are left out. EXIF that cannot be read
-    gives what could be: it never makes an image invalid.
+    Args:
+        data: From the byte order mark on; None gives an empty object.
     """
     tags: dict[str, Any] = {}
     try:
-        exif = image.getexif()
-        tags.update(_named(exif, ExifTags.TAGS))
-        tags.update(_named(exif.get_ifd(ExifTags.IFD.Exif), ExifTags.TAGS))
-        gps = _named(exif.get_ifd(ExifTags.IFD.GPSInfo), ExifTags.GPSTAGS)
-        if gps:
-            tags["GPSInfo"] = gps
+        tags.update(_tags(data) if data else {})
     except Exception as error:  # noqa: BLE001 -- strangers' bytes: Pillow raises nearly anything on them
         tags["_error"] = f"{type(error).__name__}: {error}"[:EXIF_TEXT_CHARS]
     return json.dumps(tags, ensure_ascii=False, allow_nan=False, sort_keys=True)
+
+
+_quiet = threading.Lock()
+"""Held while warnings are off, which they are for the whole process."""
+
+
+def _tags(data: bytes) -> dict[str, Any]:
+    exif = Image.Exif()
+    with _quiet, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of EXIF that is damaged, which is not ours
+        exif.load(EXIF_PREFIX + data)
+        tags = _named(exif, ExifTags.TAGS) | _named(exif.get_ifd(ExifTags.IFD.Exif), ExifTags.TAGS)
+        gps = _named(exif.get_ifd(ExifTags.IFD.GPSInfo), ExifTags.GPSTAGS)
+    return {**tags, "GPSInfo": gps} if gps else tags
 
 
 _POINTERS = frozenset({ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo, ExifTags.IFD.Interop})

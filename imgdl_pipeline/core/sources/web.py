@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
-from urllib.parse import urlencode, urljoin
+from urllib.parse import urlencode
 
 import requests
 from urllib3 import exceptions as u3
@@ -21,7 +21,7 @@ from imgdl_pipeline.core.deadline import Deadline, working_until
 from imgdl_pipeline.core.guard import AddressGuard, check_scheme, without_userinfo
 from imgdl_pipeline.core.outcome import FetchError
 from imgdl_pipeline.core.settings import DownloadSettings
-from imgdl_pipeline.core.transport import Session, get, new_session
+from imgdl_pipeline.core.transport import Session, get, new_session, redirect_target
 
 logger = logging.getLogger(__name__)
 
@@ -169,9 +169,9 @@ class Web:
         for _ in range(MAX_REDIRECTS + 1):
             check_scheme(url)
             with get(session, url) as response:
-                if response.is_redirect:
-                    url = urljoin(url, response.headers["Location"])
-                    session = self._guarded
+                target = redirect_target(response)
+                if target is not None:
+                    url, session = target, self._guarded
                     continue
                 if response.status_code != 200:
                     start = response.raw.read(SHOWN_CHARS).decode("utf-8", "replace")

@@ -1,0 +1,105 @@
+"""What stands in a JPEG before its first scan: size, components, progression and EXIF.
+
+Read by the marker syntax of ITU-T T.81, annex B. Pillow could tell the same, but its header parser also
+reads the EXIF of strangers, and warns, and fails where only the EXIF is damaged.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+START_OF_IMAGE = b"\xff\xd8"
+END_OF_IMAGE = 0xD9
+START_OF_SCAN = 0xDA
+APP1 = 0xE1
+EXIF_PREFIX = b"Exif\0\0"
+
+STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})
+"""Markers that no length follows: TEM and the restarts."""
+
+FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+"""Start-of-frame markers; the three in between define Huffman tables, extensions and arithmetic coding."""
+
+PROGRESSIVE_FRAMES = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
+
+MODES = {1: "L", 3: "RGB", 4: "CMYK"}
+"""By number of components, in Pillow's words."""
+
+
+class CutHeaderError(Exception):
+    """The bytes end before the first scan."""
+
+
+class BadHeaderError(Exception):
+    """The bytes before the first scan are no header of a JPEG."""
+
+
+@dataclass(frozen=True, slots=True)
+class JpegHeader:
+    """What the header says.
+
+    Args:
+        width: Pixels across.
+        height: Pixels down.
+        mode: L, RGB or CMYK.
+        progressive: Whether the frame is.
+        exif: The EXIF data, from its byte order mark on; None where there is none.
+    """
+
+    width: int
+    height: int
+    mode: str
+    progressive: bool
+    exif: bytes | None
+
+
+def read_header(data: bytes) -> JpegHeader:
+    """Read a JPEG's header; `data` begins with the start-of-image marker.
+
+    Raises:
+        CutHeaderError, BadHeaderError: It is none.
+    """
+    frame, exif = None, None
+    for marker, payload in _segments(data):
+        if marker in FRAMES and frame is None:
+            frame = (marker, payload)
+        elif marker == APP1 and exif is None and payload.startswith(EXIF_PREFIX):
+            exif = payload[len(EXIF_PREFIX) :]
+    if frame is None:
+        raise BadHeaderError("no frame comes before the first scan")
+    marker, payload = frame
+    if len(payload) < 6:
+        raise BadHeaderError("the frame's header is too short")
+    height, width = int.from_bytes(payload[1:3], "big"), int.from_bytes(payload[3:5], "big")
+    if not height or not width or payload[5] not in MODES:
+        raise BadHeaderError(f"{width} × {height} pixels of {payload[5]} components are no image")
+    return JpegHeader(width, height, MODES[payload[5]], marker in PROGRESSIVE_FRAMES, exif)
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The marker and the payload of each segment before the first scan."""
+    place = len(START_OF_IMAGE)
+    while True:
+        marker, place = _next_marker(data, place)
+        if marker == START_OF_SCAN:
+            return
+        if marker == END_OF_IMAGE:
+            raise BadHeaderError("the image ends before its first scan")
+        if marker in STANDALONE:
+            continue
+        length = int.from_bytes(data[place : place + 2], "big")
+        if place + max(length, 2) > len(data):
+            raise CutHeaderError("the file ends within its header")
+        if length < 2:
+            raise BadHeaderError(f"a segment is {length} bytes long")
+        yield marker, data[place + 2 : place + length]
+        place += length
+
+
+def _next_marker(data: bytes, place: int) -> tuple[int, int]:
+    """The marker at or after a place, and the place behind it. Any number of 0xFF may come before."""
+    place = data.find(b"\xff", place)
+    while 0 <= place < len(data) and data[place] == 0xFF:
+        place += 1
+    if not 0 <= place < len(data):
+        raise CutHeaderError("the file ends within its header")
+    return data[place], place + 1

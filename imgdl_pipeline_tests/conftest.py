@@ -1,0 +1,93 @@
+"""What many tests need: a web server, a store, pictures, and settings that let them meet."""
+
+import io
+import itertools
+import random
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from hypothesis import settings as hypothesis_settings
+from PIL import Image
+
+from imgdl_pipeline.core.fetch import Fetcher
+from imgdl_pipeline.core.settings import DownloadSettings
+from imgdl_pipeline.core.store import Store
+from imgdl_pipeline_tests.server import WebServer
+
+hypothesis_settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis_settings.load_profile("repeatable")
+
+
+@pytest.fixture
+def server() -> Iterator[WebServer]:
+    with WebServer() as running:
+        yield running
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def loopback() -> DownloadSettings:
+    """Settings for the tests' server: its address is allowed, and failures come soon."""
+    return DownloadSettings(allow_addresses=("127.0.0.0/8",), timeout=5, attempts=1, robots_txt=False)
+
+
+@pytest.fixture
+def fetcher(loopback: DownloadSettings) -> Iterator[Fetcher]:
+    with Fetcher(loopback, threading.Event()) as opened:
+        yield opened
+
+
+def photo(seed: int = 0, size: tuple[int, int] = (320, 240), mode: str = "RGB") -> Image.Image:
+    """A picture with the smooth shades and edges of a photograph."""
+    draw_from = random.Random(seed)
+    bands = []
+    for _ in Image.new(mode, (1, 1)).getbands():
+        band = Image.new("L", (9, 7))
+        band.putdata([draw_from.randrange(256) for _ in range(63)])
+        bands.append(band.resize(size, Image.Resampling.BICUBIC))
+    return Image.merge(mode, bands) if len(bands) > 1 else bands[0]
+
+
+def jpeg(seed: int = 0, size: tuple[int, int] = (320, 240), mode: str = "RGB", **options: object) -> bytes:
+    """A JPEG of such a picture."""
+    file = io.BytesIO()
+    photo(seed, size, mode).save(file, "JPEG", **{"quality": 85, **options})
+    return file.getvalue()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """A server that speaks S3, on a free loopback port."""
+    from moto.server import ThreadedMotoServer
+
+    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    moto.start()
+    host, port = moto.get_host_and_port()
+    yield f"http://{host}:{port}"
+    moto.stop()
+
+
+@pytest.fixture
+def s3_bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A bucket of its own, as `s3://name`; the environment says how to reach it."""
+    bucket = f"bucket-{next(_bucket_numbers)}"
+    for name, value in {
+        "AWS_ENDPOINT_URL": s3_server,
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+    }.items():
+        monkeypatch.setenv(name, value)
+    requests.put(f"{s3_server}/{bucket}", timeout=10).raise_for_status()
+    return f"s3://{bucket}"
+
+
+_bucket_numbers = itertools.count()

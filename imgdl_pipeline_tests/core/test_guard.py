@@ -1,0 +1,126 @@
+import socket
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imgdl_pipeline.core.deadline import Deadline, working_until
+from imgdl_pipeline.core.guard import AddressGuard, check_opt_out, check_scheme, without_userinfo
+from imgdl_pipeline.core.outcome import FetchError, Reason
+
+NOT_PUBLIC = [
+    *("127.0.0.1", "127.255.255.254", "0.0.0.0", "10.0.0.1", "172.16.0.1", "192.168.1.1"),
+    *("169.254.169.254", "100.64.0.1", "224.0.0.1", "239.1.2.3", "240.0.0.1", "255.255.255.255"),
+    *("192.0.2.1", "198.18.0.1", "198.51.100.7", "203.0.113.9"),
+    *("::1", "::", "fe80::1", "fe80::1%eth0", "fc00::1", "fd12:3456::1", "ff02::1", "fec0::1"),
+    *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:a9fe:a9fe", "::127.0.0.1"),
+    *("2002:7f00:1::", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "2001:db8::1", "2001::1"),
+]
+PUBLIC = ["8.8.8.8", "198.35.26.112", "2620:0:861:ed1a::2:b", "::ffff:8.8.8.8", "64:ff9b::808:808"]
+
+
+def refusal(call, *args):
+    with pytest.raises(FetchError) as caught:
+        call(*args)
+    return caught.value
+
+
+@pytest.mark.parametrize("address", NOT_PUBLIC)
+def test_an_address_that_is_not_public_is_refused(address):
+    assert refusal(AddressGuard().check_address, address).reason is Reason.PRIVATE_ADDRESS
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_a_public_address_is_let_through(address):
+    AddressGuard().check_address(address)
+
+
+def test_an_allowed_address_is_let_through_and_its_neighbour_is_not():
+    guard = AddressGuard(["10.1.2.0/24", "::1/128"])
+    for allowed in ("10.1.2.3", "::ffff:10.1.2.3", "::1"):
+        guard.check_address(allowed)
+    assert refusal(guard.check_address, "10.1.3.1").reason is Reason.PRIVATE_ADDRESS
+
+
+@given(st.ip_addresses(v=4))
+def test_an_ipv4_address_is_judged_the_same_in_its_ipv6_clothes(address):
+    def is_refused(text):
+        try:
+            AddressGuard().check_address(text)
+        except FetchError:
+            return True
+        return False
+
+    assert is_refused(str(address)) == is_refused(f"::ffff:{address}") == is_refused(f"64:ff9b::{address}")
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "2130706433", "0x7f000001", "0177.0.0.1", "127.1", "localhost"]
+)
+def test_no_spelling_of_loopback_is_connected_to(host):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setblocking(False)
+        port = listening.getsockname()[1]
+        with working_until(Deadline(5, threading.Event())):
+            assert refusal(AddressGuard().connect, host, port).reason is Reason.PRIVATE_ADDRESS
+        with pytest.raises(BlockingIOError):
+            listening.accept()
+
+
+def test_a_name_without_an_address_is_dns():
+    with working_until(Deadline(20, threading.Event())):
+        assert refusal(AddressGuard().connect, "no-such-host.invalid", 80).reason is Reason.DNS
+
+
+def test_a_name_that_cannot_be_one_is_dns():
+    with working_until(Deadline(20, threading.Event())):
+        assert refusal(AddressGuard().connect, "x" * 80 + ".org", 80).reason is Reason.DNS
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("file:///etc/hostname", "ftp://h.org/a.jpg", "data:image/jpeg;base64,xxxx", "javascript:1"),
+        *("/a.jpg", "", "h.org/a.jpg", "http://", "http:///a.jpg", "http://[::1", "http://h.org:port/"),
+    ],
+)
+def test_only_http_and_https_links_with_a_host_pass(url):
+    assert refusal(check_scheme, url).reason is Reason.SCHEME
+
+
+@pytest.mark.parametrize("url", ["http://h.org/", "HTTPS://H.org:8443/a.jpg?x", "http://[::1]:80/"])
+def test_http_and_https_links_pass(url):
+    check_scheme(url)
+
+
+@given(st.text())
+def test_any_text_is_a_link_that_passes_or_a_refusal(text):
+    try:
+        check_scheme(text)
+    except FetchError as error:
+        assert error.reason is Reason.SCHEME
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        *(["noai"], ["noimageai"], ["noindex"], ["NoImageIndex"], ["all, noai"], ["nofollow", "noai"]),
+        *(["imgdl_pipeline: noai"], ["*: noindex"], ["unavailable_after: 1 Jan 2030, noai"]),
+        ["otherbot: nofollow, imgdl_pipeline: noindex"],
+    ],
+)
+def test_an_opt_out_for_everyone_or_for_us_is_heeded(tags):
+    assert refusal(check_opt_out, tags, "imgdl_pipeline/1.0 (+https://h.org)").reason is Reason.OPT_OUT
+
+
+@pytest.mark.parametrize(
+    "tags", [[], [""], ["nofollow"], ["otherbot: noai, noindex"], ["noarchive, max-snippet: 5"]]
+)
+def test_a_rule_that_is_not_about_us_is_not(tags):
+    check_opt_out(tags, "imgdl_pipeline/1.0")
+
+
+def test_userinfo_is_cut_from_texts():
+    text = "no route to https://me:secret@h.org/a?x=y@z and http://h.org/@b"
+    assert without_userinfo(text) == "no route to https://…@h.org/a?x=y@z and http://h.org/@b"

@@ -1,0 +1,65 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imgdl_pipeline.core.jpeg_header import BadHeaderError, CutHeaderError, JpegHeader, read_header
+from imgdl_pipeline_tests.conftest import jpeg
+
+SIZE = (123, 45)
+
+
+def segment(marker, payload):
+    return bytes([0xFF, marker]) + (len(payload) + 2).to_bytes(2, "big") + payload
+
+
+FRAME = segment(0xC0, b"\x08\x00\x2d\x00\x7b\x01\x01\x11\x00")
+SCAN = segment(0xDA, b"\x01\x01\x00\x00\x3f\x00")
+
+
+@pytest.mark.parametrize(("mode", "progressive"), [("L", False), ("RGB", True), ("CMYK", False)])
+def test_a_pictures_header_is_read(mode, progressive):
+    data = jpeg(0, SIZE, mode, progressive=progressive)
+    assert read_header(data) == JpegHeader(*SIZE, mode, progressive, None)
+
+
+def test_exif_is_found_and_other_app1_segments_are_not_it():
+    xmp, exif = segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0"), segment(0xE1, b"Exif\0\0MM\0*")
+    assert read_header(b"\xff\xd8" + xmp + exif + FRAME + SCAN).exif == b"MM\0*"
+
+
+def test_fill_bytes_and_restarts_between_segments_are_passed_over():
+    header = read_header(b"\xff\xd8\xff\xff\xff" + FRAME[1:] + b"\xff\xd0" + SCAN)
+    assert (header.width, header.height, header.mode) == (123, 45, "L")
+
+
+@pytest.mark.parametrize("kept", range(2, len(FRAME + SCAN)))
+def test_a_header_that_is_cut_says_so(kept):
+    whole = b"\xff\xd8" + FRAME + SCAN
+    if kept < 2 + len(FRAME) + 2:
+        with pytest.raises(CutHeaderError):
+            read_header(whole[:kept])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        SCAN,
+        b"\xff\xd9",
+        segment(0xC0, b"\x08\x00\x2d") + SCAN,
+        segment(0xC0, b"\x08\0\0\x00\x7b\x01\x01\x11\x00") + SCAN,
+        segment(0xC0, b"\x08\x00\x2d\x00\x7b\x02" + bytes(6)) + SCAN,
+        b"\xff\xe0\x00\x01" + FRAME + SCAN,
+    ],
+    ids=["no frame", "end of image", "short frame", "no height", "two components", "length of one"],
+)
+def test_what_is_no_header_says_so(data):
+    with pytest.raises(BadHeaderError):
+        read_header(b"\xff\xd8" + data)
+
+
+@given(st.binary())
+def test_any_bytes_are_a_header_or_an_error(rubbish):
+    try:
+        read_header(b"\xff\xd8" + rubbish)
+    except (CutHeaderError, BadHeaderError):
+        pass

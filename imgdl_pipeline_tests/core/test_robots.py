@@ -1,0 +1,92 @@
+import threading
+
+import pytest
+
+from imgdl_pipeline.core.deadline import Deadline, working_until
+from imgdl_pipeline.core.guard import AddressGuard
+from imgdl_pipeline.core.outcome import FetchError
+from imgdl_pipeline.core.robots import MAX_BYTES, Robots
+from imgdl_pipeline.core.transport import new_session
+
+AGENT = "imgdl_pipeline/1.0 (+https://h.org)"
+
+
+def verdict(server, path="/a.jpg", robots=None):
+    robots = robots or Robots(AGENT)
+    session = new_session(AddressGuard(["127.0.0.1/32"]), AGENT)
+    with working_until(Deadline(10, threading.Event())):
+        try:
+            robots.check(server.url(path), session)
+        except FetchError as error:
+            return error.code
+    return "allowed"
+
+
+def rules(server, text, **more):
+    server.serve("/robots.txt", text.encode(), Content_Type="text/plain", **more)
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "expected"),
+    [
+        ("", "/a.jpg", "allowed"),
+        ("User-agent: *\nDisallow:", "/a.jpg", "allowed"),
+        ("User-agent: *\nDisallow: /", "/a.jpg", "robots"),
+        ("User-agent: *\nDisallow: /private", "/private/a.jpg", "robots"),
+        ("User-agent: *\nDisallow: /\nAllow: /open/", "/open/a.jpg", "allowed"),
+        ("User-agent: *\nDisallow: /*.jpg$", "/a.jpg", "robots"),
+        ("User-agent: otherbot\nDisallow: /", "/a.jpg", "allowed"),
+        ("User-agent: imgdl_pipeline\nDisallow: /\n\nUser-agent: *\nAllow: /", "/a.jpg", "robots"),
+        ("<html>not a robots.txt</html>", "/a.jpg", "allowed"),
+        ("\0\xff rubbish \x01" * 50, "/a.jpg", "allowed"),
+    ],
+)
+def test_the_rules_are_read_as_they_are_written(server, text, path, expected):
+    rules(server, text)
+    assert verdict(server, path) == expected
+
+
+@pytest.mark.parametrize(("status", "expected"), [(404, "allowed"), (403, "allowed"), (410, "allowed")])
+def test_a_file_that_is_not_there_allows_everything(server, status, expected):
+    server.serve("/robots.txt", b"", status)
+    assert verdict(server) == expected
+
+
+@pytest.mark.parametrize("status", [500, 503, 429])
+def test_a_server_in_trouble_allows_nothing(server, status):
+    server.serve("/robots.txt", b"", status)
+    assert verdict(server) == "robots"
+
+
+def test_a_host_that_cannot_be_asked_has_the_links_own_reason(server):
+    server.routes["/robots.txt"] = lambda handler: handler.hang_up()
+    session = new_session(AddressGuard(["127.0.0.1/32"]), AGENT)
+    with working_until(Deadline(10, threading.Event())), pytest.raises(OSError, match="reset"):
+        Robots(AGENT).check(server.url("/a.jpg"), session)
+
+
+def test_redirects_are_followed_and_too_many_allow_everything(server):
+    server.redirect("/robots.txt", "/robots2.txt")
+    server.serve("/robots2.txt", b"User-agent: *\nDisallow: /", Content_Type="text/plain")
+    assert verdict(server) == "robots"
+    server.redirect("/robots2.txt", "/robots.txt")
+    assert verdict(server) == "allowed"
+
+
+def test_no_more_of_the_file_is_read_than_the_standard_asks_for(server):
+    rules(server, "#" * MAX_BYTES + "\nUser-agent: *\nDisallow: /")
+    assert verdict(server) == "allowed"
+
+
+def test_many_threads_ask_a_host_once(server):
+    rules(server, "User-agent: *\nDisallow: /private")
+    robots, verdicts = Robots(AGENT), []
+    threads = [
+        threading.Thread(target=lambda: verdicts.append(verdict(server, robots=robots))) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert verdicts == ["allowed"] * 8
+    assert server.paths() == ["/robots.txt"]

@@ -1,0 +1,198 @@
+import io
+import json
+import random
+
+import imagehash
+import numpy as np
+import pytest
+import simplejpeg
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import ExifTags, Image
+
+from imgdl_pipeline.core.validation import InvalidImageError, exif_json, validate_jpeg
+from imgdl_pipeline_tests.conftest import jpeg, photo
+
+LIMIT = 10_000_000
+SOUND = jpeg(1, (640, 480))
+
+ARITHMETIC = bytes.fromhex(
+    "ffd8ffe000104a46494600010100000100010000ffdb0043000d090a0b0a080d0b0a0b0e0e0d0f132015131212"
+    "13271c1e17202e2931302e292d2c333a4a3e333646372c2d405741464c4e525352323e5a615a50604a51524fff"
+    "c9000b080010001001011100ffcc000600101005ffda0008010100003f00ff0072c8fa5642e0e0223a0d58fd24"
+    "f271ffd9"
+)
+"""16 × 16 shades of gray, arithmetic-coded, which Pillow cannot write."""
+
+
+def verdict(data, max_pixels=LIMIT):
+    try:
+        validate_jpeg(data, max_pixels)
+    except InvalidImageError as error:
+        return error.reason.value
+    return "valid"
+
+
+def test_a_sound_jpeg_gives_its_facts():
+    facts = validate_jpeg(SOUND, LIMIT)
+    assert (facts.width, facts.height, facts.mode, facts.progressive) == (640, 480, "RGB", False)
+    assert json.loads(facts.exif) == {}
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 3}])
+def test_every_common_kind_of_jpeg_is_valid(mode, options):
+    facts = validate_jpeg(jpeg(2, (200, 150), mode, **options), LIMIT)
+    assert (facts.mode, facts.progressive) == (mode, "progressive" in options)
+
+
+def test_an_arithmetic_coded_jpeg_is_valid():
+    facts = validate_jpeg(ARITHMETIC, LIMIT)
+    assert (facts.width, facts.height, facts.mode) == (16, 16, "L")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (7, 9), (65, 63), (1024, 768)])
+def test_an_image_of_any_shape_is_valid(size):
+    facts = validate_jpeg(jpeg(3, size), LIMIT)
+    assert (facts.width, facts.height) == size
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("size", [(40, 30), (100, 700), (640, 480), (1500, 1100)])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_phash_is_imagehashs_within_six_bits(mode, size, seed):
+    data = jpeg(seed, size, mode, quality=75)
+    theirs = imagehash.phash(Image.open(io.BytesIO(data)))
+    assert imagehash.hex_to_hash(validate_jpeg(data, LIMIT).phash) - theirs <= 6
+
+
+@pytest.mark.parametrize("kept", [0.2, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+def test_a_jpeg_that_ends_early_is_truncated(kept, options):
+    data = jpeg(4, (640, 480), **options)
+    assert verdict(data[: int(len(data) * kept)]) == "truncated"
+
+
+@pytest.mark.parametrize("length", range(3, 400, 7))
+def test_a_jpeg_that_ends_within_its_header_is_truncated(length):
+    assert verdict(SOUND[:length]) == "truncated"
+
+
+def test_a_missing_end_of_image_is_truncated():
+    assert verdict(SOUND[:-2]) == "truncated"
+
+
+def test_most_damage_within_the_scan_is_corrupt():
+    """As many as libjpeg's warnings find: what decodes without one is, to a decoder, another picture."""
+    draw_from, found = random.Random(5), 0
+    for _ in range(100):
+        place = draw_from.randrange(1000, len(SOUND) - 600)
+        damaged = SOUND[:place] + bytes(512) + SOUND[place + 512 :]
+        found += verdict(damaged) in ("corrupt", "truncated")
+    assert found >= 90
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff\xd8", b"GIF89a", b"<html>", b"\x89PNG\r\n\x1a\n", b"\0" * 99])
+def test_what_does_not_begin_as_a_jpeg_is_not_jpeg(data):
+    assert verdict(data) == "not_jpeg"
+
+
+def test_bytes_after_the_end_are_no_damage():
+    assert verdict(SOUND + b"and a script, or the second picture of a stereo pair") == "valid"
+
+
+def test_more_pixels_than_allowed_are_not_decoded(monkeypatch):
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda *_: pytest.fail("decoded"))
+    assert verdict(SOUND, 640 * 480 - 1) == "too_many_pixels"
+
+
+def test_exactly_as_many_pixels_as_allowed_are_decoded():
+    assert verdict(SOUND, 640 * 480) == "valid"
+
+
+def test_more_pixels_than_pillows_own_limit_are_no_warning():
+    file = io.BytesIO()
+    Image.new("L", (16_000, 12_000)).save(file, "JPEG")
+    assert verdict(file.getvalue(), 200_000_000) == "valid"
+
+
+def with_exif(exif):
+    return jpeg(6, (64, 64), exif=exif)
+
+
+def test_exif_is_json_by_name():
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "Canon\0"
+    exif[ExifTags.Base.Orientation] = 6
+    exif[ExifTags.Base.XResolution] = 72.0
+    inner = exif.get_ifd(ExifTags.IFD.Exif)
+    inner[ExifTags.Base.ExposureTime] = 0.005
+    inner[ExifTags.Base.UserComment] = b"ASCII\0\0\0hello"
+    inner[ExifTags.Base.MakerNote] = b"\1\2\3"
+    gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
+    gps[ExifTags.GPS.GPSLatitudeRef] = "N"
+    gps[ExifTags.GPS.GPSLatitude] = (51.0, 28.0, 38.5)
+    assert json.loads(validate_jpeg(with_exif(exif.tobytes()), LIMIT).exif) == {
+        "Make": "Canon",
+        "Orientation": 6,
+        "XResolution": 72.0,
+        "ExposureTime": 0.005,
+        "UserComment": "hello",
+        "GPSInfo": {"GPSLatitudeRef": "N", "GPSLatitude": [51.0, 28.0, 38.5]},
+    }
+
+
+@given(st.binary(max_size=300))
+def test_no_exif_fails_an_image(rubbish):
+    facts = validate_jpeg(with_exif(b"Exif\0\0" + rubbish), LIMIT)
+    assert isinstance(json.loads(facts.exif), dict)
+
+
+@given(st.binary(max_size=200), st.sampled_from([b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08"]))
+def test_no_exif_directory_fails_an_image(rubbish, order):
+    facts = validate_jpeg(with_exif(b"Exif\0\0" + order + rubbish), LIMIT)
+    assert isinstance(json.loads(facts.exif), dict)
+
+
+def test_a_rational_without_a_value_is_left_out():
+    zero_by_zero = b"II*\0\x08\0\0\0\1\0\x1a\1\5\0\1\0\0\0\x1a\0\0\0\0\0\0\0" + bytes(8)
+    assert json.loads(exif_json(zero_by_zero)) == {}
+    one_third = zero_by_zero[:-8] + b"\1\0\0\0\3\0\0\0"
+    assert json.loads(exif_json(one_third)) == {"XResolution": pytest.approx(1 / 3)}
+
+
+@given(st.binary(max_size=2000))
+def test_any_bytes_that_begin_as_a_jpeg_have_a_verdict(rubbish):
+    assert verdict(b"\xff\xd8\xff" + rubbish) in ("valid", "truncated", "corrupt", "too_many_pixels")
+
+
+@given(st.lists(st.tuples(st.floats(0, 0.999), st.binary(min_size=1, max_size=8)), min_size=1, max_size=5))
+def test_a_damaged_jpeg_has_a_verdict(changes):
+    small = bytearray(jpeg(7, (48, 40)))
+    for place, patch in changes:
+        start = 2 + int(place * (len(small) - 2))
+        small[start : start + len(patch)] = patch
+    assert verdict(bytes(small)) in ("valid", "not_jpeg", "truncated", "corrupt", "too_many_pixels")
+
+
+def test_validation_runs_without_the_gil():
+    """Two threads decode at the same time; a decoder that held the GIL would never let them meet."""
+    import threading
+
+    large = np.asarray(photo(8, (3000, 2000)))
+    data = simplejpeg.encode_jpeg(np.ascontiguousarray(large), quality=90)
+    ticks, stop = 0, threading.Event()
+
+    def count():
+        nonlocal ticks
+        while not stop.is_set():
+            ticks += 1
+
+    counter = threading.Thread(target=count)
+    counter.start()
+    before = ticks
+    validate_jpeg(data, LIMIT)
+    moved = ticks - before
+    stop.set()
+    counter.join()
+    assert moved > 1000

@@ -1,0 +1,95 @@
+"""The tests' web server: the demo gallery's, with any answer a test wants to give."""
+
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from imgdl_pipeline.core.sources.demo import DemoHandler, DemoServer
+
+Route = Callable[["WebHandler"], None]
+
+
+class WebHandler(DemoHandler):
+    """Answers by the server's routes; what has none is answered as the demo gallery does."""
+
+    server: "WebServer"
+
+    def do_GET(self) -> None:
+        self.server.note(self)
+        path = self.path.partition("?")[0]
+        route = self.server.routes.get(path)
+        if route is None:
+            super().do_GET()
+        else:
+            route(self)
+
+    def send_raw(self, data: bytes) -> None:
+        """Send these very bytes and close the connection."""
+        self.wfile.write(data)
+        self.wfile.flush()
+        self.close_connection = True
+
+    def hang_up(self) -> None:
+        """Reset the connection."""
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self.connection.close()
+        self.close_connection = True
+
+    def handle_one_request(self) -> None:
+        try:
+            super().handle_one_request()
+        except (OSError, ValueError):  # the client went away, or the test hung up
+            self.close_connection = True
+
+    def finish(self) -> None:
+        try:
+            super().finish()
+        except (OSError, ValueError):
+            pass
+
+
+class WebServer(DemoServer):
+    """A server on a free loopback port.
+
+    Its `routes` map paths to functions; `requests` are all that came, as path and headers; `release`
+    is set when the test ends, so that no route waits for longer than that.
+    """
+
+    def __init__(self) -> None:
+        self.routes: dict[str, Route] = {}
+        self.requests: list[tuple[str, dict[str, str]]] = []
+        self.release = threading.Event()
+        self._lock = threading.Lock()
+        super().__init__(port=0, handler=WebHandler)
+
+    def server_bind(self) -> None:
+        super(DemoServer, self).server_bind()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away is what many tests are about."""
+
+    def note(self, handler: WebHandler) -> None:
+        with self._lock:
+            self.requests.append((handler.path, dict(handler.headers.items())))
+
+    def paths(self) -> list[str]:
+        """The paths that were asked for, in order."""
+        with self._lock:
+            return [path for path, _ in self.requests]
+
+    def url(self, path: str = "/") -> str:
+        return f"http://127.0.0.1:{self.server_port}{path}"
+
+    def serve(self, path: str, body: bytes, status: int = 200, **headers: str) -> str:
+        """Answer a path with a body; returns the URL."""
+        content_type = headers.pop("Content_Type", "image/jpeg")
+        self.routes[path] = lambda handler: handler.answer(status, body, content_type, **headers)
+        return self.url(path)
+
+    def redirect(self, path: str, location: str, status: int = 302) -> str:
+        return self.serve(path, b"", status, Location=location)
+
+    def __exit__(self, *exc: object) -> None:
+        self.release.set()
+        super().__exit__(*exc)
