@@ -1,8 +1,10 @@
 """What many tests need: a web server, a store, pictures, and settings that let them meet."""
 
+import fcntl
 import io
 import itertools
 import random
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +62,14 @@ def jpeg(seed: int = 0, size: tuple[int, int] = (320, 240), mode: str = "RGB", *
     file = io.BytesIO()
     photo(seed, size, mode).save(file, "JPEG", **{"quality": 85, **options})
     return file.getvalue()
+
+
+@pytest.fixture
+def demo_port() -> Iterator[None]:
+    """The demo gallery's port, for one test at a time, whatever process it runs in."""
+    with (Path(tempfile.gettempdir()) / "imgdl_pipeline_demo_port.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(scope="session")

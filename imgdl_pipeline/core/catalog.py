@@ -212,7 +212,7 @@ _OF_A_STORED_FILE = ("path", "sha256", "bytes", "etag", "last_modified", "fetche
 
 
 def assemble(links: pa.Table, ledger: pa.Table, facts: pa.Table, previous: pa.Table) -> pa.Table:
-    """The catalog's rows: the listed links in their order, then those that are listed no more.
+    """The catalog's rows: the listed links in their order, then those that are listed no more, in theirs.
 
     Args:
         links: As LINKS.
@@ -220,7 +220,7 @@ def assemble(links: pa.Table, ledger: pa.Table, facts: pa.Table, previous: pa.Ta
         facts: As FACTS.
         previous: The last catalog.
     """
-    ledger = _in_listed_order(ledger, links)
+    ledger = _in_listed_order(ledger, links, previous)
     url = ledger["url"].combine_chunks()
     listed, known, before = (
         table.take(pc.index_in(url, value_set=table["url"].combine_chunks()))
@@ -235,10 +235,13 @@ def assemble(links: pa.Table, ledger: pa.Table, facts: pa.Table, previous: pa.Ta
     return pa.table({name: columns[name] for name in CATALOG.names}).cast(CATALOG)
 
 
-def _in_listed_order(ledger: pa.Table, links: pa.Table) -> pa.Table:
-    place = pc.index_in(ledger["url"], value_set=links["url"].combine_chunks())
-    order = pc.sort_indices(place)  # stable, nulls at the end
-    return ledger.take(order)
+def _in_listed_order(ledger: pa.Table, links: pa.Table, previous: pa.Table) -> pa.Table:
+    places = {
+        name: pc.index_in(ledger["url"], value_set=table["url"].combine_chunks())
+        for name, table in (("listed", links), ("before", previous))
+    }
+    by_place = [("listed", "ascending"), ("before", "ascending")]  # nulls go to the end
+    return ledger.take(pc.sort_indices(pa.table(places), sort_keys=by_place))
 
 
 def _duplicate_of(url: pa.Array, sha256: pa.Array) -> pa.Array:

@@ -7,7 +7,6 @@ broken list is an error with its file and line; a row with an empty link is pass
 import csv
 import glob
 import gzip
-import io
 import json
 import logging
 import re
@@ -161,17 +160,12 @@ def _decompressed(raw: IO[bytes], name: str) -> IO[bytes]:
 # The formats: each reader yields rows in which the link stands under the url column's name
 
 
-def _text(data: IO[bytes]) -> io.TextIOWrapper:
-    return io.TextIOWrapper(data, encoding="utf-8-sig", newline="")
-
-
 def _lines(data: IO[bytes], name: str) -> Iterator[tuple[int, str]]:
-    number = 0
-    try:
-        for number, line in enumerate(_text(data), start=1):
-            yield number, line
-    except UnicodeDecodeError as error:
-        raise SourceError(f"{name}:{number + 1}: not UTF-8: {error.reason}") from error
+    for number, line in enumerate(data, start=1):
+        try:
+            yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise SourceError(f"{name}:{number}: not UTF-8: {error.reason}") from error
 
 
 def _read_txt(data: IO[bytes], name: str, url_column: str) -> Iterator[dict[str, Any]]:
@@ -209,7 +203,7 @@ def _read_separated(data: IO[bytes], name: str, url_column: str, delimiter: str)
 def _read_json(data: IO[bytes], name: str, url_column: str) -> Iterator[dict[str, Any]]:
     """A list of links, or of objects that hold one each."""
     try:
-        items = json.load(_text(data))
+        items = json.load(data)
     except json.JSONDecodeError as error:
         raise SourceError(f"{name}:{error.lineno}: {error.msg}") from error
     except (UnicodeDecodeError, RecursionError) as error:

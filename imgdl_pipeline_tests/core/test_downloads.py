@@ -1,0 +1,363 @@
+import threading
+from dataclasses import fields
+from datetime import datetime, timedelta, timezone
+
+import pyarrow as pa
+import pytest
+
+from imgdl_pipeline.core.columns import DOWNLOADS
+from imgdl_pipeline.core.downloads import (
+    Download,
+    Job,
+    Ledger,
+    Progress,
+    download_gallery,
+    download_table,
+    host_of,
+    latest,
+)
+from imgdl_pipeline.core.links import Link, links_table
+from imgdl_pipeline.core.retry import Retry
+from imgdl_pipeline.core.settings import DownloadSettings
+from imgdl_pipeline.core.store import StoreError, checkpoints_path, downloads_path, links_path
+from imgdl_pipeline_tests.conftest import jpeg
+
+PICTURE = jpeg()
+NOW = datetime(2026, 11, 22, tzinfo=timezone.utc)
+AT_ONCE = Retry(attempts=4, first_s=0.0)
+
+
+def listed(store, *urls, **attributes):
+    links = [Link(url, attributes) for url in urls]
+    store.write_table(links_path("g"), links_table(links, datetime.now(timezone.utc)))
+
+
+def rows(run):
+    return {row["url"]: row for row in run.ledger.to_pylist()}
+
+
+def download(store, settings, **more):
+    return download_gallery("g", store, settings, **{"retry": AT_ONCE, **more})
+
+
+def row(url, **changes):
+    return Download(**{"url": url, "status": "ok", "tried_at": NOW, "attempts": 1, "elapsed_s": 0.1, **changes})
+
+
+def test_a_download_has_the_ledgers_columns():
+    assert {field.name for field in fields(Download)} == set(DOWNLOADS.names)
+
+
+def test_each_link_has_one_row_and_each_image_its_file(store, server, loopback):
+    good = [server.serve(f"/{number}.jpg", jpeg(number)) for number in range(20)]
+    dead = server.url("/dead.jpg")
+    listed(store, *good, dead)
+    run = download(store, loopback)
+    assert len(rows(run)) == 21
+    assert rows(run)[dead]["reason"] == "http_404"
+    assert all(store.get(rows(run)[url]["path"]) == jpeg(number) for number, url in enumerate(good))
+    assert store.read_table(downloads_path("g"), DOWNLOADS).equals(run.ledger)
+
+
+def test_a_second_run_asks_only_for_what_has_no_image(store, server, loopback):
+    listed(store, server.serve("/a.jpg", PICTURE), server.url("/dead.jpg"))
+    download(store, loopback)
+    server.requests.clear()
+    run = download(store, loopback)
+    assert server.paths() == ["/dead.jpg"]
+    assert [each["url"] for each in run.tried.to_pylist()] == [server.url("/dead.jpg")]
+
+
+def test_a_link_whose_file_is_gone_is_fetched_again(store, server, loopback):
+    listed(store, server.serve("/a.jpg", PICTURE))
+    path = rows(download(store, loopback))[server.url("/a.jpg")]["path"]
+    store.delete([path])
+    download(store, loopback)
+    assert store.get(path) == PICTURE
+
+
+def test_new_links_are_fetched_and_old_rows_stay(store, server, loopback):
+    listed(store, server.serve("/a.jpg", PICTURE))
+    download(store, loopback)
+    listed(store, server.serve("/b.jpg", PICTURE))
+    assert set(rows(download(store, loopback))) == {server.url("/a.jpg"), server.url("/b.jpg")}
+
+
+def test_passing_trouble_is_tried_again_up_to_the_attempts(store, server, loopback):
+    listed(store, server.serve("/busy.jpg", b"", 500), server.serve("/gone.jpg", b"", 410))
+    run = download(store, loopback)
+    assert rows(run)[server.url("/busy.jpg")]["attempts"] == 4
+    assert rows(run)[server.url("/gone.jpg")]["attempts"] == 1
+    assert server.paths().count("/busy.jpg") == 4
+
+
+def test_what_comes_at_the_second_attempt_is_ok(store, server, loopback):
+    def answer(handler):
+        first = server.paths().count("/a.jpg") == 1
+        handler.answer(503 if first else 200, b"" if first else PICTURE, Retry_After="0")
+
+    server.routes["/a.jpg"] = answer
+    listed(store, server.url("/a.jpg"))
+    assert rows(download(store, loopback))[server.url("/a.jpg")]["attempts"] == 2
+
+
+def test_a_hash_from_the_source_is_checked(store, server, loopback):
+    listed(store, server.serve("/a.jpg", PICTURE), sha1="0" * 40)
+    assert rows(download(store, loopback))[server.url("/a.jpg")]["reason"] == "hash_mismatch"
+
+
+def test_a_limit_fetches_no_more_links_than_that(store, server, loopback):
+    listed(store, *(server.serve(f"/{number}.jpg", PICTURE) for number in range(9)))
+    assert len(rows(download(store, loopback, limit=4))) == 4
+    assert len(rows(download(store, loopback, limit=4))) == 8
+
+
+def test_without_a_link_list_it_says_what_to_do(store, loopback):
+    with pytest.raises(StoreError, match=r"links\.parquet does not exist: materialize gallery_links first"):
+        download(store, loopback)
+
+
+def test_an_empty_list_is_a_run_without_rows(store, loopback):
+    listed(store)
+    assert download(store, loopback).ledger.num_rows == 0
+
+
+def test_a_store_that_fails_ends_the_run_with_its_own_error(store, server, loopback):
+    listed(store, *(server.serve(f"/{number}.jpg", PICTURE) for number in range(30)))
+    store.put("images/g", b"a file where the folder should be")
+    with pytest.raises(StoreError, match="cannot store"):
+        download(store, loopback)
+
+
+def test_an_error_of_our_own_is_a_row_and_not_the_end(store, server, loopback, monkeypatch):
+    def broken(*_):
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("imgdl_pipeline.core.downloads.image_path", broken)
+    listed(store, server.serve("/a.jpg", PICTURE))
+    [only] = rows(download(store, loopback)).values()
+    assert (only["reason"], only["detail"]) == ("connection", "unexpected ZeroDivisionError: a bug")
+
+
+def test_an_interrupted_run_keeps_what_was_done_and_leaves_no_thread(store, server, loopback):
+    listed(store, *(server.serve(f"/{number}.jpg", PICTURE) for number in range(50)))
+
+    def interrupt(progress):
+        if progress.done == 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        download(store, loopback, on_progress=interrupt)
+    assert not [each for each in threading.enumerate() if each.name.startswith("DownloadWorker")]
+    assert store.read_table(downloads_path("g"), DOWNLOADS).num_rows == 10
+    assert download(store, loopback).ledger.num_rows == 50
+
+
+def test_progress_is_told_after_every_link(store, server, loopback):
+    listed(store, *(server.serve(f"/{number}.jpg", PICTURE) for number in range(3)), server.url("/no"))
+    told = []
+    download(store, loopback, on_progress=told.append)
+    assert [(each.done, each.total) for each in told] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert told[-1].failed == 1
+
+
+def test_progress_reads_as_a_sentence():
+    told = str(Progress(done=50, total=200, failed=3, seconds=10.0))
+    assert told == "50 of 200 links, 5.0 a second, 30 s to go, 3 without an image"
+
+
+class TestRecheck:
+    def test_an_old_image_is_asked_for_conditionally_and_kept(self, store, server, loopback):
+        url = self.first_run(store, server, loopback)
+        server.routes["/a.jpg"] = lambda handler: handler.answer(304, b"")
+        before = self.age(store)
+        after = rows(download(store, loopback.overridden_by({"recheck": 1})))[url]
+        assert server.requests[-1][1]["If-None-Match"] == '"v1"'
+        assert after == {**before, "tried_at": after["tried_at"]}
+        assert after["tried_at"] > before["tried_at"]
+
+    def test_changed_bytes_replace_the_old_ones(self, store, server, loopback):
+        url = self.first_run(store, server, loopback)
+        self.age(store)
+        server.serve("/a.jpg", jpeg(99))
+        after = rows(download(store, loopback.overridden_by({"recheck": 1})))[url]
+        assert store.get(after["path"]) == jpeg(99)
+
+    def test_a_server_in_trouble_does_not_cost_the_image(self, store, server, loopback):
+        url = self.first_run(store, server, loopback)
+        self.age(store)
+        server.serve("/a.jpg", b"", 500)
+        after = rows(download(store, loopback.overridden_by({"recheck": 1})))[url]
+        assert (after["status"], store.get(after["path"])) == ("ok", PICTURE)
+
+    def test_a_young_image_is_not_asked_for(self, store, server, loopback):
+        self.first_run(store, server, loopback)
+        assert download(store, loopback.overridden_by({"recheck": 1})).tried.num_rows == 0
+
+    def first_run(self, store, server, loopback):
+        url = server.serve("/a.jpg", PICTURE, ETag='"v1"')
+        listed(store, url)
+        download(store, loopback)
+        return url
+
+    def age(self, store):
+        with Ledger(store, "g") as ledger:
+            [known] = ledger.table.to_pylist()
+            aged = {**known, "tried_at": known["tried_at"] - timedelta(days=2)}
+            ledger.add(Download(**aged))
+        return aged
+
+
+class TestLedger:
+    def test_the_last_row_of_a_link_counts_and_order_stays(self):
+        table = download_table([row("a"), row("b"), row("a", attempts=2), row("c")])
+        kept = latest(table).to_pylist()
+        assert [(each["url"], each["attempts"]) for each in kept] == [("b", 1), ("a", 2), ("c", 1)]
+
+    def test_checkpoints_are_written_as_time_goes_by(self, store):
+        now = [0.0]
+        ledger = Ledger(store, "g", clock=lambda: now[0])
+        ledger.add(row("a"))
+        assert list(store.list(checkpoints_path("g"))) == []
+        now[0] = 6.0
+        ledger.add(row("b"))
+        assert len(list(store.list(checkpoints_path("g")))) == 1
+
+    def test_what_a_killed_run_had_checkpointed_is_not_lost(self, store):
+        with Ledger(store, "g") as whole:
+            whole.add(row("a"))
+        killed = Ledger(store, "g")
+        killed.add(row("a", attempts=2))
+        killed.checkpoint()
+        killed.add(row("b"))
+        killed.checkpoint()
+        killed.add(row("c"))
+        with Ledger(store, "g") as after:
+            assert after.table["url"].to_pylist() == ["a", "b"]
+            assert after.table["attempts"].to_pylist() == [2, 1]
+        assert list(store.list(checkpoints_path("g"))) == []
+        assert store.read_table(downloads_path("g"), DOWNLOADS).num_rows == 2
+
+    def test_a_run_without_news_does_not_touch_the_file(self, store, tmp_path):
+        with Ledger(store, "g") as ledger:
+            ledger.add(row("a"))
+        file = tmp_path / "store" / downloads_path("g")
+        before = file.stat().st_mtime_ns
+        with Ledger(store, "g"):
+            pass
+        assert file.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("https://Me:x@H.org:8443/a", "h.org:8443"),
+        ("no link", ""),
+        ("http://[broken", ""),
+        ("http://h.org", "h.org"),
+    ],
+)
+def test_a_jobs_host_is_what_its_slots_are_counted_by(url, host):
+    assert host_of(Job(url, {})) == host
+
+
+# Every setting changes something: a case for each, and the test fails for a setting without one.
+
+
+def changes_workers(store, server, settings):
+    together = threading.Barrier(12)
+
+    def answer(handler):
+        together.wait(10)
+        handler.answer(200, PICTURE)
+
+    for number in range(12):
+        server.routes[f"/{number}.jpg"] = answer
+    listed(store, *(server.url(f"/{number}.jpg") for number in range(12)))
+    run = download(store, settings.overridden_by({"workers": 12, "per_host": 12}))
+    assert {each["status"] for each in rows(run).values()} == {"ok"}
+
+
+def changes_per_host(store, server, settings):
+    now, most, lock = 0, 0, threading.Lock()
+
+    def answer(handler):
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        body = jpeg(1, (900, 700))
+        with lock:
+            now -= 1
+        handler.answer(200, body)
+
+    for number in range(12):
+        server.routes[f"/{number}.jpg"] = answer
+    listed(store, *(server.url(f"/{number}.jpg") for number in range(12)))
+    download(store, settings.overridden_by({"per_host": 1}))
+    assert most == 1
+
+
+def only_row(store, settings, **changes):
+    [only] = rows(download(store, settings.overridden_by(changes), retry=None)).values()
+    return only
+
+
+def changes_timeout(store, server, settings):
+    server.routes["/a.jpg"] = lambda handler: server.release.wait(30)
+    listed(store, server.url("/a.jpg"))
+    assert only_row(store, settings, timeout=0.3)["detail"] == "not done within 0.3 s"
+
+
+def changes_attempts(store, server, settings):
+    listed(store, server.serve("/a.jpg", b"", 503, Retry_After="0"))
+    assert only_row(store, settings, attempts=3)["attempts"] == 3
+
+
+def changes_max_bytes(store, server, settings):
+    listed(store, server.serve("/a.jpg", PICTURE))
+    assert only_row(store, settings, max_bytes=100)["reason"] == "too_large"
+
+
+def changes_allow_addresses(store, server, settings):
+    listed(store, server.serve("/a.jpg", PICTURE))
+    assert only_row(store, settings, allow_addresses=())["reason"] == "private_address"
+
+
+def changes_robots_txt(store, server, settings):
+    server.serve("/robots.txt", b"User-agent: *\nDisallow: /")
+    listed(store, server.serve("/a.jpg", PICTURE))
+    assert only_row(store, settings, robots_txt=True)["reason"] == "robots"
+    assert only_row(store, settings, robots_txt=False)["status"] == "ok"
+
+
+def changes_opt_out_headers(store, server, settings):
+    listed(store, server.serve("/a.jpg", PICTURE, X_Robots_Tag="noai"))
+    assert only_row(store, settings)["reason"] == "opt_out"
+    assert only_row(store, settings, opt_out_headers=False)["status"] == "ok"
+
+
+def changes_user_agent(store, server, settings):
+    listed(store, server.serve("/a.jpg", PICTURE))
+    only_row(store, settings, user_agent="me/1.0 (+https://h.org)")
+    assert server.requests[0][1]["User-Agent"] == "me/1.0 (+https://h.org)"
+
+
+ELSEWHERE = {"max_pixels": "test_catalog.py", "recheck": "TestRecheck"}
+
+
+@pytest.mark.parametrize("name", DownloadSettings.model_fields)
+def test_every_setting_changes_something(name, store, server, loopback):
+    if name not in ELSEWHERE:
+        globals()[f"changes_{name}"](store, server, loopback)
+
+
+def test_a_ledger_of_many_links_is_planned_column_by_column(store, loopback):
+    """A row object for each known link would cost a gigabyte for a million of them."""
+    from imgdl_pipeline.core.downloads import plan
+
+    urls = [f"https://h.org/{number}.jpg" for number in range(50_000)]
+    ledger = download_table([row(url, path=url) for url in urls[:-5]])
+    links = links_table([Link(url) for url in urls], NOW)
+    todo = plan(links, ledger, pa.array(urls[:-10]), loopback, NOW)
+    assert todo["url"].to_pylist() == urls[-10:]
