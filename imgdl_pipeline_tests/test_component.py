@@ -1,0 +1,163 @@
+"""The component as a dg project meets it: through YAML and through Dagster's own tools."""
+
+import os
+import re
+import subprocess
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from imgdl_pipeline import ImageGalleries
+from imgdl_pipeline.component import JOB_NAME, SCHEDULE_NAME
+from imgdl_pipeline.core.settings import Galleries
+
+BIN = Path(sys.executable).parent
+
+FILE = """\
+type: imgdl_pipeline.ImageGalleries
+attributes:
+  store: data
+  galleries:
+    - name: hubble
+      source: {type: wikimedia_commons, category: Hubble images of galaxies}
+    - name: earth
+      source: {type: imgur, gallery: r/EarthPorn, client_id: "{{ env.IMGUR_CLIENT_ID }}"}
+    - name: products
+      source: {type: url_list, path: products.csv, url_column: image_url}
+      download: {workers: 32, user_agent: null}
+"""
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A dg project with one component."""
+    (tmp_path / "pyproject.toml").write_text(
+        '[project]\nname = "shop"\nversion = "0"\n'
+        '[tool.dg]\ndirectory_type = "project"\n[tool.dg.project]\nroot_module = "shop"\n'
+    )
+    defs = tmp_path / "src/shop/defs/pictures"
+    defs.mkdir(parents=True)
+    (tmp_path / "src/shop/__init__.py").touch()
+    (tmp_path / "src/shop/definitions.py").write_text(
+        "from pathlib import Path\nimport dagster as dg\n\n@dg.definitions\ndef defs():\n"
+        "    return dg.load_from_defs_folder(path_within_project=Path(__file__).parent)\n"
+    )
+    (defs / "defs.yaml").write_text(FILE)
+    return tmp_path
+
+
+def dg_(project, *words):
+    """What a dg command prints, and whether it succeeded."""
+    environ = {**os.environ, "PYTHONPATH": str(project / "src"), "COLUMNS": "300", "NO_COLOR": "1"}
+    run = subprocess.run(
+        [BIN / "dg", *words], cwd=project, env=environ, capture_output=True, text=True, timeout=120, check=False
+    )
+    return run.returncode == 0, re.sub(r"\x1b\[[\d;]*m", "", run.stdout + run.stderr)
+
+
+def test_dg_lists_the_component_with_what_it_is_for(project):
+    succeeded, told = dg_(project, "list", "components")
+    assert succeeded
+    assert "imgdl_pipeline.ImageGalleries" in told
+    assert "Image galleries: lists their links, downloads the images, validates and catalogs" in told
+
+
+def test_dg_accepts_a_good_file_and_loads_its_definitions(project):
+    assert dg_(project, "check", "yaml") == (True, "All component YAML validated successfully.\n")
+    succeeded, told = dg_(project, "check", "defs")
+    assert succeeded, told
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "words"),
+    [
+        ("workers: 32", "wrokers: 32", 11, "('wrokers' was unexpected)"),
+        ("workers: 32", "workers: many", 11, "'many' is not of type 'integer'"),
+        ("type: imgur", "type: flickr", 8, "'flickr' is not one of ['demo', 'url_list', 'imgur', "),
+        ("category:", "kategory:", 6, "('kategory' was unexpected)"),
+    ],
+)
+def test_dg_points_at_a_wrong_key_by_its_line(project, old, new, line, words):
+    (project / "src/shop/defs/pictures/defs.yaml").write_text(FILE.replace(old, new))
+    succeeded, told = dg_(project, "check", "yaml")
+    assert not succeeded
+    assert f"defs.yaml:{line} - imgdl_pipeline.ImageGalleries attributes.galleries" in told
+    assert words in told
+
+
+def test_loading_a_wrong_file_says_where_what_and_what_is_allowed(project):
+    file = project / "src/shop/defs/pictures/defs.yaml"
+    file.write_text(FILE.replace("store: data", "store: data\n  schedule: daily"))
+    succeeded, told = dg_(project, "check", "defs")
+    assert not succeeded
+    assert f"{file}:4: attributes.schedule: 'daily' is no cron expression" in told
+
+
+def test_dg_scaffolds_a_file_that_works(project):
+    assert dg_(project, "scaffold", "defs", "imgdl_pipeline.ImageGalleries", "cats")[0]
+    assert "type: demo" in (project / "src/shop/defs/cats/defs.yaml").read_text()
+    (project / "src/shop/defs/pictures/defs.yaml").unlink()
+    (project / "src/shop/defs/pictures").rmdir()
+    assert dg_(project, "check", "yaml")[0]
+    assert dg_(project, "check", "defs")[0]
+
+
+def load(galleries=FILE):
+    import yaml
+
+    component = ImageGalleries.from_attributes_dict(attributes=yaml.safe_load(galleries)["attributes"])
+    return component, dg.build_defs_for_component(component)
+
+
+def test_a_component_made_in_python_is_the_same_as_one_from_yaml():
+    component, _ = load()
+    assert isinstance(component, ImageGalleries)
+    assert ImageGalleries(component.galleries).galleries == component.galleries
+
+
+def test_each_gallery_is_a_partition_of_the_job():
+    _, defs = load()
+    job = defs.resolve_job_def(JOB_NAME)
+    assert job.partitions_def.get_partition_keys() == ["hubble", "earth", "products"]
+    assert job.executor_def.name == "in_process"
+
+
+def test_the_schedule_asks_for_one_run_a_gallery_and_never_twice_for_a_tick():
+    _, defs = load()
+    schedule = defs.resolve_schedule_def(SCHEDULE_NAME)
+    assert schedule.cron_schedule == "0 6 * * *"
+    tick = datetime(2026, 11, 22, 6, tzinfo=timezone.utc)
+
+    def requests():
+        with dg.instance_for_test() as instance:
+            context = dg.build_schedule_context(
+                instance=instance, scheduled_execution_time=tick, repository_def=defs.get_repository_def()
+            )
+            return schedule.evaluate_tick(context).run_requests
+
+    first, again = requests(), requests()
+    assert [each.partition_key for each in first] == ["hubble", "earth", "products"]
+    assert len({each.run_key for each in first}) == 3
+    assert [each.run_key for each in first] == [each.run_key for each in again]
+
+
+def test_a_schedule_of_null_is_no_schedule():
+    _, defs = load(FILE.replace("store: data", "schedule: null"))
+    assert not list(defs.schedules or [])
+
+
+def test_two_components_can_be_merged_as_far_as_their_resource_goes():
+    (_, one), (_, other) = load(), load()
+    merged = dg.Definitions.merge(
+        dg.Definitions(resources=one.resources), dg.Definitions(resources=other.resources)
+    )
+    assert list(merged.resources) == ["downloads"]
+
+
+def test_the_editors_schema_allows_null_where_the_contract_does():
+    schema = Galleries.editor_schema()
+    assert schema["properties"]["schedule"]["type"] == ["string", "null"]
+    assert schema["$defs"]["DownloadSettings"]["properties"]["user_agent"]["type"] == ["string", "null"]

@@ -1,0 +1,60 @@
+import dagster as dg
+import pytest
+
+from imgdl_pipeline.core.settings import DownloadSettings, Galleries
+from imgdl_pipeline.resources import Downloads
+
+GALLERIES = Galleries(
+    download={"workers": 3, "recheck": 7},
+    galleries=[{"name": "g", "source": {"type": "url_list", "path": "x.txt"}, "download": {"attempts": 2}}],
+)
+
+CASES = {
+    "workers": 5,
+    "per_host": 2,
+    "timeout": 1.5,
+    "attempts": 9,
+    "max_bytes": 10,
+    "max_pixels": 11,
+    "allow_addresses": ["10.0.0.0/8"],
+    "robots_txt": False,
+    "opt_out_headers": False,
+    "recheck": "0.5",
+    "user_agent": "me/1.0",
+}
+
+
+def settings(**config):
+    return Downloads(**{"limit": None, **config}).settings(GALLERIES, GALLERIES.gallery("g"))
+
+
+def test_left_alone_it_is_as_the_galleries_file_has_it():
+    assert settings() == GALLERIES.download_settings(GALLERIES.gallery("g"))
+
+
+@pytest.mark.parametrize("name", DownloadSettings.model_fields)
+def test_every_setting_can_be_overridden_for_one_run(name):
+    changed = getattr(settings(**{name: CASES[name]}), name)
+    assert changed == DownloadSettings.model_validate({name: CASES[name]}).model_dump()[name]
+
+
+def test_every_field_has_a_description_for_the_launchpad():
+    for name in (*DownloadSettings.model_fields, "limit"):
+        assert Downloads.model_fields[name].description
+
+
+@pytest.mark.parametrize("name", DownloadSettings.model_fields)
+def test_every_setting_is_accepted_as_run_config(name):
+    seen = []
+
+    @dg.op
+    def look(downloads: Downloads):
+        seen.append(getattr(downloads, name))
+
+    @dg.job(resource_defs={"downloads": Downloads(limit=None)})
+    def look_job():
+        look()
+
+    config = {"resources": {"downloads": {"config": {name: CASES[name]}}}}
+    assert look_job.execute_in_process(run_config=config).success
+    assert seen == [CASES[name]]
