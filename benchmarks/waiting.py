@@ -79,10 +79,14 @@ def measure(rounds: int, links: Path) -> dict[str, list[float]]:
 def report(seconds: dict[str, list[float]], count: int) -> None:
     print(f"{count} images; {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     for name, each in seconds.items():
-        print(f"{name:22} median {statistics.median(each):7.2f} s   {count / statistics.median(each):7.1f} images/s")
+        print(
+            f"{name:22} median {statistics.median(each):7.2f} s   {count / statistics.median(each):7.1f} images/s"
+        )
     for slow, fast, goal in RATIOS:
         if slow in seconds:
-            ratio = statistics.median(one / other for one, other in zip(seconds[slow], seconds[fast], strict=True))
+            ratio = statistics.median(
+                one / other for one, other in zip(seconds[slow], seconds[fast], strict=True)
+            )
             wanted = f"   wanted: {goal} or more" if goal else ""
             print(f"{slow} / {fast}: {ratio:.2f}{wanted}")
 

@@ -16,7 +16,9 @@ def materialize(tmp_path, monkeypatch):
     monkeypatch.setenv("IMGDL_STORE", str(tmp_path / "store"))
 
     def materialize_(galleries, partition, only=None, downloads=None, **more):
-        assets = [each for each in build_assets(galleries) if only is None or each.key.to_user_string() == only]
+        assets = [
+            each for each in build_assets(galleries) if only is None or each.key.to_user_string() == only
+        ]
         return dg.materialize(
             assets,
             partition_key=partition,
@@ -39,7 +41,10 @@ def galleries(tmp_path, server):
         download={"allow_addresses": ["127.0.0.1/32"], "attempts": 1},
         galleries=[
             {"name": "mine", "source": {"type": "url_list", "path": str(tmp_path / "links.csv")}},
-            {"name": "locked", "source": {"type": "imgur", "gallery": "hot", "client_id": "{{ env.NO_SUCH }}"}},
+            {
+                "name": "locked",
+                "source": {"type": "imgur", "gallery": "hot", "client_id": "{{ env.NO_SUCH }}"},
+            },
         ],
     )
 

@@ -53,7 +53,13 @@ def dg_(project, *words):
     """What a dg command prints, and whether it succeeded."""
     environ = {**os.environ, "PYTHONPATH": str(project / "src"), "COLUMNS": "300", "NO_COLOR": "1"}
     run = subprocess.run(
-        [BIN / "dg", *words], cwd=project, env=environ, capture_output=True, text=True, timeout=120, check=False
+        [BIN / "dg", *words],
+        cwd=project,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     return run.returncode == 0, re.sub(r"\x1b\[[\d;]*m", "", run.stdout + run.stderr)
 

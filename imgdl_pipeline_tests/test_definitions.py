@@ -21,9 +21,8 @@ def instance():
 
 
 def partitions():
-    return defs().resolve_asset_graph().get_all_asset_keys(), [
-        key for key in defs().resolve_job_def("download_galleries").partitions_def.get_partition_keys()
-    ]
+    keys = defs().resolve_asset_graph().get_all_asset_keys()
+    return keys, defs().resolve_job_def("download_galleries").partitions_def.get_partition_keys()
 
 
 def test_without_a_variable_the_embedded_demo_gallery_is_loaded(monkeypatch):
@@ -55,9 +54,24 @@ def test_steps_run_in_one_process():
 
 def test_the_contracts_command_materializes_a_gallery(tmp_path, demo_port):
     environ = {**os.environ, "IMGDL_STORE": str(tmp_path / "store")}
-    words = ["asset", "materialize", "-m", "imgdl_pipeline.definitions", "--select", "*", "--partition", "demo"]
+    words = [
+        "asset",
+        "materialize",
+        "-m",
+        "imgdl_pipeline.definitions",
+        "--select",
+        "*",
+        "--partition",
+        "demo",
+    ]
     run = subprocess.run(
-        [BIN / "dagster", *words], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=120, check=False
+        [BIN / "dagster", *words],
+        cwd=tmp_path,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert run.returncode == 0, run.stderr
     assert "RUN_SUCCESS" in run.stderr

@@ -86,7 +86,11 @@ def test_a_good_file_is_read(read):
             'store: "{{ env.NO_SUCH }}"',
             "galleries.yaml:3: attributes.store: the environment variable NO_SUCH is not set",
         ),
-        ("store: data", 'store: "{{ nothing }}"', "galleries.yaml:3: attributes.store: 'nothing' is undefined"),
+        (
+            "store: data",
+            'store: "{{ nothing }}"',
+            "galleries.yaml:3: attributes.store: 'nothing' is undefined",
+        ),
         ("store: data", 'store: "{{"', "galleries.yaml:3: attributes.store: unexpected 'end of template'"),
         (
             "attributes:",

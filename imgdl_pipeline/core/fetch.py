@@ -31,7 +31,7 @@ from imgdl_pipeline.core.guard import (
 from imgdl_pipeline.core.outcome import FetchError, Reason
 from imgdl_pipeline.core.robots import Robots
 from imgdl_pipeline.core.settings import DownloadSettings
-from imgdl_pipeline.core.transport import Session, get, header_text, new_session, redirect_target
+from imgdl_pipeline.core.transport import get, header_text, new_session, redirect_target
 
 MAX_REDIRECTS = 10
 CHUNK_BYTES = 256 * 1024
@@ -119,7 +119,7 @@ class Fetcher:
         self._guard = AddressGuard(settings.allow_addresses)
         self._robots = Robots(settings.user_agent_header)
         self._local = threading.local()
-        self._sessions: list[Session] = []
+        self._sessions: list[requests.Session] = []
 
     def __enter__(self) -> "Fetcher":
         return self
@@ -155,8 +155,8 @@ class Fetcher:
             except _TRANSLATED as error:
                 raise fetch_error(error, self._settings.timeout) from error
 
-    def _session(self) -> Session:
-        session: Session | None = getattr(self._local, "session", None)
+    def _session(self) -> requests.Session:
+        session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
             session = new_session(self._guard, self._settings.user_agent_header, self._tls)
             self._local.session = session
@@ -176,7 +176,7 @@ class Fetcher:
                 url = target
         raise FetchError(Reason.REDIRECTS, f"redirected more than {MAX_REDIRECTS} times")
 
-    def _check_link(self, url: str, session: Session) -> None:
+    def _check_link(self, url: str, session: requests.Session) -> None:
         check_scheme(url)
         if urlsplit(url).path == PLACEHOLDER_PATH:
             raise FetchError(Reason.PLACEHOLDER, "the image was removed: removed.png stands for it")

@@ -4,12 +4,13 @@ import threading
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+import requests
 from protego import Protego
 
 from imgdl_pipeline.core import deadline
 from imgdl_pipeline.core.guard import check_scheme
 from imgdl_pipeline.core.outcome import FetchError, Reason
-from imgdl_pipeline.core.transport import Session, get, redirect_target
+from imgdl_pipeline.core.transport import get, redirect_target
 
 MAX_BYTES = 512 * 1024  # RFC 9309, 2.5: at least 500 kibibytes are to be read
 MAX_REDIRECTS = 5  # RFC 9309, 2.3.1.2: at least five hops are to be followed
@@ -45,7 +46,7 @@ class Robots:
         self._rules: dict[str, _Rules] = {}
         self._fetching: dict[str, threading.Lock] = {}
 
-    def check(self, url: str, session: Session) -> None:
+    def check(self, url: str, session: requests.Session) -> None:
         """Let a link through that its host's robots.txt allows.
 
         Raises:
@@ -58,7 +59,7 @@ class Robots:
             rules = self._fetch_once(origin, session)
         rules.check(url, self._agent)
 
-    def _fetch_once(self, origin: str, session: Session) -> _Rules:
+    def _fetch_once(self, origin: str, session: requests.Session) -> _Rules:
         with self._lock:
             fetching = self._fetching.setdefault(origin, threading.Lock())
         while not fetching.acquire(timeout=deadline.current().slice()):
@@ -71,7 +72,7 @@ class Robots:
             fetching.release()
 
 
-def _fetch(url: str, session: Session) -> _Rules:
+def _fetch(url: str, session: requests.Session) -> _Rules:
     """A host's rules: RFC 9309, 2.3.1 says what each failure means."""
     for _ in range(MAX_REDIRECTS + 1):
         with get(session, url) as response:

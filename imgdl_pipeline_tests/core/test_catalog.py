@@ -148,9 +148,7 @@ def test_a_file_that_was_altered_or_removed_before_it_was_checked_is_told(
 
 def test_a_killed_builds_verdicts_are_not_lost(server, store, loopback):
     """Between the ledger and the catalog: the ledger alone tells the next build what was found."""
-    store.write_table(
-        links_path("g"), links_table([Link(server.serve("/a.jpg", jpeg()[:-500]))], MONDAY)
-    )
+    store.write_table(links_path("g"), links_table([Link(server.serve("/a.jpg", jpeg()[:-500]))], MONDAY))
     download_gallery("g", store, loopback)
     build_catalog("g", store, max_pixels=LIMIT)
     store.delete([catalog_path("g")])

@@ -41,7 +41,9 @@ def download(store, settings, **more):
 
 
 def row(url, **changes):
-    return Download(**{"url": url, "status": "ok", "tried_at": NOW, "attempts": 1, "elapsed_s": 0.1, **changes})
+    return Download(
+        **{"url": url, "status": "ok", "tried_at": NOW, "attempts": 1, "elapsed_s": 0.1, **changes}
+    )
 
 
 def test_a_download_has_the_ledgers_columns():

@@ -76,7 +76,9 @@ def test_a_store_of_an_unknown_kind_is_refused(store):
 def test_a_gallery_overrides_the_file_and_a_run_overrides_both():
     galleries = Galleries(
         download={"workers": 3, "attempts": 2, "timeout": 7},
-        galleries=[{"name": "g", "source": {"type": "url_list", "path": "x.txt"}, "download": {"workers": 5}}],
+        galleries=[
+            {"name": "g", "source": {"type": "url_list", "path": "x.txt"}, "download": {"workers": 5}}
+        ],
     )
     gallery = galleries.gallery("g")
     settings = galleries.download_settings(gallery)
@@ -90,7 +92,9 @@ def test_a_gallery_overrides_the_file_and_a_run_overrides_both():
 def test_a_gallery_may_set_a_default_explicitly():
     galleries = Galleries(
         download={"workers": 3},
-        galleries=[{"name": "g", "source": {"type": "url_list", "path": "x.txt"}, "download": {"workers": 8}}],
+        galleries=[
+            {"name": "g", "source": {"type": "url_list", "path": "x.txt"}, "download": {"workers": 8}}
+        ],
     )
     assert galleries.download_settings(galleries.gallery("g")).workers == 8
 
@@ -140,7 +144,11 @@ def test_the_user_agent_says_who_we_are():
     assert DownloadSettings(user_agent="me/1").user_agent_header == "me/1"
 
 
-@given(st.recursive(st.none() | st.integers() | st.text(), lambda each: st.lists(each) | st.dictionaries(st.text(), each)))
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text(), lambda each: st.lists(each) | st.dictionaries(st.text(), each)
+    )
+)
 def test_any_yaml_is_settings_or_a_validation_error(data):
     try:
         Galleries.model_validate(data)

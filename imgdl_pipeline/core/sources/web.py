@@ -21,7 +21,7 @@ from imgdl_pipeline.core.deadline import Deadline, working_until
 from imgdl_pipeline.core.guard import AddressGuard, check_scheme, without_userinfo
 from imgdl_pipeline.core.outcome import FetchError
 from imgdl_pipeline.core.settings import DownloadSettings
-from imgdl_pipeline.core.transport import Session, get, new_session, redirect_target
+from imgdl_pipeline.core.transport import get, new_session, redirect_target
 
 logger = logging.getLogger(__name__)
 
@@ -165,7 +165,7 @@ class Web:
             raise SourceError(f"{shown}: {_words(error)}") from error
 
     def _follow(self, url: str, shown: str) -> IO[bytes]:
-        session: Session = self._trusted
+        session: requests.Session = self._trusted
         for _ in range(MAX_REDIRECTS + 1):
             check_scheme(url)
             with get(session, url) as response:

@@ -9,7 +9,6 @@ from imgdl_pipeline.core.settings import DemoSource
 from imgdl_pipeline.core.sources.demo import PORT, TROUBLES, DemoHandler, DemoServer, kind_of, picture
 from imgdl_pipeline.core.sources.web import SourceError
 
-
 pytestmark = pytest.mark.usefixtures("demo_port")
 
 

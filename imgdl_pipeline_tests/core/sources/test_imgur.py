@@ -177,7 +177,9 @@ def test_a_rate_limit_is_waited_for_within_reason(api):
 
 def test_a_forbidden_call_fails_at_once_and_shows_no_secret(api):
     api.serve("gallery/hot/viral/day/0", {"error": "Invalid client_id"}, 403, False)
-    with pytest.raises(SourceError, match=r"GET .*/3/gallery/hot/viral/day/0.*status 403.*Invalid client_id") as caught:
+    with pytest.raises(
+        SourceError, match=r"GET .*/3/gallery/hot/viral/day/0.*status 403.*Invalid client_id"
+    ) as caught:
         api.listed("hot")
     assert "s3cret" not in str(caught.value)
     assert api.waits == []
