@@ -93,7 +93,7 @@ def report(seconds: dict[str, list[float]], count: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=400)
+    parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     server = subprocess.Popen([sys.executable, HERE / "slow_server.py"], stdout=subprocess.PIPE, text=True)

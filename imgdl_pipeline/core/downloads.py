@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imgdl_pipeline.core.columns import DOWNLOADS, LINKS
-from imgdl_pipeline.core.fetch import Fetched, Fetcher, NotModified, RetryAfter, Validators
+from imgdl_pipeline.core.fetch import IN_MEMORY_BYTES, Fetched, Fetcher, NotModified, RetryAfter, Validators
 from imgdl_pipeline.core.outcome import FetchError, Reason, Status
 from imgdl_pipeline.core.pool import DownloadPool, Later
 from imgdl_pipeline.core.retry import Retry
@@ -329,7 +329,8 @@ class _Work:
 
     def _stored(self, job: Job, fetched: Fetched) -> Download:
         path = image_path(self.gallery, job.url)
-        self.store.put(path, fetched.body)
+        in_memory = fetched.bytes <= IN_MEMORY_BYTES
+        self.store.put(path, fetched.body.read() if in_memory else fetched.body)
         now = datetime.now(timezone.utc)
         return Download(
             url=job.url,

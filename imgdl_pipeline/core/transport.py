@@ -69,6 +69,16 @@ class GuardedAdapter(HTTPAdapter):
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
         """Leave the connection as it is: urllib3 reloads the files whenever their names are set."""
 
+    def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
+        """Make the response without what nobody asks for: its cookies, and a guess at its encoding."""
+        response = requests.Response()
+        response.status_code, response.reason = resp.status, resp.reason
+        response.headers = requests.structures.CaseInsensitiveDict(resp.headers)
+        response.raw = resp
+        response.url = req.url or ""
+        response.request = req
+        return response
+
 
 def _guarded_pools(guard: AddressGuard) -> dict[str, Any]:
     """Connection pools by scheme whose new connections come from the guard."""

@@ -1,0 +1,63 @@
+import re
+import subprocess
+import sys
+from importlib.metadata import entry_points, version
+from pathlib import Path
+
+import pytest
+
+import imgdl_pipeline
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_core_does_not_bring_dagster_along():
+    script = (
+        "import sys, imgdl_pipeline, imgdl_pipeline.core.catalog, imgdl_pipeline.core.sources\n"
+        "assert not [name for name in sys.modules if name.partition('.')[0] == 'dagster']"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_the_component_stands_on_the_root_and_discovery_finds_it():
+    assert "ImageGalleries" in dir(imgdl_pipeline)
+    assert imgdl_pipeline.ImageGalleries.__name__ == "ImageGalleries"
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = imgdl_pipeline.nothing
+
+
+def test_dagsters_tools_find_the_package_by_its_entry_point():
+    [found] = entry_points(group="dagster_dg_cli.registry_modules", name="imgdl_pipeline")
+    assert found.value == "imgdl_pipeline"
+
+
+def test_the_installed_version_is_the_packages():
+    assert version("imgdl-pipeline") == imgdl_pipeline.__version__
+
+
+def test_the_lock_file_has_versions_and_hashes_and_names_no_host():
+    lock = (ROOT / "requirements.lock").read_text()
+    assert "://" not in lock
+    packages = re.findall(r"^\S+==\S+.*(?:\n    --hash=sha256:[0-9a-f]{64}.*)+", lock, re.MULTILINE)
+    assert len(packages) == len(re.findall(r"^\S", lock, re.MULTILINE))
+
+
+def test_every_dependency_is_in_the_lock_file():
+    lock = set(re.findall(r"^([a-z0-9-]+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
+    named = re.findall(r'^    "([A-Za-z0-9-]+)', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    packages = {name.lower() for name in named} - {"imgdl-pipeline"}
+    assert {"dagster", "requests", "pillow"} <= packages & lock
+
+
+def test_imports_point_one_way():
+    run = subprocess.run(
+        [Path(sys.executable).parent / "lint-imports"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stdout
+
+
+def test_nothing_of_dagster_that_is_not_public_is_used():
+    for file in (ROOT / "imgdl_pipeline").rglob("*.py"):
+        for line in file.read_text().splitlines():
+            if re.match(r"\s*(from|import) dagster", line):
+                assert line.strip() == "import dagster as dg", file

@@ -1,0 +1,208 @@
+"""The README is true: its tables are the code's, its YAML loads, its commands run."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+import urllib.request
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from imgdl_pipeline.core.columns import CATALOG, descriptions
+from imgdl_pipeline.core.outcome import Reason, Status
+from imgdl_pipeline.core.settings import AnySource, DownloadSettings, Galleries
+from imgdl_pipeline.galleries_file import read_galleries_file
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+MAKEFILE = (ROOT / "Makefile").read_text()
+BIN = Path(sys.executable).parent
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def table(*header):
+    """The rows of the table that has this header, as lists of cells."""
+    lines = iter(README.splitlines())
+    for line in lines:
+        if cells(line) == list(header):
+            next(lines)
+            return [cells(row) for row in iter(lambda: next(lines, ""), "")]
+    raise AssertionError(f"no table with the header {header}")
+
+
+def cells(line):
+    return [cell.strip() for cell in line.strip().strip("|").split(" |")] if line.startswith("|") else []
+
+
+def code(cell):
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def test_the_catalogs_table_is_the_catalogs_schema():
+    described = descriptions(CATALOG)
+    rows = [[f"`{name}`", str(CATALOG.field(name).type), described[name]] for name in CATALOG.names]
+    assert table("column", "type", "meaning") == rows
+
+
+def test_the_reasons_table_is_the_codes_vocabulary():
+    told = {
+        code(status)[0]: set(code(reasons)) for status, _, reasons in table("status", "meaning", "reasons")
+    }
+    known = {status.value: set() for status in Status}
+    for reason in Reason:
+        known[reason.status.value].add("http_<status>" if reason is Reason.HTTP else reason.value)
+    assert told == known
+
+
+def test_the_settings_tables_are_the_models():
+    rows = table("key", "default", "meaning")
+    assert [code(row[0])[0] for row in rows] == list(Galleries.model_fields)
+    text = README.partition("### `download`")[2]
+    rows = [cells(line) for line in text.partition("###")[0].splitlines() if line.startswith("| `")]
+    told = {code(row[0])[0]: code(row[1])[0] for row in rows}
+    defaults = {name: field.default for name, field in DownloadSettings.model_fields.items()}
+    as_yaml = {name: json.dumps(value).strip('"').replace("30.0", "30") for name, value in defaults.items()}
+    assert told == as_yaml
+
+
+def test_the_sources_table_is_the_models():
+    told = {code(row[0])[0]: code(row[2]) for row in table("type", "what it lists", "its own keys")}
+    known = {
+        get_args(source.model_fields["type"].annotation)[0]: [
+            name for name in source.model_fields if name != "type"
+        ]
+        for source in get_args(AnySource)
+    }
+    assert told == known
+
+
+@pytest.mark.parametrize("text", blocks("yaml"))
+def test_every_galleries_file_loads(text, tmp_path, monkeypatch):
+    monkeypatch.delenv("IMGUR_CLIENT_ID", raising=False)
+    (tmp_path / "galleries.yaml").write_text(text)
+    assert read_galleries_file(tmp_path / "galleries.yaml").galleries
+
+
+def test_the_first_screen_has_a_sentence_two_commands_and_a_short_galleries_file():
+    first_screen = "\n".join(README.splitlines()[:45])
+    assert first_screen.index("$ make demo") < first_screen.index("$ make test")
+    assert len(blocks("yaml")[0].splitlines()) <= 13
+
+
+def shape(text):
+    """A text with its numbers, paths and the order of reasons left out: what must be the same in every run."""
+    text = re.sub(r"catalog: .*data/", "catalog: data/", text)
+    text = re.sub(r"\d+\.\d MB, in \d+\.\d s: \d+ a second", "N", text)
+    return text.replace("1 truncated, 1 not_jpeg", "1 not_jpeg, 1 truncated")
+
+
+@pytest.mark.skipif(not (ROOT / ".venv/installed").exists(), reason="make has not set up .venv here")
+def test_make_demo_prints_what_the_readme_shows(tmp_path, demo_port):
+    shown = re.search(r"\$ make demo\n(.*?)\$ make test", blocks("console")[0], re.DOTALL)
+    environ = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("MAKE")},
+        "DAGSTER_HOME": str(tmp_path / "home"),
+        "IMGDL_STORE": str(tmp_path / "data"),
+    }
+    run = subprocess.run(
+        ["make", "--no-print-directory", "demo"],
+        cwd=ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shape(run.stdout) == shape(shown[1])
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+def test_dagster_dev_opens_the_ui_with_the_galleries(tmp_path):
+    port = free_port()
+    (tmp_path / "home").mkdir()
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            [BIN / "dagster", "dev", "-p", str(port), "-w", ROOT / "workspace.yaml"],
+            cwd=tmp_path,
+            env={**os.environ, "DAGSTER_HOME": str(tmp_path / "home")},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        query = {"query": "{ assetNodes { assetKey { path } partitionKeys } }"}
+        nodes = ask(f"http://127.0.0.1:{port}/graphql", query)["data"]["assetNodes"]
+        assert {node["assetKey"]["path"][0] for node in nodes} == {
+            "gallery_links",
+            "gallery_images",
+            "gallery_catalog",
+        }
+        assert all(node["partitionKeys"] == ["demo"] for node in nodes)
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(60)
+
+
+def ask(url, query):
+    """Dagster's GraphQL answer, once its web server is up."""
+    request = urllib.request.Request(url, json.dumps(query).encode(), {"Content-Type": "application/json"})
+    ends_at = time.monotonic() + 90
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return json.load(answer)
+        except OSError:
+            if time.monotonic() > ends_at:
+                raise
+            time.sleep(0.2)  # a process, and no thread of ours, is waited for
+
+
+def test_the_commands_without_make_are_those_that_make_runs():
+    recipe = MAKEFILE.replace("$(BIN)", ".venv/bin").replace("$(PYTHON)", "python3").replace("@", "")
+    setup = next(block for block in blocks("sh") if "requirements.lock" in block)
+    for line in setup.splitlines():
+        assert f"\t{line}\n" in recipe
+    for with_make, without, _ in table("with make", "without make", ""):
+        target = code(with_make)[0].removeprefix("make ")
+        assert re.search(rf"^{target}:.*\n\t{re.escape(code(without)[0])}\n", recipe, re.MULTILINE)
+
+
+def test_the_materialize_command_and_the_python_that_reads_its_catalog_run(tmp_path, demo_port):
+    [command] = [block for block in blocks("sh") if block.startswith("dagster asset materialize")]
+    environ = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    subprocess.run(
+        shlex.split(command), cwd=tmp_path, env=environ, capture_output=True, check=True, timeout=120
+    )
+    [script] = blocks("python")
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert "not_jpeg" in run.stdout
+    assert "480" in run.stdout
+
+
+def test_the_dg_commands_are_tried_elsewhere():
+    [block] = [block for block in blocks("sh") if block.startswith("dg ")]
+    tried = (ROOT / "imgdl_pipeline_tests/test_component.py").read_text()
+    for line in block.splitlines():
+        first_words = ", ".join(f'"{word}"' for word in shlex.split(line)[1:3])
+        assert first_words in tried
