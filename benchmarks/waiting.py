@@ -79,9 +79,8 @@ def measure(rounds: int, links: Path) -> dict[str, list[float]]:
 def report(seconds: dict[str, list[float]], count: int) -> None:
     print(f"{count} images; {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     for name, each in seconds.items():
-        print(
-            f"{name:22} median {statistics.median(each):7.2f} s   {count / statistics.median(each):7.1f} images/s"
-        )
+        median = statistics.median(each)
+        print(f"{name:22} median {median:7.2f} s   {count / median:7.1f} images/s")
     for slow, fast, goal in RATIOS:
         if slow in seconds:
             ratio = statistics.median(

@@ -10,6 +10,7 @@ import dagster as dg
 from imgdl_pipeline.component import JOB_NAME
 from imgdl_pipeline.core.outcome import Status
 from imgdl_pipeline.definitions import defs
+from imgdl_pipeline.galleries_file import GalleriesFileError
 
 UI_COMMAND = "make dev"
 QUIET = {"loggers": {"console": {"config": {"log_level": "WARNING"}}}}
@@ -28,18 +29,25 @@ def main(gallery: str = "demo") -> int:
     if home:
         Path(home).mkdir(parents=True, exist_ok=True)
     with dg.DagsterInstance.get() if home else dg.DagsterInstance.ephemeral() as instance:
-        result = (
-            defs()
-            .resolve_job_def(JOB_NAME)
-            .execute_in_process(
-                instance=instance, partition_key=gallery, run_config=QUIET, raise_on_error=False
-            )
+        try:
+            job = defs().resolve_job_def(JOB_NAME)
+        except GalleriesFileError as error:
+            return _failed(str(error))
+        names = list(job.partitions_def.get_partition_keys()) if job.partitions_def else []
+        if gallery not in names:
+            return _failed(f"there is no gallery {gallery}, only {', '.join(names)}")
+        result = job.execute_in_process(
+            instance=instance, partition_key=gallery, run_config=QUIET, raise_on_error=False
         )
     if not result.success:
-        print(f"the run of {gallery} failed", file=sys.stderr)
-        return 1
+        return _failed(f"the run of {gallery} failed")
     print(summary(gallery, *(_metadata(result, f"gallery_{asset}") for asset in ("images", "catalog"))))
     return 0
+
+
+def _failed(why: str) -> int:
+    print(why, file=sys.stderr)
+    return 1
 
 
 def summary(gallery: str, images: dict[str, Any], catalog: dict[str, Any]) -> str:

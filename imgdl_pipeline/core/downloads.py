@@ -5,6 +5,7 @@ image of it. It is checkpointed while the run goes on, so that a killed run lose
 """
 
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,9 +17,11 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from imgdl_pipeline.core.breaker import CircuitBreaker
 from imgdl_pipeline.core.columns import DOWNLOADS, LINKS
 from imgdl_pipeline.core.fetch import IN_MEMORY_BYTES, Fetched, Fetcher, NotModified, RetryAfter, Validators
-from imgdl_pipeline.core.outcome import FetchError, Reason, Status
+from imgdl_pipeline.core.guard import without_userinfo
+from imgdl_pipeline.core.outcome import FetchError, Reason, Status, UnreachableError
 from imgdl_pipeline.core.pool import DownloadPool, Later
 from imgdl_pipeline.core.retry import Retry
 from imgdl_pipeline.core.settings import DownloadSettings
@@ -31,6 +34,8 @@ from imgdl_pipeline.core.store import (
     images_path,
     links_path,
 )
+
+logger = logging.getLogger(__name__)
 
 CHECKPOINT_S = 5.0
 """Seconds between two checkpoints of the ledger."""
@@ -274,7 +279,7 @@ def download_gallery(
     with Ledger(store, gallery) as ledger, Fetcher(settings, stop) as fetcher:
         stored = pa.array([file.path for file in store.list(images_path(gallery))], pa.string())
         todo = plan(links, ledger.table, stored, settings, started_at)[:limit]
-        work = _Work(gallery, store, fetcher, retry or Retry(settings.attempts))
+        work = _Work(gallery, store, fetcher, retry or Retry(settings.attempts), CircuitBreaker())
         failed = 0
         with DownloadPool(
             work, workers=settings.workers, per_host=settings.per_host, host_of=host_of, stop=stop
@@ -297,6 +302,7 @@ def _row_of_error(job: Job, error: BaseException | None) -> Download:
     """
     if isinstance(error, StoreError):
         raise error
+    logger.error("%s: an error of our own", without_userinfo(job.url), exc_info=error)
     return _row(job, FetchError(Reason.CONNECTION, f"unexpected {type(error).__name__}: {error}"))
 
 
@@ -308,24 +314,34 @@ class _Work:
     store: Store
     fetcher: Fetcher
     retry: Retry
+    breaker: CircuitBreaker
 
     def __call__(self, job: Job) -> Download | Later[Job]:
-        started = time.monotonic()
+        started, host = time.monotonic(), host_of(job)
+        refusal = self.breaker.refusal(host)
+        if refusal is not None:
+            return _row(job, refusal)
         try:
             fetched = self.fetcher.fetch(job.url, job.expected, _validators(job.known))
         except NotModified:
+            self.breaker.succeeded(host)
             return _unchanged(job)
+        except UnreachableError as error:
+            self.breaker.failed(host)
+            return self._after(error, _tried(job, started), whole_host=True)
+        except RetryAfter as error:
+            return self._after(error, _tried(job, started), error.seconds, whole_host=True)
         except FetchError as error:
             return self._after(error, _tried(job, started))
+        self.breaker.succeeded(host)
         with fetched.body:
             return self._stored(_tried(job, started), fetched)
 
-    def _after(self, error: FetchError, job: Job) -> Download | Later[Job]:
-        asked_s = error.seconds if isinstance(error, RetryAfter) else None
+    def _after(
+        self, error: FetchError, job: Job, asked_s: float | None = None, *, whole_host: bool = False
+    ) -> Download | Later[Job]:
         wait = self.retry.wait(error, job.attempts, asked_s)
-        if wait is None:
-            return _row(job, error)
-        return Later(job, wait, whole_host=isinstance(error, RetryAfter))
+        return _row(job, error) if wait is None else Later(job, wait, whole_host)
 
     def _stored(self, job: Job, fetched: Fetched) -> Download:
         path = image_path(self.gallery, job.url)

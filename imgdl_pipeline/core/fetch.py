@@ -57,8 +57,8 @@ class RetryAfter(FetchError):
         seconds: How long, or None where it did not say.
     """
 
-    def __init__(self, detail: str, *, http_status: int, seconds: float | None) -> None:
-        super().__init__(Reason.HTTP, detail, http_status=http_status, passing=True)
+    def __init__(self, detail: str, seconds: float | None) -> None:
+        super().__init__(Reason.HTTP, detail, passing=True)
         self.seconds = seconds
 
 
@@ -184,18 +184,16 @@ class Fetcher:
             self._robots.check(url, session)
 
     def _receive(self, response: requests.Response, expected: "_Expected") -> Fetched:
-        _check_status(response)
-        if self._settings.opt_out_headers:
-            tags = response.raw.headers.getlist("X-Robots-Tag")
-            check_opt_out(tags, self._settings.user_agent_header)
-        encoding = response.headers.get("Content-Encoding", "identity")
-        if encoding.lower() not in ("identity", ""):
-            raise FetchError(
-                Reason.NOT_JPEG,
-                f"the answer is {encoding}-encoded, though identity was asked for",
-                http_status=response.status_code,
-            )
-        return _receive_body(response, expected, self._settings.max_bytes)
+        try:
+            _check_status(response)
+            if self._settings.opt_out_headers:
+                tags = response.raw.headers.getlist("X-Robots-Tag")
+                check_opt_out(tags, self._settings.user_agent_header)
+            _check_encoding(response)
+            return _receive_body(response, expected, self._settings.max_bytes)
+        except FetchError as error:
+            error.http_status = response.status_code
+            raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,8 +221,14 @@ def _check_status(response: requests.Response) -> None:
         return
     detail = f"the server answered {status} {header_text(response.reason or '')}".rstrip()
     if status in (429, 503):
-        raise RetryAfter(detail, http_status=status, seconds=_retry_after(response))
-    raise FetchError(Reason.HTTP, detail, http_status=status, passing=status in PASSING_STATUSES)
+        raise RetryAfter(detail, _retry_after(response))
+    raise FetchError(Reason.HTTP, detail, passing=status in PASSING_STATUSES)
+
+
+def _check_encoding(response: requests.Response) -> None:
+    encoding = response.headers.get("Content-Encoding", "")
+    if encoding.lower() not in ("identity", ""):
+        raise FetchError(Reason.NOT_JPEG, f"the answer is {encoding}-encoded, though identity was asked for")
 
 
 def _retry_after(response: requests.Response) -> float | None:
@@ -242,15 +246,12 @@ def _retry_after(response: requests.Response) -> float | None:
 
 
 def _receive_body(response: requests.Response, expected: _Expected, max_bytes: int) -> Fetched:
-    status = response.status_code
     announced = response.headers.get("Content-Length", "")
     if announced.isdecimal() and int(announced[:20]) > max_bytes:
-        raise _too_large(f"Content-Length is {announced}", max_bytes, status)
+        raise FetchError(Reason.TOO_LARGE, f"Content-Length is {announced}, and max_bytes is {max_bytes}")
     body = tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES)
     try:
-        digests, size = _copy(response.raw, body, expected.digest_names(), max_bytes, status)
-        if digests.get("md5") == PLACEHOLDER_MD5:
-            raise FetchError(Reason.PLACEHOLDER, "the image was removed", http_status=status)
+        digests, size = _copy(response.raw, body, expected.digest_names(), max_bytes)
         expected.check(digests, size)
     except BaseException:
         body.close()
@@ -260,29 +261,29 @@ def _receive_body(response: requests.Response, expected: _Expected, max_bytes: i
         body=body,
         bytes=size,
         digests=digests,
-        http_status=status,
+        http_status=response.status_code,
         etag=_optional_text(response.headers.get("ETag")),
         last_modified=_optional_text(response.headers.get("Last-Modified")),
     )
 
 
 def _copy(
-    raw: urllib3.HTTPResponse, body: Any, digest_names: list[str], max_bytes: int, status: int
+    raw: urllib3.HTTPResponse, body: Any, digest_names: list[str], max_bytes: int
 ) -> tuple[dict[str, str], int]:
     """Move a body into a file, hashing it on the way; stop at the first chunk that is no JPEG's."""
     hashes = {name: _new_hash(name) for name in {"sha256", *digest_names}}
     size = 0
-    for chunk in _chunks(raw, max_bytes):
+    while chunk := raw.read(CHUNK_BYTES, decode_content=False):
         if size == 0:
-            _check_start(chunk, raw, status)
+            _check_start(chunk, raw)
         size += len(chunk)
         if size > max_bytes:
-            raise _too_large("the body goes on", max_bytes, status)
+            raise FetchError(Reason.TOO_LARGE, f"the body goes on, and max_bytes is {max_bytes}")
         body.write(chunk)
         for digest in hashes.values():
             digest.update(chunk)
     if size == 0:
-        raise FetchError(Reason.NOT_JPEG, "the body is empty", http_status=status)
+        raise FetchError(Reason.NOT_JPEG, "the body is empty")
     return {name: digest.hexdigest() for name, digest in hashes.items()}, size
 
 
@@ -290,13 +291,7 @@ def _new_hash(name: str) -> Any:
     return hashlib.new(name, usedforsecurity=False)
 
 
-def _chunks(raw: urllib3.HTTPResponse, max_bytes: int) -> Iterator[bytes]:
-    size = min(CHUNK_BYTES, max_bytes + 1)
-    while chunk := raw.read(size, decode_content=False):
-        yield chunk
-
-
-def _check_start(start: bytes, raw: urllib3.HTTPResponse, status: int) -> None:
+def _check_start(start: bytes, raw: urllib3.HTTPResponse) -> None:
     """Judge a body by its first bytes.
 
     Raises:
@@ -305,13 +300,9 @@ def _check_start(start: bytes, raw: urllib3.HTTPResponse, status: int) -> None:
     if start.startswith(JPEG_START):
         return
     if hashlib.md5(start, usedforsecurity=False).hexdigest() == PLACEHOLDER_MD5:
-        raise FetchError(Reason.PLACEHOLDER, "the image was removed", http_status=status)
+        raise FetchError(Reason.PLACEHOLDER, "the image was removed")
     content_type = header_text(raw.headers.get("Content-Type", "not stated"))
-    raise FetchError(
-        Reason.NOT_JPEG,
-        f"the body is {kind_of(start)}; its Content-Type: {content_type}",
-        http_status=status,
-    )
+    raise FetchError(Reason.NOT_JPEG, f"the body is {kind_of(start)}; its Content-Type: {content_type}")
 
 
 _KINDS = (
@@ -336,10 +327,6 @@ def kind_of(start: bytes) -> str:
         return "an AVIF, HEIC or video file"
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n")
     return next((kind for magic, kind in _KINDS if text.startswith(magic)), "no JPEG")
-
-
-def _too_large(what: str, max_bytes: int, status: int) -> FetchError:
-    return FetchError(Reason.TOO_LARGE, f"{what}, and max_bytes is {max_bytes}", http_status=status)
 
 
 def _optional_text(value: str | None) -> str | None:

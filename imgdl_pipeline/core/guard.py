@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from imgdl_pipeline.core import deadline
-from imgdl_pipeline.core.outcome import FetchError, Reason
+from imgdl_pipeline.core.outcome import FetchError, Reason, UnreachableError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -132,7 +132,7 @@ def _connect_to_first(host: str, port: int, found: _Found) -> socket.socket:
             raise FetchError(Reason.TIMEOUT, f"connecting to {host}: {error}", passing=True) from error
         except OSError as error:
             failures.append(f"{address[0]} port {port}: {error.strerror}")
-    raise FetchError(Reason.CONNECTION, "; ".join(failures), passing=True)
+    raise UnreachableError("; ".join(failures))
 
 
 def _embedded(address: Address) -> Address:

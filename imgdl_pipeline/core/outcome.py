@@ -81,3 +81,10 @@ class FetchError(Exception):
         if self.reason is Reason.HTTP:
             return f"http_{self.http_status}"
         return str(self.reason.value)
+
+
+class UnreachableError(FetchError):
+    """No connection to a host could be made: what is in the way concerns all of its links."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(Reason.CONNECTION, detail, passing=True)

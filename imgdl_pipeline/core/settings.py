@@ -115,9 +115,11 @@ class Secret:
     def _from_yaml(cls, value: Any) -> "Secret":
         if isinstance(value, cls):
             return value
-        if isinstance(value, (str, int)) and str(value):  # YAML makes an int of digits
-            return cls(str(value))
-        raise ValueError("must be a text, such as {{ env.NAME }}")
+        if not isinstance(value, (str, int)) or not str(value):  # YAML makes an int of digits
+            raise ValueError("must be a text, such as {{ env.NAME }}")
+        if "{{" in cls._VARIABLE.sub("", str(value)):
+            raise ValueError("may use no other template than {{ env.NAME }}")
+        return cls(str(value))
 
     @classmethod
     def __get_pydantic_json_schema__(

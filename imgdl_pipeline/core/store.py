@@ -90,9 +90,12 @@ class Store:
     """Files under one root.
 
     Args:
-        root: A folder (relative to the current directory, made when something is first put there),
-            or `s3://bucket/prefix`, `gs://…`, `az://…`, whose keys and endpoints come from the
-            environment as their own tools read them (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL …).
+        root: A folder (relative to the current directory, made where it is missing), or
+            `s3://bucket/prefix`, `gs://…`, `az://…`, whose keys and endpoints come from the environment
+            as their own tools read them (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL …).
+
+    Raises:
+        StoreError: It cannot be opened.
     """
 
     def __init__(self, root: str) -> None:
@@ -195,9 +198,12 @@ _DICTIONARY_COLUMNS = ["status", "reason", "detail", "mode"]
 
 
 def _open(root: str) -> Any:
-    if "://" not in root:
-        return obstore.store.LocalStore(Path(root).absolute(), mkdir=True)
-    return obstore.store.from_url(root)
+    try:
+        if "://" not in root:
+            return obstore.store.LocalStore(Path(root).absolute(), mkdir=True)
+        return obstore.store.from_url(root)
+    except (OSError, ValueError, obstore.exceptions.BaseError) as error:
+        raise StoreError(f"cannot open the store {root}: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:

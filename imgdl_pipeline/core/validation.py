@@ -9,6 +9,7 @@ import json
 import math
 import threading
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,13 @@ from imgdl_pipeline.core.outcome import Reason
 
 HASHED_SIDE = 64
 """Pixels that a reduced side keeps at least: ImageHash works on 32, so that nothing it sees is lost."""
+
+LARGE_PIXELS = 20_000_000
+"""Progressive images of more are decoded one at a time: each takes 3 to 6 bytes of memory a pixel."""
+
+SCAN_MARKER = b"\xff\xda"
+MAX_SCANS = 100
+"""Encoders make some ten scans; each costs a pass over all pixels, and takes a few bytes to ask for."""
 
 EXIF_TEXT_CHARS = 1000
 """A longer EXIF text is cut; a tag is a caption, not a payload."""
@@ -87,7 +95,12 @@ def validate_jpeg(data: bytes, max_pixels: int) -> JpegFacts:
             Reason.TOO_MANY_PIXELS,
             f"{header.width} × {header.height} is {pixels} pixels, and max_pixels is {max_pixels}",
         )
-    gray = _decode_strictly(data)
+    scans = data.count(SCAN_MARKER)
+    if scans > MAX_SCANS:
+        raise InvalidImageError(Reason.CORRUPT, f"{scans} scans, and no encoder makes more than {MAX_SCANS}")
+    is_large = header.progressive and pixels > LARGE_PIXELS
+    with _large if is_large else nullcontext():
+        gray = _decode_strictly(data)
     return JpegFacts(
         width=header.width,
         height=header.height,
@@ -117,7 +130,7 @@ def _decode_strictly(data: bytes) -> npt.NDArray[np.uint8]:
         )
     except (ValueError, MemoryError) as error:
         detail = str(error) or type(error).__name__
-        truncated = "premature end" in detail.lower()
+        truncated = "premature end of jpeg file" in detail.lower()
         reason = Reason.TRUNCATED if truncated else Reason.CORRUPT
         raise InvalidImageError(reason, detail) from error
     gray: npt.NDArray[np.uint8] = pixels[:, :, 0]
@@ -141,6 +154,9 @@ def exif_json(data: bytes | None) -> str:
         tags["_error"] = f"{type(error).__name__}: {error}"[:EXIF_TEXT_CHARS]
     return json.dumps(tags, ensure_ascii=False, allow_nan=False, sort_keys=True)
 
+
+_large = threading.Lock()
+"""Held while a large progressive image is decoded."""
 
 _quiet = threading.Lock()
 """Held while warnings are off, which they are for the whole process."""

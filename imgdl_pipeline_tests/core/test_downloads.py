@@ -363,3 +363,39 @@ def test_a_ledger_of_many_links_is_planned_column_by_column(store, loopback):
     links = links_table([Link(url) for url in urls], NOW)
     todo = plan(links, ledger, pa.array(urls[:-10]), loopback, NOW)
     assert todo["url"].to_pylist() == urls[-10:]
+
+
+def test_a_host_that_refuses_connections_is_given_up_and_the_others_go_on(store, server, loopback):
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        dead = f"http://127.0.0.1:{gone.getsockname()[1]}"
+    good = [server.serve(f"/{number}.jpg", PICTURE) for number in range(5)]
+    listed(store, *(f"{dead}/{number}.jpg" for number in range(200)), *good)
+    told = rows(download(store, loopback.overridden_by({"attempts": 4})))
+    assert all(told[url]["status"] == "ok" for url in good)
+    dead_rows = [row for url, row in told.items() if url.startswith(dead)]
+    assert {row["reason"] for row in dead_rows} == {"connection"}
+    assert sum(row["attempts"] for row in dead_rows) < 200
+    assert sum("not tried" in row["detail"] for row in dead_rows) > 150
+
+
+def test_a_busy_host_is_left_alone_by_all_workers_while_the_others_go_on(store, server, loopback):
+    """Another port is another host: it is worked through while the busy one is paused."""
+    from imgdl_pipeline_tests.server import WebServer
+
+    def busy_at_first(handler):
+        is_first = len(server.paths()) == 1
+        handler.answer(429 if is_first else 200, b"" if is_first else PICTURE, Retry_After="1")
+
+    with WebServer() as other:
+        for number in range(20):
+            server.routes[f"/{number}.jpg"] = busy_at_first
+            other.serve(f"/{number}.jpg", PICTURE)
+        urls = [host.url(f"/{number}.jpg") for number in range(20) for host in (server, other)]
+        listed(store, *urls)
+        order = []
+        settings = loopback.overridden_by({"attempts": 3, "per_host": 1})
+        run = download(store, settings, on_progress=lambda _: order.append(len(other.paths())))
+    assert {row["status"] for row in rows(run).values()} == {"ok"}
+    assert order[19] == 20, "the other host was done before the busy one went on"
