@@ -30,5 +30,4 @@ def test_a_late_answer_does_not_take_back_that_a_host_was_given_up():
     breaker = CircuitBreaker(failures=1)
     breaker.failed("h.org")
     breaker.succeeded("h.org")
-    with pytest.raises(FetchError):
-        assert breaker.refusal("h.org") is None
+    assert breaker.refusal("h.org") is not None
