@@ -37,6 +37,8 @@ def read_galleries_file(file: Path) -> Galleries:
         raise GalleriesFileError(f"{file}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise GalleriesFileError(f"{file}: not UTF-8: {error.reason}") from error
+    except yaml.reader.ReaderError as error:
+        raise GalleriesFileError(f"{file}:1: no valid YAML: {error.reason}") from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise GalleriesFileError(f"{file}:{line}: no valid YAML: {error.problem}") from error
@@ -149,5 +151,5 @@ def _rendered(value: Any, path: KeyPath, locate: Locate, scope: Mapping[str, Any
         return value
     try:
         return _JINJA.from_string(value).render(scope)
-    except jinja2.TemplateError as error:
+    except Exception as error:
         raise GalleriesFileError(f"{locate(path)}: {'.'.join(map(str, path))}: {error}") from error

@@ -53,7 +53,7 @@ def links_metadata(links: pa.Table, location: str) -> Metadata:
 
 def images_metadata(run: DownloadRun, location: str) -> Metadata:
     """Of `gallery_images`: what the ledger holds, and what this run did."""
-    fetched = run.tried.filter(pc.equal(run.tried["status"], Status.OK.value))
+    fetched = run.fetched
     per_second = fetched.num_rows / run.seconds if run.seconds else 0.0
     return {
         **table_metadata(run.ledger, DOWNLOADS, location),

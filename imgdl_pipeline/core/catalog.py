@@ -78,8 +78,8 @@ def build_catalog(
     """
     started = time.monotonic()
     links = read_links(store, gallery)
-    previous = store.read_table(catalog_path(gallery), CATALOG)
-    previous = CATALOG.empty_table() if previous is None else previous
+    written = store.read_table(catalog_path(gallery), CATALOG)
+    previous = CATALOG.empty_table() if written is None else written
     with Ledger(store, gallery) as ledger:
         known = known_facts(ledger.table, previous)
         to_check = stored_images(ledger.table, known)
@@ -89,7 +89,7 @@ def build_catalog(
         discard_invalid(ledger, store, checked)
         facts = pa.concat_tables([checked, known])
         catalog = assemble(links, ledger.table, facts, previous)
-    if not catalog.equals(previous):
+    if written is None or not catalog.equals(written):
         store.write_table(catalog_path(gallery), catalog)
     return CatalogRun(catalog, checked.num_rows, time.monotonic() - started)
 

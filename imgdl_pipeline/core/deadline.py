@@ -56,6 +56,10 @@ class Deadline:
             raise TimeoutError(f"not done within {self.seconds:g} s")
         return left
 
+    def part(self, seconds: float) -> "Deadline":
+        """A deadline for a part of the work, which is not later than this one; raises as `left` does."""
+        return Deadline(min(seconds, self.left()), self._stop)
+
     def slice(self) -> float:
         """Seconds that one wait may last; raises as `left` does."""
         return min(SLICE_S, self.left())

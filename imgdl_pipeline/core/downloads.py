@@ -12,16 +12,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
-from urllib.parse import urlsplit
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from imgdl_pipeline.core.breaker import CircuitBreaker
 from imgdl_pipeline.core.columns import DOWNLOADS, LINKS
 from imgdl_pipeline.core.fetch import IN_MEMORY_BYTES, Fetched, Fetcher, NotModified, RetryAfter, Validators
-from imgdl_pipeline.core.guard import without_userinfo
-from imgdl_pipeline.core.outcome import FetchError, Reason, Status, UnreachableError
+from imgdl_pipeline.core.guard import host_of, without_userinfo
+from imgdl_pipeline.core.outcome import FetchError, Reason, ResourceError, Status, UnreachableError
 from imgdl_pipeline.core.pool import DownloadPool, Later
 from imgdl_pipeline.core.retry import Retry
 from imgdl_pipeline.core.settings import DownloadSettings
@@ -78,6 +78,11 @@ class Job:
     attempts: int = 0
     elapsed_s: float = 0.0
 
+    @property
+    def host(self) -> str:
+        """Whose slots it takes."""
+        return host_of(self.url)
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -108,11 +113,13 @@ class DownloadRun:
     Args:
         ledger: All of the gallery's rows.
         tried: The rows of the links that this run asked for.
+        fetched: Those of them whose bytes it fetched.
         seconds: How long the downloading took.
     """
 
     ledger: pa.Table
     tried: pa.Table
+    fetched: pa.Table
     seconds: float
 
 
@@ -133,7 +140,9 @@ class Ledger:
         self._buffer: list[Download] = []
         self._checkpoint_due = clock() + CHECKPOINT_S
         self._checkpoints = sorted(file.path for file in store.list(self._folder))
-        self.table = self._merged(store.read_table(downloads_path(gallery), DOWNLOADS))
+        known = store.read_table(downloads_path(gallery), DOWNLOADS)
+        self._is_there = known is not None
+        self.table = self._merged(known)
 
     def __enter__(self) -> "Ledger":
         return self
@@ -159,18 +168,21 @@ class Ledger:
 
     def replace(self, rows: pa.Table) -> None:
         """Put other rows in the place of those with the same urls, and write the ledger."""
-        self.table = self._merged(self.table, rows)
-        self._store.write_table(downloads_path(self._gallery), self.table)
+        self._write(self._merged(self.table, rows))
 
     def close(self) -> None:
         """Merge everything into the ledger's one file, and drop the checkpoints."""
-        if not self._checkpoints and not self._buffer:
-            return
-        self.table = self._merged(self.table, download_table(self._buffer))
-        self._store.write_table(downloads_path(self._gallery), self.table)
+        if self._checkpoints or self._buffer or not self._is_there:
+            self._write(self._merged(self.table, download_table(self._buffer)))
+            self._buffer.clear()
+
+    def _write(self, table: pa.Table) -> None:
+        """Write the one file, and drop the checkpoints that it holds now."""
+        self.table = table
+        self._store.write_table(downloads_path(self._gallery), table)
+        self._is_there = True
         self._store.delete(self._checkpoints)
         self._checkpoints.clear()
-        self._buffer.clear()
 
     def _merged(self, ledger: pa.Table | None, newest: pa.Table | None = None) -> pa.Table:
         checkpoints = [self._store.read_table(path, DOWNLOADS) for path in self._checkpoints]
@@ -242,12 +254,16 @@ def jobs(planned: pa.Table, ledger: pa.Table) -> Iterator[Job]:
             yield Job(row["url"], json.loads(row["attributes"] or "{}"), known)
 
 
-def host_of(job: Job) -> str:
-    """The host whose slots a job takes; links that are no URLs share one."""
-    try:
-        return urlsplit(job.url).netloc.rpartition("@")[2].lower()
-    except ValueError:
-        return ""
+def interleaved(todo: pa.Table) -> pa.Table:
+    """The same links, each host's in their order, the hosts in turn: lists are often sorted by host."""
+    hosts = pc.replace_substring_regex(todo["url"], r"^(\w+://[^/?#]*)(.|\n)*$", r"\1")
+    codes = hosts.combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    by_host = np.argsort(codes, kind="stable")
+    starts = np.concatenate(([0], np.flatnonzero(np.diff(codes[by_host])) + 1)) if len(codes) else by_host
+    sizes = np.diff(np.append(starts, len(codes)))
+    turns = np.empty(len(codes), dtype=np.int64)
+    turns[by_host] = np.arange(len(codes)) - np.repeat(starts, sizes)
+    return todo.take(pa.array(np.argsort(turns, kind="stable")))
 
 
 def download_gallery(
@@ -278,11 +294,15 @@ def download_gallery(
     started_at = datetime.now(timezone.utc)
     with Ledger(store, gallery) as ledger, Fetcher(settings, stop) as fetcher:
         stored = pa.array([file.path for file in store.list(images_path(gallery))], pa.string())
-        todo = plan(links, ledger.table, stored, settings, started_at)[:limit]
+        todo = interleaved(plan(links, ledger.table, stored, settings, started_at)[:limit])
         work = _Work(gallery, store, fetcher, retry or Retry(settings.attempts), CircuitBreaker())
         failed = 0
         with DownloadPool(
-            work, workers=settings.workers, per_host=settings.per_host, host_of=host_of, stop=stop
+            work,
+            workers=settings.workers,
+            per_host=settings.per_host,
+            host_of=lambda job: job.host,
+            stop=stop,
         ) as pool:
             for number, done in enumerate(pool.map(jobs(todo, ledger.table)), start=1):
                 row = done.result or _row_of_error(done.item, done.error)
@@ -290,17 +310,20 @@ def download_gallery(
                 failed += row.status != Status.OK.value
                 seconds = time.monotonic() - started
                 on_progress(Progress(number, todo.num_rows, failed, seconds))
-    tried = ledger.table.filter(pc.greater_equal(ledger.table["tried_at"], started_at))
-    return DownloadRun(ledger.table, tried, time.monotonic() - started)
+    tried, fetched = (
+        ledger.table.filter(pc.greater_equal(ledger.table[column], started_at))
+        for column in ("tried_at", "fetched_at")
+    )
+    return DownloadRun(ledger.table, tried, fetched, time.monotonic() - started)
 
 
 def _row_of_error(job: Job, error: BaseException | None) -> Download:
     """The row of a link whose work ended in an exception that it should not have.
 
     Raises:
-        StoreError: The store fails, so all further work is in vain.
+        StoreError, ResourceError: All further work is in vain.
     """
-    if isinstance(error, StoreError):
+    if isinstance(error, (StoreError, ResourceError)):
         raise error
     logger.error("%s: an error of our own", without_userinfo(job.url), exc_info=error)
     return _row(job, FetchError(Reason.CONNECTION, f"unexpected {type(error).__name__}: {error}"))
@@ -317,31 +340,44 @@ class _Work:
     breaker: CircuitBreaker
 
     def __call__(self, job: Job) -> Download | Later[Job]:
-        started, host = time.monotonic(), host_of(job)
-        refusal = self.breaker.refusal(host)
+        started = time.monotonic()
+        refusal = self.breaker.refusal(job.host)
         if refusal is not None:
-            return _row(job, refusal)
+            return self._without_image(job, refusal)
         try:
             fetched = self.fetcher.fetch(job.url, job.expected, _validators(job.known))
         except NotModified:
-            self.breaker.succeeded(host)
+            self.breaker.succeeded(job.host)
             return _unchanged(job)
-        except UnreachableError as error:
-            self.breaker.failed(host)
-            return self._after(error, _tried(job, started), whole_host=True)
-        except RetryAfter as error:
-            return self._after(error, _tried(job, started), error.seconds, whole_host=True)
         except FetchError as error:
             return self._after(error, _tried(job, started))
-        self.breaker.succeeded(host)
+        self.breaker.succeeded(job.host)
         with fetched.body:
             return self._stored(_tried(job, started), fetched)
 
-    def _after(
-        self, error: FetchError, job: Job, asked_s: float | None = None, *, whole_host: bool = False
-    ) -> Download | Later[Job]:
+    def _after(self, error: FetchError, job: Job) -> Download | Later[Job]:
+        """The row of a failed attempt, or a later one. What concerns the whole host is noted for it."""
+        asked_s = error.seconds if isinstance(error, RetryAfter) else None
         wait = self.retry.wait(error, job.attempts, asked_s)
-        return _row(job, error) if wait is None else Later(job, wait, whole_host)
+        if isinstance(error, UnreachableError):
+            self.breaker.failed(error.host)
+        elif error.http_status is not None:
+            self.breaker.succeeded(error.host)
+        if wait is None:
+            if asked_s is not None and asked_s > self.retry.longest_asked_s:
+                self.breaker.give_up(error.host, _not_tried(error, asked_s))
+            return self._without_image(job, error)
+        concerns_host = isinstance(error, (UnreachableError, RetryAfter))
+        return Later(job, wait, error.host if concerns_host else "")
+
+    def _without_image(self, job: Job, error: FetchError) -> Download:
+        """The row of a link that gave no image. One that is stored is kept, unless its owner opts out."""
+        if job.known is None:
+            return _row(job, error)
+        if error.reason is not Reason.OPT_OUT:
+            return _unchanged(job)
+        self.store.delete([str(job.known.path)])
+        return _row(job, error)
 
     def _stored(self, job: Job, fetched: Fetched) -> Download:
         path = image_path(self.gallery, job.url)
@@ -378,15 +414,16 @@ def _unchanged(job: Job) -> Download:
     return replace(job.known, tried_at=datetime.now(timezone.utc))
 
 
+def _not_tried(error: FetchError, asked_s: float) -> FetchError:
+    words = f"not tried: the host asked for a pause of {asked_s:.0f} s in this run"
+    return FetchError(error.reason, words, http_status=error.http_status)
+
+
 def _row(job: Job, error: FetchError) -> Download:
-    """The row of a link that has no image. A stored image that can't be asked about just now is kept."""
-    now = datetime.now(timezone.utc)
-    if job.known is not None and error.reason.status is Status.FAILED:
-        return replace(job.known, tried_at=now)
     return Download(
         url=job.url,
         status=error.reason.status.value,
-        tried_at=now,
+        tried_at=datetime.now(timezone.utc),
         attempts=job.attempts,
         elapsed_s=job.elapsed_s,
         reason=error.code,

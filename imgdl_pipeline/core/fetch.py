@@ -26,9 +26,10 @@ from imgdl_pipeline.core.guard import (
     AddressGuard,
     check_opt_out,
     check_scheme,
+    host_of,
     without_userinfo,
 )
-from imgdl_pipeline.core.outcome import FetchError, Reason
+from imgdl_pipeline.core.outcome import FetchError, Reason, ResourceError
 from imgdl_pipeline.core.robots import Robots
 from imgdl_pipeline.core.settings import DownloadSettings
 from imgdl_pipeline.core.transport import get, header_text, new_session, redirect_target
@@ -76,7 +77,7 @@ class Validators:
     def headers(self) -> dict[str, str]:
         """The request headers (RFC 9110, 13.1), none where there is nothing to compare with."""
         given = {"If-None-Match": self.etag, "If-Modified-Since": self.last_modified}
-        return {name: value for name, value in given.items() if value}
+        return {name: value for name, value in given.items() if value and value.isascii()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,17 +165,25 @@ class Fetcher:
         return session
 
     def _follow(self, url: str, headers: dict[str, str], expected: "_Expected") -> Fetched:
-        session = self._session()
         for _ in range(MAX_REDIRECTS + 1):
-            self._check_link(url, session)
-            with get(session, url, headers) as response:
-                if response.status_code == 304 and headers:
-                    raise NotModified
-                target = redirect_target(response)
-                if target is None:
-                    return self._receive(response, expected)
-                url = target
+            try:
+                arrived = self._hop(url, headers, expected)
+            except FetchError as error:
+                error.host = host_of(url)
+                raise
+            if isinstance(arrived, Fetched):
+                return arrived
+            url = arrived
         raise FetchError(Reason.REDIRECTS, f"redirected more than {MAX_REDIRECTS} times")
+
+    def _hop(self, url: str, headers: dict[str, str], expected: "_Expected") -> Fetched | str:
+        """One request: what was fetched, or where it was redirected to."""
+        session = self._session()
+        self._check_link(url, session)
+        with get(session, url, headers) as response:
+            if response.status_code == 304 and headers:
+                raise NotModified
+            return redirect_target(response) or self._receive(response, expected)
 
     def _check_link(self, url: str, session: requests.Session) -> None:
         check_scheme(url)
@@ -279,12 +288,19 @@ def _copy(
         size += len(chunk)
         if size > max_bytes:
             raise FetchError(Reason.TOO_LARGE, f"the body goes on, and max_bytes is {max_bytes}")
-        body.write(chunk)
+        _write(body, chunk)
         for digest in hashes.values():
             digest.update(chunk)
     if size == 0:
         raise FetchError(Reason.NOT_JPEG, "the body is empty")
     return {name: digest.hexdigest() for name, digest in hashes.items()}, size
+
+
+def _write(body: Any, chunk: bytes) -> None:
+    try:
+        body.write(chunk)
+    except OSError as error:
+        raise ResourceError(f"cannot write a temporary file: {error}") from error
 
 
 def _new_hash(name: str) -> Any:

@@ -5,6 +5,7 @@ so neither a redirect, nor a strange spelling, nor a name that resolves differen
 gets past. Names are resolved here only.
 """
 
+import errno
 import ipaddress
 import re
 import socket
@@ -12,16 +13,47 @@ from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from imgdl_pipeline.core import deadline
-from imgdl_pipeline.core.outcome import FetchError, Reason, UnreachableError
+from imgdl_pipeline.core.outcome import FetchError, Reason, ResourceError, UnreachableError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
+_IPV4_WITHIN = tuple(
+    map(
+        ipaddress.IPv6Network,
+        (
+            "64:ff9b::/96",  # NAT64, RFC 6052
+            "64:ff9b:1::/48",  # local NAT64, RFC 8215
+            "::ffff:0:0:0/96",  # IPv4-translated, RFC 2765
+        ),
+    )
+)
+"""Where the last four bytes are an IPv4 address that the packets go on to."""
+
+_NOT_PUBLIC: tuple[Network, ...] = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "168.63.129.16/32",  # Azure's platform services, in public space
+            "192.0.0.0/24",  # IETF assignments, with a cloud's metadata among them
+            "192.88.99.0/24",  # 6to4 relays, RFC 7526
+            "100::/64",  # discard, RFC 6666
+            "3fff::/20",  # documentation, RFC 9637
+            "5f00::/16",  # SRv6 SIDs, RFC 9602
+        ),
+    )
+)
+"""Beside what `is_global` knows, which depends on the version of Python."""
 _IPV4_COMPATIBLE = ipaddress.IPv6Network("::/96")  # RFC 4291, 2.5.5.1: deprecated, still routed by some
 
 OPT_OUTS = frozenset({"noai", "noimageai", "noindex", "noimageindex"})
 """The X-Robots-Tag rules that we heed."""
+
+RULES_WITH_VALUES = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
+"""Rules that are written with a colon, as the name of an agent is."""
+
+FIRST_ADDRESSES_S = 5.0
+"""The longest that an address is tried while the host has others."""
 
 
 def check_scheme(url: str) -> None:
@@ -34,7 +66,7 @@ def check_scheme(url: str) -> None:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError as error:
-        raise FetchError(Reason.SCHEME, f"this is no valid URL: {error}") from error
+        raise FetchError(Reason.SCHEME, "this is no valid URL") from error
     if parts.scheme not in ("http", "https"):
         named = f"{parts.scheme}: links are" if parts.scheme else "a link without a scheme is"
         raise FetchError(Reason.SCHEME, f"{named} not fetched, only http and https")
@@ -59,7 +91,7 @@ def check_opt_out(x_robots_tags: Iterable[str], user_agent: str) -> None:
         for part in value.lower().split(","):
             rule = part.strip()
             agent, colon, scoped_rule = rule.partition(":")
-            if colon and agent.strip() != "unavailable_after":
+            if colon and agent.strip() not in RULES_WITH_VALUES:
                 scope, rule = agent.strip(), scoped_rule.strip()
             if rule in OPT_OUTS and scope in ("", "*", us):
                 raise FetchError(Reason.OPT_OUT, f"X-Robots-Tag says {rule}")
@@ -124,13 +156,22 @@ def _resolve(host: str, port: int) -> _Found:
 
 
 def _connect_to_first(host: str, port: int, found: _Found) -> socket.socket:
+    """Try each address in turn. All but the last get a part of the time only: a route may be broken."""
     failures = []
-    for family, address in found:
+    whole = deadline.current()
+    for place, (family, address) in enumerate(found, start=1):
+        is_last = place == len(found)
+        part = whole if is_last else whole.part(min(FIRST_ADDRESSES_S, whole.left() / 2))
         try:
-            return deadline.connect(family, address)
+            with deadline.working_until(part):
+                return deadline.connect(family, address)
         except TimeoutError as error:
-            raise FetchError(Reason.TIMEOUT, f"connecting to {host}: {error}", passing=True) from error
+            if is_last:
+                raise FetchError(Reason.TIMEOUT, f"connecting to {host}: {error}", passing=True) from error
+            failures.append(f"{address[0]} port {port}: {error}")
         except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise ResourceError(f"no more connections can be opened: {error}") from error
             failures.append(f"{address[0]} port {port}: {error.strerror}")
     raise UnreachableError("; ".join(failures))
 
@@ -143,13 +184,16 @@ def _embedded(address: Address) -> Address:
         return address.ipv4_mapped
     if address.sixtofour:
         return address.sixtofour
-    if address in _NAT64 or (address in _IPV4_COMPATIBLE and int(address) > 1):
+    is_compatible = address in _IPV4_COMPATIBLE and int(address) > 1
+    if is_compatible or any(address in network for network in _IPV4_WITHIN):
         return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     return address
 
 
 def _is_public(address: Address) -> bool:
     if isinstance(address, ipaddress.IPv6Address) and address.is_site_local:
+        return False
+    if any(address.version == net.version and address in net for net in _NOT_PUBLIC):
         return False
     return address.is_global and not address.is_multicast
 
@@ -160,3 +204,17 @@ _AUTHORITY = re.compile(r"//[^/?#\s]*@")
 def without_userinfo(text: str) -> str:
     """A text in which no URL shows a user's name or password."""
     return _AUTHORITY.sub("//…@", text)
+
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+def host_of(url: str) -> str:
+    """The host and port that a URL leads to, however they are spelled; links that are no URLs share one."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or DEFAULT_PORTS.get(parts.scheme)
+    except ValueError:
+        return ""
+    host = (parts.hostname or "").rstrip(".")
+    return f"{host}:{port}" if host else ""

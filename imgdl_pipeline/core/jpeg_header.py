@@ -4,6 +4,7 @@ Read by the marker syntax of ITU-T T.81, annex B. Pillow could tell the same, bu
 reads the EXIF of strangers, and warns, and fails where only the EXIF is damaged.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -73,6 +74,21 @@ def read_header(data: bytes) -> JpegHeader:
     if not height or not width or payload[5] not in MODES:
         raise BadHeaderError(f"{width} × {height} pixels of {payload[5]} components are no image")
     return JpegHeader(width, height, MODES[payload[5]], marker in PROGRESSIVE_FRAMES, exif)
+
+
+_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
+"""Any marker but the restarts; within a scan, 0xFF is followed by 0 or by one of those."""
+
+
+def count_scans(data: bytes) -> int:
+    """The scans up to the end of the image; what comes after that is no part of it."""
+    scans, place = 0, len(START_OF_IMAGE)
+    while (match := _MARKER.search(data, place)) and match[1][0] != END_OF_IMAGE:
+        marker, place = match[1][0], match.end()
+        scans += marker == START_OF_SCAN
+        if marker not in STANDALONE:
+            place += max(2, int.from_bytes(data[place : place + 2], "big"))
+    return scans
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:

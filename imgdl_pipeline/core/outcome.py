@@ -56,6 +56,10 @@ class Reason(str, Enum):
     SCHEME = "scheme", Status.REFUSED
 
 
+DETAIL_CHARS = 500
+"""A longer detail is cut: servers write what they like into status lines."""
+
+
 class FetchError(Exception):
     """A link's bytes could not be had, may not be had, or are not what was asked for.
 
@@ -64,16 +68,19 @@ class FetchError(Exception):
         detail: The same in words, for a person.
         http_status: The last answer's status, where there was an answer.
         passing: Whether another attempt may succeed.
+
+    Its `host`, once known, is the one that the last request went to, which a redirect may have changed.
     """
 
     def __init__(
         self, reason: Reason, detail: str, *, http_status: int | None = None, passing: bool = False
     ) -> None:
-        super().__init__(f"{reason.value}: {detail}")
         self.reason = reason
-        self.detail = detail
+        self.detail = "".join(each if each.isprintable() else " " for each in detail[:DETAIL_CHARS])
         self.http_status = http_status
         self.passing = passing
+        self.host = ""
+        super().__init__(f"{reason.value}: {self.detail}")
 
     @property
     def code(self) -> str:
@@ -88,3 +95,7 @@ class UnreachableError(FetchError):
 
     def __init__(self, detail: str) -> None:
         super().__init__(Reason.CONNECTION, detail, passing=True)
+
+
+class ResourceError(Exception):
+    """This machine ran out of disk or of file descriptors: no link's fault, and no use in going on."""

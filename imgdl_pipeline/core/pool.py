@@ -39,12 +39,12 @@ class Later(Generic[T]):
     Args:
         item: What to hand out; may differ from what was handed out before.
         seconds: How long to wait.
-        whole_host: Whether every item of the same host is to wait as long.
+        host: A host of which every item is to wait as long; empty for none.
     """
 
     item: T
     seconds: float
-    whole_host: bool = False
+    host: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +65,13 @@ class Schedule(Generic[T]):
     Args:
         per_host: Items of one host that may be out at the same time.
         host_of: Names an item's host.
+        workers: How many work on the items. While there are items of several hosts, none of these gets
+            more than three quarters of them: a slow one would take them all.
     """
 
-    def __init__(self, per_host: int, host_of: Callable[[T], str]) -> None:
+    def __init__(self, per_host: int, host_of: Callable[[T], str], workers: int = 1_000_000) -> None:
         self._per_host = per_host
+        self._shared = min(per_host, max(1, workers - max(1, workers // 4)))
         self._host_of = host_of
         self._waiting: dict[str, deque[T]] = {}
         self._out: dict[str, int] = {}
@@ -111,14 +114,16 @@ class Schedule(Generic[T]):
         if not self._out[host] and not self._waiting.get(host):
             self._out.pop(host)
             self._waiting.pop(host, None)
+            if len(self._waiting) == 1:  # the last one may have all slots now
+                self._offer(next(iter(self._waiting)))
 
     def again(self, later: Later[T], now: float) -> None:
         """Hold an item that was handed out before, until its time has come."""
         due = now + later.seconds
         self._held += 1
         heapq.heappush(self._delayed, (due, next(self._sequence), later.item))
-        if later.whole_host:
-            host = self._host_of(later.item)
+        if later.host:
+            host = later.host
             self._left_alone[host] = max(due, self._left_alone.get(host, due))
             if host in self._in_turn:
                 self._in_turn.discard(host)
@@ -144,7 +149,7 @@ class Schedule(Generic[T]):
             host not in self._in_turn
             and host not in self._left_alone
             and self._waiting.get(host)
-            and self._out.get(host, 0) < self._per_host
+            and self._out.get(host, 0) < (self._shared if len(self._waiting) > 1 else self._per_host)
         ):
             self._turns.append(host)
             self._in_turn.add(host)
@@ -205,7 +210,7 @@ class DownloadPool(Generic[T, R]):
         self.stop = stop or threading.Event()
         self.queue: queue.Queue[T | None] = queue.Queue(maxsize=workers)
         self._lookahead = lookahead
-        self._schedule = Schedule(per_host, host_of)
+        self._schedule = Schedule(per_host, host_of, workers)
         self._busy = 0
         self._stopped = False
         self._lock = threading.Lock()
@@ -303,6 +308,8 @@ class DownloadPool(Generic[T, R]):
             return len(self._schedule) >= self._lookahead
 
     def _pause(self) -> float:
+        if self.queue.full():  # what is due could not go out anyway, until a worker is done
+            return WAIT_S
         with self._lock:
             return min(WAIT_S, self._schedule.seconds_until_due(time.monotonic()) + 0.001)
 

@@ -31,6 +31,8 @@ STORE_SCHEMES = ("s3", "gs", "az", "file")
 STORE_SCHEMES_TEXT = ", ".join(f"{scheme}://" for scheme in STORE_SCHEMES)
 
 GALLERY_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
+NOT_IN_A_NAME = "..."
+"""What Dagster does not take in a partition's key."""
 
 
 UNKNOWN_KEY = "unknown_key"
@@ -85,9 +87,13 @@ class Secret:
         """
 
         def value(match: re.Match[str]) -> str:
-            found = environ.get(match[1], "")
+            found = environ.get(match[1], "").strip()  # what comes from a file ends in a newline
             if not found:
                 raise MissingSecretError(f"{key} needs the environment variable {match[1]}, which is not set")
+            if not (found.isascii() and found.isprintable()):
+                raise MissingSecretError(
+                    f"{key} needs printable ASCII in the environment variable {match[1]}"
+                )
             return found
 
         return self._VARIABLE.sub(value, self._template)
@@ -148,7 +154,7 @@ class DownloadSettings(Settings):
         True,
         description="refuse an answer whose X-Robots-Tag has noai, noimageai, noindex or noimageindex",
     )
-    recheck: Literal["never"] | Annotated[float, Field(gt=0)] = Field(
+    recheck: Literal["never"] | Annotated[float, Field(gt=0, le=36_500)] = Field(
         "never", description="or a number of days: older images are asked for again, conditionally"
     )
     user_agent: str | None = Field(None, description=f"null: imgdl_pipeline/{__version__} (+{HOME_PAGE})")
@@ -275,6 +281,13 @@ class Gallery(Settings):
     download: DownloadSettings = Field(
         DownloadSettings(), description="overrides of the file's download settings"
     )
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_partition_key(cls, value: str) -> str:
+        if NOT_IN_A_NAME in value:
+            raise ValueError(f"must not hold {NOT_IN_A_NAME}, which Dagster keeps to itself")
+        return value
 
 
 class _EditorSchema(GenerateJsonSchema):

@@ -39,6 +39,10 @@ def tls_context(ca_bundle: str | None = None) -> ssl.SSLContext:
     return context
 
 
+KEPT_HOSTS = 8
+"""Hosts to which a session keeps a connection open: each is a file descriptor, in every worker."""
+
+
 class GuardedAdapter(HTTPAdapter):
     """Sends requests over connections that the guard opens.
 
@@ -50,7 +54,7 @@ class GuardedAdapter(HTTPAdapter):
     def __init__(self, guard: AddressGuard, context: ssl.SSLContext | None) -> None:
         self._guard = guard
         self._context = context
-        super().__init__(pool_connections=64, pool_maxsize=4)
+        super().__init__(pool_connections=KEPT_HOSTS, pool_maxsize=1)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Make the pool manager whose connections are guarded."""
@@ -149,7 +153,7 @@ def redirect_target(response: requests.Response) -> str | None:
     try:
         return urljoin(response.url, location)
     except ValueError as error:
-        raise FetchError(Reason.SCHEME, f"redirected to what is no valid URL: {error}") from error
+        raise FetchError(Reason.SCHEME, "redirected to what is no valid URL") from error
 
 
 def header_text(value: str) -> str:

@@ -25,6 +25,7 @@ from imgdl_pipeline.core.jpeg_header import (
     BadHeaderError,
     CutHeaderError,
     JpegHeader,
+    count_scans,
     read_header,
 )
 from imgdl_pipeline.core.outcome import Reason
@@ -35,7 +36,6 @@ HASHED_SIDE = 64
 LARGE_PIXELS = 20_000_000
 """Progressive images of more are decoded one at a time: each takes 3 to 6 bytes of memory a pixel."""
 
-SCAN_MARKER = b"\xff\xda"
 MAX_SCANS = 100
 """Encoders make some ten scans; each costs a pass over all pixels, and takes a few bytes to ask for."""
 
@@ -95,7 +95,7 @@ def validate_jpeg(data: bytes, max_pixels: int) -> JpegFacts:
             Reason.TOO_MANY_PIXELS,
             f"{header.width} × {header.height} is {pixels} pixels, and max_pixels is {max_pixels}",
         )
-    scans = data.count(SCAN_MARKER)
+    scans = count_scans(data)
     if scans > MAX_SCANS:
         raise InvalidImageError(Reason.CORRUPT, f"{scans} scans, and no encoder makes more than {MAX_SCANS}")
     is_large = header.progressive and pixels > LARGE_PIXELS

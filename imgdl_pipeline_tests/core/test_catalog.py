@@ -7,7 +7,7 @@ from PIL import Image
 
 from imgdl_pipeline.core.catalog import build_catalog
 from imgdl_pipeline.core.columns import CATALOG, DOWNLOADS
-from imgdl_pipeline.core.downloads import Ledger, download_gallery
+from imgdl_pipeline.core.downloads import Download, Ledger, download_gallery
 from imgdl_pipeline.core.links import Link, links_table
 from imgdl_pipeline.core.retry import Retry
 from imgdl_pipeline.core.store import StoreError, catalog_path, downloads_path, links_path
@@ -195,3 +195,19 @@ def test_the_catalog_works_on_s3_as_on_a_disk(s3_bucket, server, loopback):
     assert Image.open(io.BytesIO(store.get(rows[0]["path"]))).size == (320, 240)
     with Ledger(store, "g") as ledger:
         assert ledger.table.num_rows == 2
+
+
+def test_an_empty_gallery_has_its_three_files(run, store):
+    assert run() == {}
+    assert store.read_table(downloads_path("g"), DOWNLOADS).num_rows == 0
+
+
+def test_a_verdict_outlives_the_checkpoints_of_a_killed_run(server, store, loopback):
+    store.write_table(links_path("g"), links_table([Link(server.serve("/a.jpg", jpeg()[:-500]))], MONDAY))
+    known = download_gallery("g", store, loopback).ledger.to_pylist()[0]
+    killed = Ledger(store, "g")
+    killed.add(Download(**known))
+    killed.checkpoint()
+    build_catalog("g", store, max_pixels=LIMIT)
+    [row] = store.read_table(downloads_path("g"), DOWNLOADS).to_pylist()
+    assert (row["status"], row["reason"], row["path"]) == ("invalid", "truncated", None)

@@ -13,10 +13,11 @@ from imgdl_pipeline.core.downloads import (
     Progress,
     download_gallery,
     download_table,
-    host_of,
+    interleaved,
     latest,
 )
 from imgdl_pipeline.core.links import Link, links_table
+from imgdl_pipeline.core.outcome import ResourceError
 from imgdl_pipeline.core.retry import Retry
 from imgdl_pipeline.core.settings import DownloadSettings
 from imgdl_pipeline.core.store import StoreError, checkpoints_path, downloads_path, links_path
@@ -196,6 +197,28 @@ class TestRecheck:
         self.first_run(store, server, loopback)
         assert download(store, loopback.overridden_by({"recheck": 1})).tried.num_rows == 0
 
+    @pytest.mark.parametrize("body", [b"<html>please log in</html>", b""])
+    def test_bytes_that_are_no_jpeg_do_not_cost_it(self, store, server, loopback, body):
+        url = self.first_run(store, server, loopback)
+        self.age(store)
+        server.serve("/a.jpg", body)
+        after = rows(download(store, loopback.overridden_by({"recheck": 1})))[url]
+        assert (after["status"], store.get(after["path"])) == ("ok", PICTURE)
+
+    def test_an_owner_who_opts_out_is_heeded(self, store, server, loopback):
+        url = self.first_run(store, server, loopback)
+        path = self.age(store)["path"]
+        server.serve("/a.jpg", PICTURE, X_Robots_Tag="noai")
+        after = rows(download(store, loopback.overridden_by({"recheck": 1})))[url]
+        assert (after["reason"], after["path"], store.get(path)) == ("opt_out", None, None)
+
+    def test_only_what_was_fetched_counts_as_fetched(self, store, server, loopback):
+        self.first_run(store, server, loopback)
+        server.routes["/a.jpg"] = lambda handler: handler.answer(304, b"")
+        self.age(store)
+        run = download(store, loopback.overridden_by({"recheck": 1}))
+        assert (run.tried.num_rows, run.fetched.num_rows) == (1, 0)
+
     def first_run(self, store, server, loopback):
         url = server.serve("/a.jpg", PICTURE, ETag='"v1"')
         listed(store, url)
@@ -256,11 +279,12 @@ class TestLedger:
         ("https://Me:x@H.org:8443/a", "h.org:8443"),
         ("no link", ""),
         ("http://[broken", ""),
-        ("http://h.org", "h.org"),
+        ("http://h.org", "h.org:80"),
+        ("https://H.org.:443/", "h.org:443"),
     ],
 )
 def test_a_jobs_host_is_what_its_slots_are_counted_by(url, host):
-    assert host_of(Job(url, {})) == host
+    assert Job(url, {}).host == host
 
 
 # Every setting changes something: a case for each, and the test fails for a setting without one.
@@ -399,3 +423,43 @@ def test_a_busy_host_is_left_alone_by_all_workers_while_the_others_go_on(store, 
         run = download(store, settings, on_progress=lambda _: order.append(len(other.paths())))
     assert {row["status"] for row in rows(run).values()} == {"ok"}
     assert order[19] == 20, "the other host was done before the busy one went on"
+
+
+def test_a_dead_target_of_redirects_does_not_cost_the_host_that_redirects(store, server, loopback):
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        dead = f"http://127.0.0.1:{gone.getsockname()[1]}/x.jpg"
+    redirects = [server.redirect(f"/to{number}.jpg", dead) for number in range(60)]
+    good = [server.serve(f"/{number}.jpg", PICTURE) for number in range(60)]
+    listed(store, *redirects, *good)
+    told = rows(download(store, loopback))
+    assert all(told[url]["status"] == "ok" for url in good)
+    assert {told[url]["reason"] for url in redirects} == {"connection"}
+
+
+def test_a_host_that_asks_for_an_hour_is_not_asked_again_in_this_run(store, server, loopback):
+    urls = [server.serve(f"/{number}.jpg", b"", 429, Retry_After="3600") for number in range(100)]
+    listed(store, *urls)
+    told = rows(download(store, loopback))
+    assert {row["reason"] for row in told.values()} == {"http_429"}
+    assert len(server.paths()) < 20
+    assert sum("asked for a pause of 3600 s" in row["detail"] for row in told.values()) > 80
+
+
+def test_a_temporary_file_that_cannot_be_written_ends_the_run(store, server, loopback, monkeypatch):
+    def full(*_):
+        raise ResourceError("cannot write a temporary file: No space left on device")
+
+    monkeypatch.setattr("imgdl_pipeline.core.fetch._write", full)
+    listed(store, server.serve("/a.jpg", PICTURE))
+    with pytest.raises(ResourceError, match="No space left"):
+        download(store, loopback)
+
+
+def test_hosts_take_turns_in_a_list_that_is_sorted_by_host():
+    urls = [f"https://{host}.org/{number}" for host in "abc" for number in range(3)]
+    table = pa.table({"url": urls})
+    assert [url[8] for url in interleaved(table)["url"].to_pylist()] == list("abcabcabc")
+    assert interleaved(table.slice(0, 0)).num_rows == 0
+    assert interleaved(pa.table({"url": ["no link", "x\ny", ""]})).num_rows == 3

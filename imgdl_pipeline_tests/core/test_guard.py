@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgdl_pipeline.core.deadline import Deadline, working_until
-from imgdl_pipeline.core.guard import AddressGuard, check_opt_out, check_scheme, without_userinfo
+from imgdl_pipeline.core.guard import (
+    AddressGuard,
+    _connect_to_first,
+    check_opt_out,
+    check_scheme,
+    host_of,
+    without_userinfo,
+)
 from imgdl_pipeline.core.outcome import FetchError, Reason
 
 NOT_PUBLIC = [
@@ -16,6 +23,8 @@ NOT_PUBLIC = [
     *("::1", "::", "fe80::1", "fe80::1%eth0", "fc00::1", "fd12:3456::1", "ff02::1", "fec0::1"),
     *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:a9fe:a9fe", "::127.0.0.1"),
     *("2002:7f00:1::", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "2001:db8::1", "2001::1"),
+    *("168.63.129.16", "192.0.0.192", "192.88.99.1", "64:ff9b:1::a00:1", "::ffff:0:7f00:1"),
+    *("3fff::1", "5f00::1", "100::1"),
 ]
 PUBLIC = ["8.8.8.8", "198.35.26.112", "2620:0:861:ed1a::2:b", "::ffff:8.8.8.8", "64:ff9b::808:808"]
 
@@ -108,6 +117,8 @@ def test_any_text_is_a_link_that_passes_or_a_refusal(text):
         *(["noai"], ["noimageai"], ["noindex"], ["NoImageIndex"], ["all, noai"], ["nofollow", "noai"]),
         *(["imgdl_pipeline: noai"], ["*: noindex"], ["unavailable_after: 1 Jan 2030, noai"]),
         ["otherbot: nofollow, imgdl_pipeline: noindex"],
+        ["max-image-preview:large, noai"],
+        ["max-snippet:-1, max-video-preview:0, noindex"],
     ],
 )
 def test_an_opt_out_for_everyone_or_for_us_is_heeded(tags):
@@ -124,3 +135,38 @@ def test_a_rule_that_is_not_about_us_is_not(tags):
 def test_userinfo_is_cut_from_texts():
     text = "no route to https://me:secret@h.org/a?x=y@z and http://h.org/@b"
     assert without_userinfo(text) == "no route to https://…@h.org/a?x=y@z and http://h.org/@b"
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("https://Me:x@H.org:8443/a", "h.org:8443"),
+        ("http://h.org/a", "h.org:80"),
+        ("https://H.ORG.:443/", "h.org:443"),
+        ("no link", ""),
+        ("http://[broken", ""),
+    ],
+)
+def test_a_host_is_the_same_however_it_is_spelled(url, host):
+    assert host_of(url) == host
+
+
+def test_a_password_is_not_in_the_detail_of_a_broken_url():
+    assert "s3cret" not in refusal(check_scheme, "http://bob:s3cret@ex\u2100mple.com/").detail
+
+
+def test_an_address_that_does_not_answer_leaves_time_for_the_next():
+    with socket.socket() as full, socket.create_server(("127.0.0.1", 0)) as good:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        waiting = [socket.socket() for _ in range(4)]
+        for each in waiting:
+            each.setblocking(False)
+            each.connect_ex(full.getsockname())
+        found = [(socket.AF_INET, full.getsockname()), (socket.AF_INET, good.getsockname())]
+        with working_until(Deadline(2, threading.Event())):
+            connected = _connect_to_first("h.org", 80, found)
+            assert connected.getpeername() == good.getsockname()
+            connected.close()
+        for each in waiting:
+            each.close()

@@ -2,7 +2,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgdl_pipeline.core.jpeg_header import BadHeaderError, CutHeaderError, JpegHeader, read_header
+from imgdl_pipeline.core.jpeg_header import (
+    BadHeaderError,
+    CutHeaderError,
+    JpegHeader,
+    count_scans,
+    read_header,
+)
 from imgdl_pipeline_tests.conftest import jpeg
 
 SIZE = (123, 45)
@@ -63,3 +69,22 @@ def test_any_bytes_are_a_header_or_an_error(rubbish):
         read_header(b"\xff\xd8" + rubbish)
     except (CutHeaderError, BadHeaderError):
         pass
+
+
+def test_scans_are_counted_up_to_the_end_of_the_image():
+    picture = jpeg(0, SIZE, progressive=True)
+    scans = count_scans(picture)
+    assert 5 < scans < 20
+    assert count_scans(picture + SCAN * 500) == scans
+    assert count_scans(picture[:-2] + SCAN * 500 + picture[-2:]) == scans + 500
+
+
+def test_a_preview_in_the_exif_is_no_scan_of_the_image():
+    picture = jpeg(0, SIZE)
+    with_preview = picture[:2] + segment(0xE1, b"Exif\0\0" + SCAN * 50 + b"\xff\xd9") + picture[2:]
+    assert count_scans(with_preview) == count_scans(picture) == 1
+
+
+@given(st.binary())
+def test_the_scans_of_any_bytes_can_be_counted(rubbish):
+    assert count_scans(b"\xff\xd8" + rubbish) >= 0

@@ -28,3 +28,9 @@ def test_any_other_reason_is_its_own_code():
 
 def test_a_reason_is_found_by_its_code():
     assert Reason("timeout") is Reason.TIMEOUT  # type: ignore[call-arg]
+
+
+def test_a_detail_is_short_and_printable_whatever_a_server_writes():
+    detail = FetchError(Reason.HTTP, "\x1b[31mred\r\n" + "x" * 60_000, http_status=404).detail
+    assert detail.startswith(" [31mred  xxx")
+    assert len(detail) == 500

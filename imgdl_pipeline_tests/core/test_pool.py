@@ -198,10 +198,20 @@ class TestSchedule:
         for item in ("a1", "a2", "b1"):
             schedule.add(item)
         assert schedule.next(0) == "a1"
-        schedule.again(Later("a1", 5, whole_host=True), 0)
+        schedule.again(Later("a1", 5, host="a"), 0)
         schedule.finished("a1")
         assert [schedule.next(1) for _ in range(2)] == ["b1", None]
         assert {schedule.next(5), schedule.next(5)} == {"a1", "a2"}
+
+    def test_a_slow_host_never_gets_all_the_workers_while_there_are_others(self):
+        schedule = Schedule(per_host=8, host_of=first_letter, workers=8)
+        for item in [f"a{number}" for number in range(20)] + ["b1"]:
+            schedule.add(item)
+        out = [schedule.next(0) for _ in range(7)]
+        assert sorted(item[0] for item in out) == ["a"] * 6 + ["b"]
+        assert schedule.next(0) is None
+        schedule.finished("b1")
+        assert [schedule.next(0) is not None for _ in range(3)] == [True, True, False]
 
     @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9)), max_size=60), st.integers(1, 3))
     def test_nothing_is_lost_and_no_host_exceeds_its_slots(self, drawn, per_host):

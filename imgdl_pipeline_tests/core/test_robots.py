@@ -5,7 +5,7 @@ import pytest
 from imgdl_pipeline.core.deadline import Deadline, working_until
 from imgdl_pipeline.core.guard import AddressGuard
 from imgdl_pipeline.core.outcome import FetchError
-from imgdl_pipeline.core.robots import MAX_BYTES, Robots
+from imgdl_pipeline.core.robots import MAX_BYTES, Robots, only_our_groups
 from imgdl_pipeline.core.transport import new_session
 
 AGENT = "imgdl_pipeline/1.0 (+https://h.org)"
@@ -90,3 +90,24 @@ def test_many_threads_ask_a_host_once(server):
         thread.join()
     assert verdicts == ["allowed"] * 8
     assert server.paths() == ["/robots.txt"]
+
+
+def test_a_file_of_very_many_agents_and_rules_is_read_in_no_time():
+    agents = "".join(f"User-agent: bot{number}\n" for number in range(5_000))
+    rules_ = "".join(f"Disallow: /{number}/\n" for number in range(10_000))
+    text = only_our_groups(f"{agents}User-agent: *\n{rules_}", "imgdl_pipeline")
+    assert text.splitlines()[:3] == ["User-agent: another", "User-agent: *", "Disallow: /0/"]
+    assert text.count("User-agent") == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("User-agent: a\nUser-agent: imgdl_pipeline\nDisallow: /\n\nUser-agent: b\nDisallow: /b", "robots"),
+        ("User-agent: imgdl_pipeline\nDisallow: /b\n\nUser-agent: b\nDisallow: /", "allowed"),
+        ("user-agent:IMGDL_pipeline # us\ndisallow: /", "robots"),
+    ],
+)
+def test_the_groups_of_others_do_not_run_into_ours(server, text, expected):
+    rules(server, text)
+    assert verdict(server) == expected

@@ -154,3 +154,27 @@ def test_any_yaml_is_settings_or_a_validation_error(data):
         Galleries.model_validate(data)
     except ValidationError:
         pass
+
+
+@pytest.mark.parametrize("name", ["a...b", "x..."])
+def test_a_name_that_dagster_does_not_take_is_refused_when_the_file_is_read(name):
+    [(place, message)] = errors(Galleries, {"galleries": [{**DEMO, "name": name}]})
+    assert (place, "Dagster keeps to itself" in message) == ("galleries.0.name", True)
+
+
+@pytest.mark.parametrize("recheck", [float("inf"), 1e6])
+def test_no_age_is_longer_than_a_century(recheck):
+    assert errors(DownloadSettings, {"recheck": recheck})
+
+
+def test_a_secret_from_a_file_may_end_in_a_newline():
+    assert Secret("{{ env.ID }}").reveal("client_id", {"ID": "s3cret\n"}) == "s3cret"
+
+
+@pytest.mark.parametrize("value", ["s3cr\net", "s3cr\u00e9t"])
+def test_a_secret_that_is_no_header_is_refused_and_not_shown(value):
+    with pytest.raises(
+        MissingSecretError, match=r"client_id needs printable ASCII in the .* variable ID"
+    ) as caught:
+        Secret("{{ env.ID }}").reveal("client_id", {"ID": value})
+    assert "s3cr" not in str(caught.value)

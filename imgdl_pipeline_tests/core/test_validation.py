@@ -196,3 +196,14 @@ def test_validation_runs_without_the_gil():
     stop.set()
     counter.join()
     assert moved > 1000
+
+
+def test_a_photo_with_a_video_behind_it_is_valid():
+    assert verdict(SOUND + random.Random(1).randbytes(5_000_000)) == "valid"
+
+
+def test_a_file_that_asks_for_the_same_scan_again_and_again_is_not_decoded(monkeypatch):
+    from imgdl_pipeline_tests.hostile import many_scans
+
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda *_: pytest.fail("decoded"))
+    assert verdict(many_scans(200)) == "corrupt"

@@ -4,6 +4,7 @@ The gallery is read page by page; an album is expanded to its images; only JPEGs
 is sent to the API and to nobody else.
 """
 
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,6 +13,8 @@ from urllib.parse import urljoin, urlsplit
 from imgdl_pipeline.core.links import Link
 from imgdl_pipeline.core.settings import ImgurSource
 from imgdl_pipeline.core.sources.web import Answer, SourceError, Web
+
+logger = logging.getLogger(__name__)
 
 _PATHS = {
     "r": "gallery/r/{name}/time/week/{page}",
@@ -78,11 +81,18 @@ class _Api:
             return [item]
         images = item.get("images") or []
         if len(images) < int(item.get("images_count") or 1):
-            images = self._get(f"album/{item['id']}/images")
+            images = self._album(str(item.get("id"))) or images
         inherited = {key: item.get(key) for key in ("title", "description", "account_url")}
         return [{**image, **_missing(image, inherited)} for image in images]
 
-    def _get(self, path: str) -> Any:
+    def _album(self, album: str) -> list[dict[str, Any]]:
+        """All images of an album; none for one that is gone since its gallery was listed."""
+        images = self._get(f"album/{album}/images", or_gone=True)
+        if images is None:
+            logger.warning("imgur album %s is gone", album)
+        return images or []
+
+    def _get(self, path: str, *, or_gone: bool = False) -> Any:
         answer = self._web.json(
             urljoin(self._source.api_url.rstrip("/") + "/", path),
             headers={"Authorization": f"Client-ID {self._client_id}"},
@@ -91,6 +101,8 @@ class _Api:
         data = answer.data
         if answer.status == 200 and isinstance(data, dict) and data.get("success"):
             return data.get("data")
+        if or_gone and answer.status == 404:
+            return None
         raise self._error(answer)
 
     def _error(self, answer: Answer) -> SourceError:

@@ -38,7 +38,16 @@ def list_links(source: WikimediaCommonsSource, web: Web) -> Iterator[Link]:
         SourceError: A request failed, or there is no such category.
     """
     category = re.sub(r"^category:", "", source.category.strip(), flags=re.IGNORECASE)
-    return islice(_files_below(source, web, f"Category:{category}"), source.max_images)
+    return islice(_once(_files_below(source, web, f"Category:{category}")), source.max_images)
+
+
+def _once(links: Iterator[Link]) -> Iterator[Link]:
+    """Each link once: a file may be in several categories."""
+    seen: set[str] = set()
+    for link in links:
+        if link.url not in seen:
+            seen.add(link.url)
+            yield link
 
 
 def _files_below(source: WikimediaCommonsSource, web: Web, top: str) -> Iterator[Link]:

@@ -139,6 +139,11 @@ def test_an_album_that_came_short_is_asked_for(api, images):
     assert [link.attributes["id"] for link in api.listed("hot")] == ["a", "b", "c"]
 
 
+def test_an_album_that_is_gone_does_not_fail_the_list(api):
+    api.serve("gallery/hot/viral/day/0", [album("gone", 3, [image("a")]), album("gone2", 1), image("b")])
+    assert [link.attributes["id"] for link in api.listed("hot")] == ["a", "b"]
+
+
 def test_a_link_on_another_host_keeps_its_scheme(api):
     api.serve("gallery/hot/viral/day/0", [image("a", link="http://127.0.0.1:8000/a.jpg")])
     assert api.listed("hot")[0].url == "http://127.0.0.1:8000/a.jpg"

@@ -147,7 +147,7 @@ BROKEN = {
     "c.csv": (b'url\n"https://h.org/a\n', "c.csv:2: unexpected end of data"),
     "d.csv": (b"", "d.csv: there is no 'url', only none"),
     "e.txt": (b"https://h.org/a\nhttps://h.org/\xff\n", "e.txt:2: not UTF-8"),
-    "f.json": (b'[\n"https://h.org/a",\n]', "f.json:3: "),
+    "f.json": (b'[\n"https://h.org/a",\n"b" "c"]', "f.json:3: "),
     "g.json": (b'{"url": "https://h.org/a"}', "g.json: a list of links is expected, not an object"),
     "h.json": (b'["https://h.org/a", 5]', "h.json: item 1: a link or an object is expected"),
     "i.jsonl": (b'"https://h.org/a"\n{"url": \n', "i.jsonl:2: "),
