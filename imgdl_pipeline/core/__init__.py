@@ -6,8 +6,9 @@ It knows nothing of Dagster. Data flows one way, and each stage is one module:
     downloads           ─→ images/, ledger    DownloadPool × fetch × Store
     catalog             ─→ catalog.parquet    validate_jpeg, duplicates, first and last seen
 
-Below them stand `fetch` (one URL), `pool` (the threads), `retry` (when again), `store` (the files) and
-`validation` (one JPEG); then `robots`, `transport` (requests, made safe) and `guard` (what we refuse);
-at the bottom `settings`, `outcome`, `columns` and `deadline`. Imports point down this list only, and
+Below them stand `fetch` (one URL), `pool` (the threads), `ledger` (what happened), `retry` (when again),
+`breaker` (when not again) and `validation` (one JPEG); then `links`, `schedule` (whose turn it is), `store`
+(the files) and `robots`; then `transport` (requests, made safe) and `guard` (what we refuse); at the bottom
+`settings`, `outcome`, `columns`, `deadline` and `jpeg_header`. Imports point down this list only, and
 import-linter proves it.
 """

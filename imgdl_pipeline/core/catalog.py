@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imgdl_pipeline.core.columns import CATALOG, DOWNLOADS
-from imgdl_pipeline.core.downloads import Ledger, read_links
+from imgdl_pipeline.core.downloads import read_links
+from imgdl_pipeline.core.ledger import Ledger
 from imgdl_pipeline.core.outcome import Reason, Status
 from imgdl_pipeline.core.store import Store, catalog_path
 from imgdl_pipeline.core.validation import InvalidImageError, JpegFacts, validate_jpeg

@@ -7,7 +7,8 @@ from PIL import Image
 
 from imgdl_pipeline.core.catalog import build_catalog
 from imgdl_pipeline.core.columns import CATALOG, DOWNLOADS
-from imgdl_pipeline.core.downloads import Download, Ledger, download_gallery
+from imgdl_pipeline.core.downloads import download_gallery
+from imgdl_pipeline.core.ledger import Download, Ledger
 from imgdl_pipeline.core.links import Link, links_table
 from imgdl_pipeline.core.retry import Retry
 from imgdl_pipeline.core.store import StoreError, catalog_path, downloads_path, links_path

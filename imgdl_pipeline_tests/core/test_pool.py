@@ -3,10 +3,9 @@ import threading
 import time
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from imgdl_pipeline.core.pool import DownloadPool, DownloadWorker, Later, Schedule
+from imgdl_pipeline.core.pool import DownloadPool, DownloadWorker
+from imgdl_pipeline.core.schedule import Later
 
 
 def first_letter(item):
@@ -164,67 +163,3 @@ def test_repr_tells_what_the_pool_is_doing():
     with DownloadPool(work, workers=3, per_host=3) as pool:
         assert len(list(pool.map(items()))) == 10
     assert shown == ["<DownloadPool 3 workers, 3 busy, 7 queued>"]
-
-
-class TestSchedule:
-    def test_hosts_take_turns(self):
-        schedule = Schedule(per_host=9, host_of=first_letter)
-        for item in ("a1", "a2", "a3", "b1", "b2", "c1"):
-            schedule.add(item)
-        assert [schedule.next(0) for _ in range(7)] == ["a1", "b1", "c1", "a2", "b2", "a3", None]
-
-    def test_a_host_without_a_free_slot_is_passed_over(self):
-        schedule = Schedule(per_host=1, host_of=first_letter)
-        for item in ("a1", "a2", "b1"):
-            schedule.add(item)
-        assert [schedule.next(0) for _ in range(3)] == ["a1", "b1", None]
-        schedule.finished("a1")
-        assert schedule.next(0) == "a2"
-
-    def test_a_delayed_item_comes_when_it_is_due_and_its_host_goes_on(self):
-        schedule = Schedule(per_host=2, host_of=first_letter)
-        schedule.add("a1")
-        schedule.add("a2")
-        assert schedule.next(0) == "a1"
-        schedule.again(Later("a1", 5), 0)
-        schedule.finished("a1")
-        assert schedule.next(0) == "a2"
-        assert schedule.seconds_until_due(1) == 4
-        assert schedule.next(4.9) is None
-        assert schedule.next(5) == "a1"
-
-    def test_a_host_that_is_left_alone_gets_nothing_until_its_time(self):
-        schedule = Schedule(per_host=9, host_of=first_letter)
-        for item in ("a1", "a2", "b1"):
-            schedule.add(item)
-        assert schedule.next(0) == "a1"
-        schedule.again(Later("a1", 5, host="a"), 0)
-        schedule.finished("a1")
-        assert [schedule.next(1) for _ in range(2)] == ["b1", None]
-        assert {schedule.next(5), schedule.next(5)} == {"a1", "a2"}
-
-    def test_a_slow_host_never_gets_all_the_workers_while_there_are_others(self):
-        schedule = Schedule(per_host=8, host_of=first_letter, workers=8)
-        for item in [f"a{number}" for number in range(20)] + ["b1"]:
-            schedule.add(item)
-        out = [schedule.next(0) for _ in range(7)]
-        assert sorted(item[0] for item in out) == ["a"] * 6 + ["b"]
-        assert schedule.next(0) is None
-        schedule.finished("b1")
-        assert [schedule.next(0) is not None for _ in range(3)] == [True, True, False]
-
-    @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9)), max_size=60), st.integers(1, 3))
-    def test_nothing_is_lost_and_no_host_exceeds_its_slots(self, drawn, per_host):
-        schedule = Schedule(per_host=per_host, host_of=lambda item: item[0])
-        items = [(host, number, place) for place, (host, number) in enumerate(drawn)]
-        for item in items:
-            schedule.add(item)
-        out, finished = [], []
-        while len(finished) < len(items):
-            while (item := schedule.next(0)) is not None:
-                out.append(item)
-            assert max(sum(each[0] == host for each in out) for host in "abc") <= per_host
-            finished.append(out.pop(0))
-            schedule.finished(finished[-1])
-        assert sorted(finished) == sorted(items)
-        assert len(schedule) == 0
