@@ -7,13 +7,17 @@ from urllib.parse import urlsplit
 
 import requests
 from protego import Protego
+from urllib3 import exceptions as u3
 
 from imgdl_pipeline.core import deadline
-from imgdl_pipeline.core.guard import check_scheme
+from imgdl_pipeline.core.guard import check_scheme, without_userinfo
 from imgdl_pipeline.core.outcome import FetchError, Reason
 from imgdl_pipeline.core.transport import get, redirect_target
 
 MAX_BYTES = 512 * 1024  # RFC 9309, 2.5: at least 500 kibibytes are to be read
+FAILURES = 3
+"""How often a robots.txt that cannot be had is asked for, in one run."""
+
 MAX_REDIRECTS = 5  # RFC 9309, 2.3.1.2: at least five hops are to be followed
 
 
@@ -23,10 +27,11 @@ class _Rules:
 
     parser: Protego | None
     refusal: str = ""
+    reason: Reason = Reason.ROBOTS
 
     def check(self, url: str, agent: str) -> None:
         if self.refusal:
-            raise FetchError(Reason.ROBOTS, self.refusal)
+            raise FetchError(self.reason, self.refusal)
         if self.parser is not None and not self.parser.can_fetch(url, agent):
             raise FetchError(Reason.ROBOTS, "the host's robots.txt disallows this link")
 
@@ -46,6 +51,7 @@ class Robots:
         self._lock = threading.Lock()
         self._rules: dict[str, _Rules] = {}
         self._fetching: dict[str, threading.Lock] = {}
+        self._failures: dict[str, int] = {}
 
     def check(self, url: str, session: requests.Session) -> None:
         """Let a link through that its host's robots.txt allows.
@@ -69,8 +75,18 @@ class Robots:
             if origin not in self._rules:
                 self._rules[origin] = _fetch(f"{origin}/robots.txt", session, self._agent)
             return self._rules[origin]
+        except (requests.RequestException, u3.HTTPError, OSError) as error:
+            self._note_failure(origin, error)
+            raise
         finally:
             fetching.release()
+
+    def _note_failure(self, origin: str, error: Exception) -> None:
+        """Called with the host's lock held: a host that can't be asked costs so many deadlines in all."""
+        self._failures[origin] = self._failures.get(origin, 0) + 1
+        if self._failures[origin] >= FAILURES:
+            words = f"not tried: robots.txt could not be asked for: {without_userinfo(str(error))}"
+            self._rules[origin] = _Rules(None, words, Reason.CONNECTION)
 
 
 _AGENT_LINE = re.compile(r"\s*user-agent\s*:\s*([^\s#]*)", re.IGNORECASE)
@@ -83,15 +99,18 @@ def only_our_groups(text: str, agent: str) -> str:
     thousand agents and ten thousand rules would take gigabytes.
     """
     lines: list[str] = []
-    for line in text.splitlines():
+    group: set[str] | None = None  # the agents of the group whose names are being read
+    for line in filter(str.strip, text.splitlines()):
         match = _AGENT_LINE.match(line)
-        if match:
-            name = match[1].lower()
-            line = f"User-agent: {name if name in ('*', agent.lower()) else 'another'}"
-            if lines and line in lines[-3:]:
-                continue
-        if line.strip():
+        if match is None:
             lines.append(line)
+            group = None if ":" in line.partition("#")[0] else group
+            continue
+        name = match[1].lower() if match[1].lower() in ("*", agent.lower()) else "another"
+        group = set() if group is None else group
+        if name not in group:
+            group.add(name)
+            lines.append(f"User-agent: {name}")
     return "\n".join(lines)
 
 

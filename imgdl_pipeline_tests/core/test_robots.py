@@ -106,8 +106,24 @@ def test_a_file_of_very_many_agents_and_rules_is_read_in_no_time():
         ("User-agent: a\nUser-agent: imgdl_pipeline\nDisallow: /\n\nUser-agent: b\nDisallow: /b", "robots"),
         ("User-agent: imgdl_pipeline\nDisallow: /b\n\nUser-agent: b\nDisallow: /", "allowed"),
         ("user-agent:IMGDL_pipeline # us\ndisallow: /", "robots"),
+        ("User-agent: *\nDisallow: /b\nUser-agent: a\nUser-agent: *\nDisallow: /", "robots"),
+        ("User-agent: *\n# a note\n\nUser-agent: b\nDisallow: /", "robots"),
     ],
 )
 def test_the_groups_of_others_do_not_run_into_ours(server, text, expected):
     rules(server, text)
     assert verdict(server) == expected
+
+
+def test_a_host_that_cannot_be_asked_is_asked_three_times_in_all(server):
+    server.routes["/robots.txt"] = lambda handler: handler.hang_up()
+    session = new_session(AddressGuard(["127.0.0.1/32"]), AGENT)
+    robots = Robots(AGENT)
+    with working_until(Deadline(10, threading.Event())):
+        for _ in range(3):
+            with pytest.raises(OSError, match="reset"):
+                robots.check(server.url("/a.jpg"), session)
+        for _ in range(50):
+            with pytest.raises(FetchError, match=r"connection: not tried: robots\.txt could not be asked"):
+                robots.check(server.url("/a.jpg"), session)
+    assert len(server.paths()) == 3
