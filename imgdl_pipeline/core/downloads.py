@@ -33,6 +33,7 @@ from imgdl_pipeline.core.store import (
     images_path,
     links_path,
 )
+from imgdl_pipeline.core.validation import InvalidImageError, validate_jpeg
 
 logger = logging.getLogger(__name__)
 
@@ -186,7 +187,8 @@ def download_gallery(
     with Ledger(store, gallery) as ledger, Fetcher(settings, stop) as fetcher:
         stored = pa.array([file.path for file in store.list(images_path(gallery))], pa.string())
         todo = interleaved(plan(links, ledger.table, stored, settings, started_at)[:limit])
-        work = _Work(gallery, store, fetcher, retry or Retry(settings.attempts), CircuitBreaker())
+        retry = retry or Retry(settings.attempts)
+        work = _Work(gallery, store, fetcher, retry, CircuitBreaker(), settings.max_pixels)
         failed = 0
         with DownloadPool(
             work,
@@ -229,6 +231,7 @@ class _Work:
     fetcher: Fetcher
     retry: Retry
     breaker: CircuitBreaker
+    max_pixels: int
 
     def __call__(self, job: Job) -> Download | Later[Job]:
         started = time.monotonic()
@@ -270,10 +273,22 @@ class _Work:
         self.store.delete([str(job.known.path)])
         return _row(job, error)
 
+    def _is_whole(self, job: Job, data: bytes) -> bool:
+        """Whether new bytes may take the place of a good image. All others are checked by the catalog."""
+        try:
+            validate_jpeg(data, self.max_pixels)
+        except InvalidImageError as error:
+            logger.warning("%s: kept, the new bytes are %s", without_userinfo(job.url), error)
+            return False
+        return True
+
     def _stored(self, job: Job, fetched: Fetched) -> Download:
         path = image_path(self.gallery, job.url)
         in_memory = fetched.bytes <= IN_MEMORY_BYTES
-        self.store.put(path, fetched.body.read() if in_memory else fetched.body)
+        data = fetched.body.read() if in_memory or job.known else fetched.body
+        if job.known is not None and isinstance(data, bytes) and not self._is_whole(job, data):
+            return _unchanged(job)
+        self.store.put(path, data)
         now = datetime.now(timezone.utc)
         return Download(
             url=job.url,

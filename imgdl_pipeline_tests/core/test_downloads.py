@@ -189,7 +189,7 @@ class TestRecheck:
         self.first_run(store, server, loopback)
         assert download(store, loopback.overridden_by({"recheck": 1})).tried.num_rows == 0
 
-    @pytest.mark.parametrize("body", [b"<html>please log in</html>", b""])
+    @pytest.mark.parametrize("body", [b"<html>please log in</html>", b"", PICTURE[:-500]])
     def test_bytes_that_are_no_jpeg_do_not_cost_it(self, store, server, loopback, body):
         url = self.first_run(store, server, loopback)
         self.age(store)
