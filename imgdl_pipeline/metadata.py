@@ -35,11 +35,11 @@ def table_metadata(table: pa.Table, schema: pa.Schema, location: str) -> Metadat
 
 
 def counts(table: pa.Table) -> dict[str, int]:
-    """Rows by status, each status named, and by `status/reason`, the frequent ones first."""
+    """Rows by status, each status named, and by `status/reason`, the frequent ones first, equals by name."""
     by_status = {status.value: 0 for status in Status}
     by_reason: dict[str, int] = {}
     groups = table.group_by(["status", "reason"]).aggregate([([], "count_all")]).to_pylist()
-    for group in sorted(groups, key=lambda group: -group["count_all"]):
+    for group in sorted(groups, key=lambda group: (-group["count_all"], group["reason"] or "")):
         by_status[group["status"]] += group["count_all"]
         if group["reason"] is not None:
             by_reason[f"{group['status']}/{group['reason']}"] = group["count_all"]

@@ -11,8 +11,6 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from typing import IO, Any
 from urllib.parse import urlsplit
 
@@ -21,7 +19,7 @@ import urllib3
 from requests import exceptions as rq
 from urllib3 import exceptions as u3
 
-from imgdl_pipeline.core.deadline import Abandoned, Deadline, working_until
+from imgdl_pipeline.core.deadline import Deadline, working_until
 from imgdl_pipeline.core.guard import (
     AddressGuard,
     check_opt_out,
@@ -29,17 +27,23 @@ from imgdl_pipeline.core.guard import (
     host_of,
     without_userinfo,
 )
+from imgdl_pipeline.core.jpeg_header import JPEG_START
 from imgdl_pipeline.core.outcome import FetchError, Reason, ResourceError
 from imgdl_pipeline.core.robots import Robots
 from imgdl_pipeline.core.settings import DownloadSettings
-from imgdl_pipeline.core.transport import get, header_text, new_session, redirect_target
+from imgdl_pipeline.core.transport import (
+    get,
+    header_text,
+    new_session,
+    redirect_target,
+    retry_after,
+)
 
 MAX_REDIRECTS = 10
 CHUNK_BYTES = 256 * 1024
 IN_MEMORY_BYTES = 4 * 1024 * 1024
 """A body of more than this waits in a temporary file, so that memory is workers × this at most."""
 
-JPEG_START = b"\xff\xd8\xff"
 DIGESTS = ("sha1", "sha256", "md5")
 """Attributes that, where a source gives them, the bytes must match; `bytes`, their number, too."""
 
@@ -151,8 +155,6 @@ class Fetcher:
             try:
                 headers = (validators or Validators()).headers()
                 return self._follow(url, headers, _Expected(expected or {}))
-            except (Abandoned, FetchError, NotModified):
-                raise
             except _TRANSLATED as error:
                 raise fetch_error(error, self._settings.timeout) from error
 
@@ -230,7 +232,7 @@ def _check_status(response: requests.Response) -> None:
         return
     detail = f"the server answered {status} {header_text(response.reason or '')}".rstrip()
     if status in (429, 503):
-        raise RetryAfter(detail, _retry_after(response))
+        raise RetryAfter(detail, retry_after(response.headers))
     raise FetchError(Reason.HTTP, detail, passing=status in PASSING_STATUSES)
 
 
@@ -238,20 +240,6 @@ def _check_encoding(response: requests.Response) -> None:
     encoding = response.headers.get("Content-Encoding", "")
     if encoding.lower() not in ("identity", ""):
         raise FetchError(Reason.NOT_JPEG, f"the answer is {encoding}-encoded, though identity was asked for")
-
-
-def _retry_after(response: requests.Response) -> float | None:
-    """Seconds that a Retry-After header asks for, given as a number or a date (RFC 9110, 10.2.3)."""
-    text = response.headers.get("Retry-After", "").strip()
-    if text.isascii() and text.isdigit():
-        return float(text[:9])
-    try:
-        at = parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    if at.tzinfo is None:
-        at = at.replace(tzinfo=timezone.utc)
-    return max(0.0, (at - datetime.now(timezone.utc)).total_seconds())
 
 
 def _receive_body(response: requests.Response, expected: _Expected, max_bytes: int) -> Fetched:

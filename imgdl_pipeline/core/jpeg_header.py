@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 START_OF_IMAGE = b"\xff\xd8"
+JPEG_START = START_OF_IMAGE + b"\xff"
+"""What every JPEG begins with: its start-of-image marker, and the first byte of the next one."""
+
 END_OF_IMAGE = 0xD9
 START_OF_SCAN = 0xDA
 APP1 = 0xE1

@@ -22,6 +22,7 @@ from PIL.TiffImagePlugin import IFDRational
 
 from imgdl_pipeline.core.jpeg_header import (
     EXIF_PREFIX,
+    JPEG_START,
     BadHeaderError,
     CutHeaderError,
     JpegHeader,
@@ -112,7 +113,7 @@ def validate_jpeg(data: bytes, max_pixels: int) -> JpegFacts:
 
 
 def _header(data: bytes) -> JpegHeader:
-    if not data.startswith(b"\xff\xd8\xff"):
+    if not data.startswith(JPEG_START):
         raise InvalidImageError(Reason.NOT_JPEG, "the file does not begin as a JPEG does")
     try:
         return read_header(data)

@@ -21,7 +21,7 @@ from imgdl_pipeline.core.deadline import Deadline, working_until
 from imgdl_pipeline.core.guard import AddressGuard, check_scheme, without_userinfo
 from imgdl_pipeline.core.outcome import FetchError
 from imgdl_pipeline.core.settings import DownloadSettings
-from imgdl_pipeline.core.transport import get, new_session, redirect_target
+from imgdl_pipeline.core.transport import get, new_session, redirect_target, retry_after
 
 logger = logging.getLogger(__name__)
 
@@ -192,16 +192,10 @@ def _problem(answer: Answer | str) -> tuple[str, float | None]:
     """What is in the way, in words, and the seconds a busy server asks for, where it does."""
     if isinstance(answer, str):
         return answer, None
-    seconds = _seconds(answer.headers)
+    seconds = retry_after(answer.headers)
     if seconds is None and answer.status < 500:
         seconds = BUSY_S
     return str(answer.error("the server is busy")), seconds
-
-
-def _seconds(headers: Mapping[str, str]) -> float | None:
-    """What a busy server asks for, where it says so in seconds."""
-    text = headers.get("Retry-After", "").strip()
-    return float(text[:9]) if text.isascii() and text.isdigit() else None
 
 
 def _words(error: BaseException) -> str:
