@@ -16,17 +16,24 @@ from itertools import islice
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imgdl_pipeline.core.columns import CATALOG, DOWNLOADS
-from imgdl_pipeline.core.downloads import read_links
+from imgdl_pipeline.core.columns import CATALOG, DOWNLOADS, is_first, kept, taken
 from imgdl_pipeline.core.ledger import Ledger
+from imgdl_pipeline.core.listing import read_links
 from imgdl_pipeline.core.outcome import Reason, Status
+from imgdl_pipeline.core.settings import DownloadSettings
 from imgdl_pipeline.core.store import Store, catalog_path
-from imgdl_pipeline.core.validation import InvalidImageError, JpegFacts, validate_jpeg
+from imgdl_pipeline.core.validation import InvalidImageError, JpegFacts, Limits, turn, validate_jpeg
 
 FACTS = pa.schema(
     CATALOG.field(name) for name in ("url", "status", "reason", "detail", *JpegFacts.__dataclass_fields__)
 )
 """What checking a file gives: its facts, or a status that is not ok, with the reason."""
+
+REMEMBERED = pa.schema(
+    (*FACTS, *(CATALOG.field(name) for name in ("sha256", "attributes", "first_seen", "last_seen"))),
+    metadata=CATALOG.metadata,
+)
+"""What is taken from the last catalog; the rest of it stands in the ledger."""
 
 BATCH_ROWS = 1_000
 
@@ -38,6 +45,7 @@ class StoredImage:
     url: str
     path: str
     sha256: str
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +55,34 @@ class CatalogRun:
     Args:
         catalog: All of the gallery's rows.
         checked: How many files were read and checked.
+        new: How many links the catalog had not had before.
         seconds: How long it took.
     """
 
     catalog: pa.Table
     checked: int
+    new: int
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How many files are checked, of those that are to be."""
+
+    done: int
+    total: int
+
+    def __str__(self) -> str:
+        return f"{self.done} of {self.total} new images checked"
 
 
 def build_catalog(
     gallery: str,
     store: Store,
+    settings: DownloadSettings,
     *,
-    max_pixels: int,
     threads: int | None = None,
-    on_progress: Callable[[int, int], None] = lambda *_: None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> CatalogRun:
     """Check what is new, write the catalog, and take files that are no whole JPEG out of the store.
 
@@ -70,29 +91,31 @@ def build_catalog(
     Args:
         gallery: Its name; its link list must exist.
         store: Where its files lie.
-        max_pixels: An image of more is not decoded.
+        settings: An image beyond their limits is not decoded.
         threads: How many files are checked at a time; None takes one a core.
-        on_progress: Called with the numbers of files checked and to be checked.
+        on_progress: Called after every file.
 
     Raises:
         StoreError: The store failed.
     """
     started = time.monotonic()
     links = read_links(store, gallery)
-    written = store.read_table(catalog_path(gallery), CATALOG)
-    previous = CATALOG.empty_table() if written is None else written
+    previous = store.read_table(catalog_path(gallery), REMEMBERED)
+    previous = REMEMBERED.empty_table() if previous is None else previous
     with Ledger(store, gallery) as ledger:
         known = known_facts(ledger.table, previous)
         to_check = stored_images(ledger.table, known)
         checked = _facts_table(
-            _check_all(to_check, store, max_pixels, threads or os.cpu_count() or 1, on_progress)
+            _check_all(to_check, store, Limits.of(settings), threads or os.cpu_count() or 1, on_progress)
         )
         discard_invalid(ledger, store, checked)
         facts = pa.concat_tables([checked, known])
         catalog = assemble(links, ledger.table, facts, previous)
-    if written is None or not catalog.equals(written):
+        new = catalog.num_rows - previous.num_rows
+        del links, known, facts, previous  # a long list's are large, and writing takes memory, too
+        store.sweep(catalog_path(gallery).rpartition("/")[0])
         store.write_table(catalog_path(gallery), catalog)
-    return CatalogRun(catalog, checked.num_rows, time.monotonic() - started)
+    return CatalogRun(catalog, checked.num_rows, new, time.monotonic() - started)
 
 
 def known_facts(ledger: pa.Table, previous: pa.Table) -> pa.Table:
@@ -105,17 +128,17 @@ def known_facts(ledger: pa.Table, previous: pa.Table) -> pa.Table:
             pc.equal(pc.take(ledger["status"], row), Status.OK.value),
         ),
     )
-    return previous.filter(pc.fill_null(is_same, fill_value=False)).select(FACTS.names).cast(FACTS)
+    return kept(previous.select(FACTS.names), pc.fill_null(is_same, fill_value=False)).cast(FACTS)
 
 
 def stored_images(ledger: pa.Table, known: pa.Table) -> pa.Table:
     """The ledger's stored files whose facts are not known yet."""
     is_known = pc.is_in(ledger["url"], value_set=known["url"].combine_chunks())
     is_stored = pc.equal(ledger["status"], Status.OK.value)
-    return ledger.filter(pc.and_not(is_stored, is_known)).select(["url", "path", "sha256"])
+    return ledger.select(["url", "path", "sha256", "bytes"]).filter(pc.and_not(is_stored, is_known))
 
 
-def check_file(image: StoredImage, store: Store, max_pixels: int) -> JpegFacts:
+def check_file(image: StoredImage, store: Store, limits: Limits) -> JpegFacts:
     """Check one stored file against the ledger and as a JPEG.
 
     Raises:
@@ -129,21 +152,22 @@ def check_file(image: StoredImage, store: Store, max_pixels: int) -> JpegFacts:
     digest = hashlib.sha256(data).hexdigest()
     if digest != image.sha256:
         raise InvalidImageError(Reason.HASH_MISMATCH, f"the stored file was altered: its sha256 is {digest}")
-    return validate_jpeg(data, max_pixels)
+    return validate_jpeg(data, limits)
 
 
 def _check_all(
     images: pa.Table,
     store: Store,
-    max_pixels: int,
+    limits: Limits,
     threads: int,
-    on_progress: Callable[[int, int], None],
+    on_progress: Callable[[Progress], None],
 ) -> Iterator[dict[str, object]]:
     """A row of FACTS for each file. The decoders release the GIL, so threads use all cores."""
 
     def check(image: StoredImage) -> dict[str, object]:
         try:
-            facts = check_file(image, store, max_pixels)
+            with turn(image.bytes):
+                facts = check_file(image, store, limits)
         except InvalidImageError as error:
             return {
                 "url": image.url,
@@ -160,7 +184,7 @@ def _check_all(
     )
     with ThreadPoolExecutor(threads, thread_name_prefix="validate") as executor:
         for number, facts in enumerate(_mapped(executor, check, rows, threads * 4), start=1):
-            on_progress(number, images.num_rows)
+            on_progress(Progress(number, images.num_rows))
             yield facts
 
 
@@ -198,15 +222,23 @@ def discard_invalid(ledger: Ledger, store: Store, checked: pa.Table) -> None:
         return
     row = pc.index_in(invalid["url"], value_set=ledger.table["url"].combine_chunks())
     rows = ledger.table.take(row)
+    paths = rows["path"].to_pylist()
     replaced = {
         **{name: invalid[name] for name in ("status", "reason", "detail")},
         **{name: pa.nulls(rows.num_rows, DOWNLOADS.field(name).type) for name in _OF_A_STORED_FILE},
+        "failures": _failures(rows["failures"], invalid["reason"]),
     }
     for name, column in replaced.items():
         rows = rows.set_column(rows.schema.get_field_index(name), DOWNLOADS.field(name), column)
-    paths = ledger.table.take(row)["path"].to_pylist()
     ledger.replace(rows)
     store.delete(paths)
+
+
+def _failures(before: pa.ChunkedArray, reason: pa.ChunkedArray) -> pa.ChunkedArray:
+    """One more; a file that was altered since it was stored is no fault of its host, and a first one."""
+    one = pa.scalar(1, pa.int32())
+    is_altered = pc.equal(reason, Reason.HASH_MISMATCH.value)
+    return pc.if_else(is_altered, one, pc.add(pc.fill_null(before, 0), one))
 
 
 _OF_A_STORED_FILE = ("path", "sha256", "bytes", "etag", "last_modified", "fetched_at")
@@ -221,32 +253,45 @@ def assemble(links: pa.Table, ledger: pa.Table, facts: pa.Table, previous: pa.Ta
         facts: As FACTS.
         previous: The last catalog.
     """
-    ledger = _in_listed_order(ledger, links, previous)
-    url = ledger["url"].combine_chunks()
+    order = _listed_order(ledger["url"], links["url"], previous["url"])
+    tried = _Rows(ledger, order)
+    url = tried["url"].combine_chunks()
     listed, known, before = (
-        table.take(pc.index_in(url, value_set=table["url"].combine_chunks()))
+        _Rows(table, pc.index_in(url, value_set=table["url"].combine_chunks()))
         for table in (links, facts, previous)
     )
-    columns = {name: ledger[name] for name in DOWNLOADS.names}
-    columns |= {name: known[name] for name in JpegFacts.__dataclass_fields__}
-    columns["duplicate_of"] = _duplicate_of(url, ledger["sha256"].combine_chunks())
+    columns = {name: known[name] for name in JpegFacts.__dataclass_fields__}
+    columns["duplicate_of"] = _duplicate_of(url, tried["sha256"].combine_chunks())
     columns["attributes"] = pc.coalesce(listed["attributes"], before["attributes"], "{}")
-    columns["first_seen"] = pc.coalesce(before["first_seen"], listed["listed_at"], ledger["tried_at"])
-    columns["last_seen"] = pc.coalesce(listed["listed_at"], before["last_seen"], ledger["tried_at"])
+    columns["first_seen"] = pc.coalesce(before["first_seen"], listed["listed_at"], tried["tried_at"])
+    columns["last_seen"] = pc.coalesce(listed["listed_at"], before["last_seen"], tried["tried_at"])
+    columns |= {name: tried[name] for name in CATALOG.names if name not in columns}
     return pa.table({name: columns[name] for name in CATALOG.names}).cast(CATALOG)
 
 
-def _in_listed_order(ledger: pa.Table, links: pa.Table, previous: pa.Table) -> pa.Table:
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Some rows of a table, of which a column is copied when it is asked for: a whole copy would be large."""
+
+    table: pa.Table
+    places: pa.Array
+
+    def __getitem__(self, name: str) -> pa.ChunkedArray:
+        return taken(self.table[name], self.places)
+
+
+def _listed_order(url: pa.ChunkedArray, listed: pa.ChunkedArray, before: pa.ChunkedArray) -> pa.Array:
+    """Where the rows of the list stand, in its order; then those of the catalog before, in its order."""
     places = {
-        name: pc.index_in(ledger["url"], value_set=table["url"].combine_chunks())
-        for name, table in (("listed", links), ("before", previous))
+        name: pc.index_in(url, value_set=values.combine_chunks())
+        for name, values in (("listed", listed), ("before", before))
     }
     by_place = [("listed", "ascending"), ("before", "ascending")]  # nulls go to the end
-    return ledger.take(pc.sort_indices(pa.table(places), sort_keys=by_place))
+    return pc.sort_indices(pa.table(places), sort_keys=by_place)
 
 
 def _duplicate_of(url: pa.Array, sha256: pa.Array) -> pa.Array:
     """For each stored file, the url of the first with the same bytes; null for that first one."""
-    first = pc.index_in(sha256, value_set=sha256)
-    is_copy = pc.and_(pc.is_valid(sha256), pc.not_equal(first, pa.array(range(len(url)), pa.int32())))
-    return pc.if_else(is_copy, pc.take(url, first), pa.scalar(None, pa.string()))
+    is_copy = pc.and_not(pc.is_valid(sha256), is_first(sha256))
+    first = pc.take(url, pc.index_in(sha256, value_set=sha256))
+    return pc.if_else(is_copy, first, pa.scalar(None, pa.string()))

@@ -4,10 +4,16 @@ The links list, the ledger and the catalog are selections of these, so a column 
 wherever it stands. Dagster's column schema and the README's table derive from here.
 """
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-SCHEMA_VERSION = 1
-"""Kept in every file's metadata, so that a later version can tell what it reads."""
+SCHEMA_VERSION = 2
+"""Kept in every file's metadata, so that a later version can tell what it reads.
+
+Version 2 added `request_headers` to the links and `failures` to the ledger; files of version 1 are read
+with nulls in their place.
+"""
 
 SCHEMA_VERSION_KEY = b"imgdl_pipeline.schema_version"
 
@@ -46,6 +52,12 @@ _COLUMNS = {
         _described("attributes", pa.string(), "JSON object of what the source said of the link"),
         _described("listed_at", _UTC, "when the source was asked for this list"),
         _described("tried_at", _UTC, "when a download of this link was last tried"),
+        _described("failures", pa.int32(), "runs in a row that ended without an image, for a lasting reason"),
+        _described(
+            "request_headers",
+            pa.string(),
+            "JSON object of headers that the link's own host is sent; null for none",
+        ),
     )
 }
 
@@ -57,12 +69,12 @@ def _schema(*names: str) -> pa.Schema:
     )
 
 
-LINKS = _schema("url", "attributes", "listed_at")
+LINKS = _schema("url", "attributes", "listed_at", "request_headers")
 """`links.parquet`: one row a distinct link, in the source's order."""
 
 DOWNLOADS = _schema(
     *("url", "status", "reason", "detail", "path", "sha256", "bytes", "http_status"),
-    *("attempts", "elapsed_s", "etag", "last_modified", "fetched_at", "tried_at"),
+    *("attempts", "elapsed_s", "etag", "last_modified", "fetched_at", "tried_at", "failures"),
 )
 """`downloads.parquet`, the ledger: what happened to each link, one row a link."""
 
@@ -78,3 +90,28 @@ CATALOG = _schema(
 def descriptions(schema: pa.Schema) -> dict[str, str]:
     """Each column's description, by name, in the schema's order."""
     return {field.name: field.metadata[b"description"].decode() for field in schema}
+
+
+LARGE_COLUMN_BYTES = 1 << 30
+SLICE_ROWS = 100_000
+
+
+def taken(column: pa.ChunkedArray, places: pa.Array) -> pa.ChunkedArray:
+    """The values at some places; Arrow's own `take` fails on texts of more than 2 GiB in all."""
+    if column.nbytes < LARGE_COLUMN_BYTES or not pa.types.is_string(column.type):
+        return column.take(places)
+    large = column.cast(pa.large_string())
+    slices = (places.slice(start, SLICE_ROWS) for start in range(0, len(places), SLICE_ROWS))
+    return pa.chunked_array(
+        [chunk.cast(pa.string()) for each in slices for chunk in large.take(each).chunks], pa.string()
+    )
+
+
+def is_first(values: pa.Array) -> pa.Array:
+    """For each value, whether it is the first of its kind."""
+    return pc.equal(pc.index_in(values, value_set=values), pa.array(np.arange(len(values), dtype=np.int32)))
+
+
+def kept(table: pa.Table, is_kept: pa.ChunkedArray | pa.Array) -> pa.Table:
+    """Some rows of a table, without a copy where that is all of them."""
+    return table if pc.all(is_kept).as_py() else table.filter(is_kept)

@@ -17,13 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imgdl_pipeline.core.breaker import CircuitBreaker
-from imgdl_pipeline.core.columns import LINKS
-from imgdl_pipeline.core.fetch import IN_MEMORY_BYTES, Fetched, Fetcher, NotModified, RetryAfter, Validators
-from imgdl_pipeline.core.guard import host_of, without_userinfo
+from imgdl_pipeline.core.columns import kept, taken
+from imgdl_pipeline.core.fetch import IN_MEMORY_BYTES, Fetched, Fetcher, NotModified, RetryAfter
+from imgdl_pipeline.core.guard import host_of
 from imgdl_pipeline.core.ledger import Download, Ledger
+from imgdl_pipeline.core.listing import read_links
 from imgdl_pipeline.core.outcome import FetchError, Reason, ResourceError, Status, UnreachableError
 from imgdl_pipeline.core.pool import DownloadPool
-from imgdl_pipeline.core.retry import Retry
+from imgdl_pipeline.core.retry import Retry, is_lasting, left_alone
 from imgdl_pipeline.core.schedule import Later
 from imgdl_pipeline.core.settings import DownloadSettings
 from imgdl_pipeline.core.store import (
@@ -31,9 +32,10 @@ from imgdl_pipeline.core.store import (
     StoreError,
     image_path,
     images_path,
-    links_path,
+    is_image_path,
 )
-from imgdl_pipeline.core.validation import InvalidImageError, validate_jpeg
+from imgdl_pipeline.core.transport import Validators
+from imgdl_pipeline.core.validation import InvalidImageError, Limits, turn, validate_jpeg
 
 logger = logging.getLogger(__name__)
 
@@ -46,12 +48,18 @@ class Job:
     """A link on its way through the pool, and what its attempts have cost so far.
 
     Args:
+        url: The link's own.
+        expected: What the source says of the bytes, by attribute.
+        request_headers: For its own host only.
         known: Its row in the ledger where an image of it is stored, to be asked for conditionally.
+        failures: Runs in a row, before this one, that ended without an image for a lasting reason.
     """
 
     url: str
     expected: dict[str, Any]
+    request_headers: dict[str, str]
     known: Download | None = None
+    failures: int = 0
     attempts: int = 0
     elapsed_s: float = 0.0
 
@@ -100,50 +108,73 @@ class DownloadRun:
     seconds: float
 
 
-def read_links(store: Store, gallery: str) -> pa.Table:
-    """The gallery's link list.
-
-    Raises:
-        StoreError: There is none yet.
-    """
-    links = store.read_table(links_path(gallery), LINKS)
-    if links is None:
-        raise StoreError(
-            f"{store.location(links_path(gallery))} does not exist: materialize gallery_links first"
-        )
-    return links
-
-
 def plan(
-    links: pa.Table, ledger: pa.Table, stored: pa.Array, settings: DownloadSettings, now: datetime
+    links: pa.Table,
+    ledger: pa.Table,
+    stored: pa.Array,
+    settings: DownloadSettings,
+    now: datetime,
+    *,
+    force: bool = False,
 ) -> pa.Table:
-    """The links that are to be fetched, as url, attributes and `row`, their place in the ledger.
+    """The links that are to be fetched: the columns of LINKS, `row`, and `is_stored`.
 
-    Those without an image in the ledger, or whose file is not in the store; and where `recheck` says
-    so, those whose image was not asked about for longer than that, the only ones with a `row`.
+    Those without an image in the ledger, or whose file is not in the store, but for those that are left
+    alone for a while; and where `recheck` says so, those whose image was not asked about for longer.
+
+    Args:
+        links: As LINKS.
+        ledger: As DOWNLOADS; `row` is a link's place in it, null where it has none.
+        stored: The paths of all stored images; `is_stored` says whether the link's is among them.
+        settings: For `recheck`.
+        now: The time of the run.
+        force: Ask for all of them, those that have an image conditionally.
     """
     row = pc.index_in(links["url"], value_set=ledger["url"].combine_chunks())
-    has_image = pc.and_(
-        pc.equal(ledger["status"], Status.OK.value), pc.is_in(ledger["path"], value_set=stored)
-    )
-    is_stored = pc.fill_null(pc.take(has_image, row), fill_value=False)
-    wanted = pc.invert(is_stored)
+
+    def of_link(column: pa.Array) -> pa.Array:
+        return pc.fill_null(pc.take(column, row), fill_value=False)
+
+    is_ok = pc.equal(ledger["status"], Status.OK.value)
+    is_stored = of_link(pc.and_(is_ok, pc.is_in(ledger["path"], value_set=stored)))
+    wanted = pc.and_not(pc.invert(is_stored), of_link(left_alone(ledger, now)))
     if settings.recheck != "never":
         before = pa.scalar(now - timedelta(days=settings.recheck), ledger["tried_at"].type)
-        is_old = pc.fill_null(pc.less(pc.take(ledger["tried_at"], row), before), fill_value=False)
-        wanted = pc.or_(wanted, is_old)
-    known_row = pc.if_else(is_stored, row, pa.scalar(None, pa.int32()))
-    return links.select(["url", "attributes"]).append_column("row", known_row).filter(wanted)
+        is_old = of_link(pc.less(ledger["tried_at"], before))
+        wanted = pc.or_(wanted, pc.and_(is_stored, is_old))
+    planned = links.append_column("row", row).append_column("is_stored", is_stored)
+    return planned if force else planned.filter(wanted)
+
+
+def orphans(gallery: str, stored: pa.Array, ledger: pa.Table, links: pa.Table) -> list[str]:
+    """Images that no row knows and no link leads to: a killed run's, whose list has changed since.
+
+    Only files whose names are such as we give are looked at. A gallery without a ledger has none: what was
+    lost is not to be lost altogether.
+    """
+    unknown = stored.filter(pc.invert(pc.is_in(stored, value_set=ledger["path"].combine_chunks())))
+    if not ledger.num_rows or not len(unknown):
+        return []
+    expected = {image_path(gallery, url) for url in links["url"].to_pylist()}
+    return [path for path in unknown.to_pylist() if is_image_path(path) and path not in expected]
 
 
 def jobs(planned: pa.Table, ledger: pa.Table) -> Iterator[Job]:
     """The planned links, a batch of objects at a time."""
     for batch in planned.to_batches(max_chunksize=BATCH_ROWS):
-        for row in batch.to_pylist():
-            known = None
-            if row["row"] is not None:
-                known = Download(**ledger.slice(row["row"], 1).to_pylist()[0])
-            yield Job(row["url"], json.loads(row["attributes"] or "{}"), known)
+        before = ledger.take(batch["row"]).to_pylist()
+        yield from (_job(link, row) for link, row in zip(batch.to_pylist(), before, strict=True))
+
+
+def _job(link: dict[str, Any], before: dict[str, Any]) -> Job:
+    """A planned link as a job; `before` is its row in the ledger, all null where it has none."""
+    return Job(
+        url=link["url"],
+        expected=json.loads(link["attributes"] or "{}"),
+        request_headers=json.loads(link["request_headers"] or "{}"),
+        known=Download(**before) if link["is_stored"] else None,
+        failures=(before["failures"] or 0) if is_lasting(before["reason"]) else 0,
+    )
 
 
 def interleaved(todo: pa.Table) -> pa.Table:
@@ -155,7 +186,8 @@ def interleaved(todo: pa.Table) -> pa.Table:
     sizes = np.diff(np.append(starts, len(codes)))
     turns = np.empty(len(codes), dtype=np.int64)
     turns[by_host] = np.arange(len(codes)) - np.repeat(starts, sizes)
-    return todo.take(pa.array(np.argsort(turns, kind="stable")))
+    places = pa.array(np.argsort(turns, kind="stable"))
+    return pa.table({name: taken(todo[name], places) for name in todo.schema.names})
 
 
 def download_gallery(
@@ -164,6 +196,7 @@ def download_gallery(
     settings: DownloadSettings,
     *,
     limit: int | None = None,
+    force: bool = False,
     retry: Retry | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> DownloadRun:
@@ -174,6 +207,7 @@ def download_gallery(
         store: Where its files lie.
         settings: How to download.
         limit: Fetch this many links at most.
+        force: Ask for every link again, whatever the ledger says; those that have an image conditionally.
         retry: When to try again; None makes one from the settings.
         on_progress: Called after every link.
 
@@ -185,15 +219,18 @@ def download_gallery(
     started = time.monotonic()
     started_at = datetime.now(timezone.utc)
     with Ledger(store, gallery) as ledger, Fetcher(settings, stop) as fetcher:
-        stored = pa.array([file.path for file in store.list(images_path(gallery))], pa.string())
-        todo = interleaved(plan(links, ledger.table, stored, settings, started_at)[:limit])
+        store.sweep(images_path(gallery))
+        stored = store.paths(images_path(gallery))
+        store.delete(orphans(gallery, stored, ledger.table, links))
+        planned = plan(links, ledger.table, stored, settings, started_at, force=force)
+        todo = interleaved(planned[:limit])
         retry = retry or Retry(settings.attempts)
-        work = _Work(gallery, store, fetcher, retry, CircuitBreaker(), settings.max_pixels)
+        work = _Work(gallery, store, fetcher, retry, CircuitBreaker(), Limits.of(settings))
         failed = 0
         with DownloadPool(
             work,
             workers=settings.workers,
-            per_host=settings.per_host,
+            slots=settings.slots,
             host_of=lambda job: job.host,
             stop=stop,
         ) as pool:
@@ -203,11 +240,12 @@ def download_gallery(
                 failed += row.status != Status.OK.value
                 seconds = time.monotonic() - started
                 on_progress(Progress(number, todo.num_rows, failed, seconds))
+    rows = ledger.table
     tried, fetched = (
-        ledger.table.filter(pc.greater_equal(ledger.table[column], started_at))
+        kept(rows, pc.fill_null(pc.greater_equal(rows[column], started_at), fill_value=False))
         for column in ("tried_at", "fetched_at")
     )
-    return DownloadRun(ledger.table, tried, fetched, time.monotonic() - started)
+    return DownloadRun(rows, tried, fetched, time.monotonic() - started)
 
 
 def _row_of_error(job: Job, error: BaseException | None) -> Download:
@@ -218,7 +256,7 @@ def _row_of_error(job: Job, error: BaseException | None) -> Download:
     """
     if isinstance(error, (StoreError, ResourceError)):
         raise error
-    logger.error("%s: an error of our own", without_userinfo(job.url), exc_info=error)
+    logger.error("%s: an error of our own", job.url, exc_info=error)
     return _row(job, FetchError(Reason.CONNECTION, f"unexpected {type(error).__name__}: {error}"))
 
 
@@ -231,7 +269,7 @@ class _Work:
     fetcher: Fetcher
     retry: Retry
     breaker: CircuitBreaker
-    max_pixels: int
+    limits: Limits
 
     def __call__(self, job: Job) -> Download | Later[Job]:
         started = time.monotonic()
@@ -239,7 +277,7 @@ class _Work:
         if refusal is not None:
             return self._without_image(job, refusal)
         try:
-            fetched = self.fetcher.fetch(job.url, job.expected, _validators(job.known))
+            fetched = self.fetcher.fetch(job.url, job.expected, _validators(job.known), job.request_headers)
         except NotModified:
             self.breaker.succeeded(job.host)
             return _unchanged(job)
@@ -268,27 +306,30 @@ class _Work:
         """The row of a link that gave no image. One that is stored is kept, unless its owner opts out."""
         if job.known is None:
             return _row(job, error)
+        if error.passing or not job.attempts:  # it was not told anything: the next run asks again
+            return job.known
         if error.reason is not Reason.OPT_OUT:
             return _unchanged(job)
         self.store.delete([str(job.known.path)])
         return _row(job, error)
 
-    def _is_whole(self, job: Job, data: bytes) -> bool:
+    def _is_whole(self, job: Job, fetched: Fetched) -> bool:
         """Whether new bytes may take the place of a good image. All others are checked by the catalog."""
         try:
-            validate_jpeg(data, self.max_pixels)
+            with turn(fetched.bytes):
+                validate_jpeg(fetched.body.read(), self.limits)
         except InvalidImageError as error:
-            logger.warning("%s: kept, the new bytes are %s", without_userinfo(job.url), error)
+            logger.warning("%s: kept, the new bytes are %s", job.url, error)
             return False
+        fetched.body.seek(0)
         return True
 
     def _stored(self, job: Job, fetched: Fetched) -> Download:
         path = image_path(self.gallery, job.url)
-        in_memory = fetched.bytes <= IN_MEMORY_BYTES
-        data = fetched.body.read() if in_memory or job.known else fetched.body
-        if job.known is not None and isinstance(data, bytes) and not self._is_whole(job, data):
+        if job.known is not None and not self._is_whole(job, fetched):
             return _unchanged(job)
-        self.store.put(path, data)
+        in_memory = fetched.bytes <= IN_MEMORY_BYTES
+        self.store.put(path, fetched.body.read() if in_memory else fetched.body)
         now = datetime.now(timezone.utc)
         return Download(
             url=job.url,
@@ -303,6 +344,7 @@ class _Work:
             etag=fetched.etag,
             last_modified=fetched.last_modified,
             fetched_at=now,
+            failures=job.failures,
         )
 
 
@@ -335,4 +377,5 @@ def _row(job: Job, error: FetchError) -> Download:
         reason=error.code,
         detail=error.detail,
         http_status=error.http_status,
+        failures=job.failures + 1 if is_lasting(error.code) else 0,
     )

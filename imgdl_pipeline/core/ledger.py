@@ -4,19 +4,28 @@ It is the only memory there is: a link is fetched when the ledger has no image o
 a run goes on, so that a killed run loses seconds and not hours.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imgdl_pipeline.core.columns import DOWNLOADS
-from imgdl_pipeline.core.store import Store, checkpoints_path, downloads_path
+from imgdl_pipeline.core.columns import CATALOG, DOWNLOADS, is_first, kept
+from imgdl_pipeline.core.lease import Lease
+from imgdl_pipeline.core.store import Store, StoreError, catalog_path, checkpoints_path, downloads_path
 
-CHECKPOINT_S = 5.0
+logger = logging.getLogger(__name__)
+
+CHECKPOINT_S = 2.0
 """Seconds between two checkpoints of the ledger."""
+
+
+LEASED_S = 1.0
+"""Age of half-written files that are swept: other runs may be writing their leases beside them just now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +46,22 @@ class Download:
     etag: str | None = None
     last_modified: str | None = None
     fetched_at: datetime | None = None
+    failures: int | None = None
 
 
 class Ledger:
     """The rows of one gallery, as they come: buffered, checkpointed, and merged in the end.
 
+    Use it in a `with` block: for its length, no other run writes the gallery's ledger.
+
     Args:
         store: Where the gallery's files lie.
         gallery: Its name.
         clock: Seconds, for the time between checkpoints.
+
+    Raises:
+        GalleryBusyError: Another run has it open.
+        StoreError: It could not be read, or, in the end, not be written.
     """
 
     def __init__(self, store: Store, gallery: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -53,18 +69,55 @@ class Ledger:
         self._gallery = gallery
         self._clock = clock
         self._folder = checkpoints_path(gallery)
+        self._lease = Lease(store, gallery)
         self._buffer: list[Download] = []
-        self._checkpoint_due = clock() + CHECKPOINT_S
-        self._checkpoints = sorted(file.path for file in store.list(self._folder))
-        known = store.read_table(downloads_path(gallery), DOWNLOADS)
-        self._is_there = known is not None
-        self.table = self._merged(known)
+        self._checkpoint_due = 0.0
+        self._checkpoints: list[str] = []
+        self._checkpointed: list[pa.Table] = []
+        self._is_there = False
+        self.table = DOWNLOADS.empty_table()
 
     def __enter__(self) -> "Ledger":
+        self._lease.__enter__()
+        try:
+            self.open()
+        except BaseException:
+            self._lease.__exit__()
+            raise
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        try:
+            self._close()
+        except StoreError as failure:
+            if error is None:
+                raise
+            logger.warning("the ledger could not be written either: %s", failure)
+        finally:
+            self._lease.__exit__()
+
+    def open(self) -> None:
+        """Read what is there, what a killed run had checkpointed included; the lease is the caller's."""
+        self._store.sweep(downloads_path(self._gallery).rpartition("/")[0], older_than_s=LEASED_S)
+        self._checkpoints = sorted(file.path for file in self._store.list(self._folder))
+        known = self._store.read_table(downloads_path(self._gallery), DOWNLOADS)
+        left = [self._store.read_table(path, DOWNLOADS) for path in self._checkpoints]
+        self._is_there = known is not None
+        found = [self._from_catalog() if known is None else known, *left]
+        self.table = _merged(found, by_time=True)
+        self._checkpoint_due = self._clock() + CHECKPOINT_S
+
+    def _from_catalog(self) -> pa.Table | None:
+        """What a lost ledger held, as far as the catalog has it: so no image and no row is lost with it."""
+        shared = [name for name in DOWNLOADS.names if name in CATALOG.names]
+        schema = pa.schema([CATALOG.field(name) for name in (*shared, "last_seen")], CATALOG.metadata)
+        catalog = self._store.read_table(catalog_path(self._gallery), schema)
+        if catalog is None:
+            return None
+        logger.warning("%s: the ledger is gone; it is made again from the catalog", self._gallery)
+        columns = {name: catalog[name] for name in shared} | {"tried_at": catalog["last_seen"]}
+        failures = pa.nulls(catalog.num_rows, DOWNLOADS.field("failures").type)
+        return pa.table({name: columns.get(name, failures) for name in DOWNLOADS.names}).cast(DOWNLOADS)
 
     def add(self, row: Download) -> None:
         """Take a row; now and then, write a checkpoint."""
@@ -75,35 +128,53 @@ class Ledger:
     def checkpoint(self) -> None:
         """Write what came since the last checkpoint, as a file of its own."""
         if self._buffer:
-            number = len(self._checkpoints)
+            self._lease.check()
+            number = 1 + max((_number(path) for path in self._checkpoints), default=0)
             path = f"{self._folder}/{number:06d}-{time.time_ns()}.parquet"
-            self._store.write_table(path, download_table(self._buffer))
+            self._checkpointed.append(download_table(self._buffer))
+            self._store.write_table(path, self._checkpointed[-1])
             self._checkpoints.append(path)
             self._buffer.clear()
         self._checkpoint_due = self._clock() + CHECKPOINT_S
 
     def replace(self, rows: pa.Table) -> None:
         """Put other rows in the place of those with the same urls, and write the ledger."""
-        self._write(self._merged(self.table, rows))
+        self._write(_merged([self.table, rows]))
 
-    def close(self) -> None:
+    def _close(self) -> None:
         """Merge everything into the ledger's one file, and drop the checkpoints."""
         if self._checkpoints or self._buffer or not self._is_there:
-            self._write(self._merged(self.table, download_table(self._buffer)))
+            self._write(_merged([self.table, *self._checkpointed, download_table(self._buffer)]))
+            self._checkpointed.clear()
             self._buffer.clear()
 
     def _write(self, table: pa.Table) -> None:
         """Write the one file, and drop the checkpoints that it holds now."""
         self.table = table
+        self._lease.check()
         self._store.write_table(downloads_path(self._gallery), table)
         self._is_there = True
         self._store.delete(self._checkpoints)
         self._checkpoints.clear()
 
-    def _merged(self, ledger: pa.Table | None, newest: pa.Table | None = None) -> pa.Table:
-        checkpoints = [self._store.read_table(path, DOWNLOADS) for path in self._checkpoints]
-        tables = [DOWNLOADS.empty_table(), ledger, *checkpoints, newest]
-        return latest(pa.concat_tables([table for table in tables if table is not None]))
+
+def _number(checkpoint: str) -> int:
+    return int(checkpoint.rpartition("/")[2].partition("-")[0])
+
+
+def _merged(tables: list[pa.Table | None], *, by_time: bool = False) -> pa.Table:
+    """All rows of some tables, the later ones in the place of the earlier ones of the same url.
+
+    Args:
+        tables: Later ones after earlier ones.
+        by_time: Go by `tried_at` instead: a run that was killed while it deleted its checkpoints may have
+            left some that are older than the ledger.
+    """
+    there = [table for table in tables if table is not None and table.num_rows]
+    if len(there) < 2:  # no row can be there twice, and looking for it takes time and memory
+        return there[0] if there else DOWNLOADS.empty_table()
+    rows = pa.concat_tables(there)
+    return latest(rows.sort_by("tried_at") if by_time else rows)
 
 
 def download_table(rows: list[Download]) -> pa.Table:
@@ -114,11 +185,8 @@ def download_table(rows: list[Download]) -> pa.Table:
 def latest(table: pa.Table) -> pa.Table:
     """The last row of each url; the rest of the order stays."""
     newest_first = pc.take(table["url"], _descending(table.num_rows)).combine_chunks()
-    first = pc.index_in(newest_first, value_set=newest_first)
-    is_first = pc.equal(first, pa.array(range(table.num_rows), pa.int32()))
-    keep = pc.take(is_first, _descending(table.num_rows))
-    return table.filter(keep) if not pc.all(keep).as_py() else table
+    return kept(table, pc.take(is_first(newest_first), _descending(table.num_rows)))
 
 
 def _descending(count: int) -> pa.Array:
-    return pa.array(range(count - 1, -1, -1), pa.int64())
+    return pa.array(np.arange(count)[::-1])

@@ -56,6 +56,9 @@ class Reason(str, Enum):
     SCHEME = "scheme", Status.REFUSED
 
 
+PASSING_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""HTTP answers that another attempt may better; every other one is final."""
+
 DETAIL_CHARS = 500
 """A longer detail is cut: servers write what they like into status lines."""
 

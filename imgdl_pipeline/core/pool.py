@@ -73,7 +73,7 @@ class DownloadPool(Generic[T, R]):
         work: Called in a worker thread with an item. Returns a result, or `Later`. It must look at `stop`
             wherever it waits.
         workers: Threads.
-        per_host: Items of one host that are worked on at the same time.
+        slots: How many items of a host may be worked on at the same time.
         host_of: Names an item's host.
         lookahead: Items taken from the list before they can be worked on; bounds memory.
         stop: Set when the pool is left.
@@ -86,7 +86,7 @@ class DownloadPool(Generic[T, R]):
         work: Callable[[T], R | Later[T]],
         *,
         workers: int = 8,
-        per_host: int = 8,
+        slots: Callable[[str], int] = lambda _: 8,
         host_of: Callable[[T], str] = lambda _: "",
         lookahead: int = 10_000,
         stop: threading.Event | None = None,
@@ -95,7 +95,7 @@ class DownloadPool(Generic[T, R]):
         self.stop = stop or threading.Event()
         self.queue: queue.Queue[T | None] = queue.Queue(maxsize=workers)
         self._lookahead = lookahead
-        self._schedule = Schedule(per_host, host_of, workers)
+        self._schedule = Schedule(slots, host_of, workers)
         self._busy = 0
         self._stopped = False
         self._lock = threading.Lock()
@@ -155,13 +155,18 @@ class DownloadPool(Generic[T, R]):
 
     def take(self) -> T | None:
         """For a worker: the next item, or None when it is to end."""
-        item = self.queue.get()
-        if item is None:
-            self.queue.task_done()
-        else:
+        while True:
+            item = self.queue.get()
+            if item is None:
+                self.queue.task_done()
+                return None
             with self._lock:
-                self._busy += 1
-        return item
+                if not self._schedule.is_left_alone(item):
+                    self._busy += 1
+                    return item
+                self._schedule.put_back(item)  # its host has asked for a pause since it was queued
+                self._fill_queue()
+            self.queue.task_done()
 
     def give_back(self, item: T, outcome: R | Later[T] | Done[T, R]) -> None:
         """For a worker: an item is done, or is to be handed out again; its slot is free."""

@@ -32,15 +32,17 @@ class Schedule(Generic[T]):
     passed over, and so never stands in the way of the others.
 
     Args:
-        per_host: Items of one host that may be out at the same time.
+        slots: How many items of a host may be out at the same time.
         host_of: Names an item's host.
         workers: How many work on the items. While there are items of several hosts, none of these gets
             more than three quarters of them: a slow one would take them all.
     """
 
-    def __init__(self, per_host: int, host_of: Callable[[T], str], workers: int = 1_000_000) -> None:
-        self._per_host = per_host
-        self._shared = min(per_host, max(1, workers - max(1, workers // 4)))
+    def __init__(
+        self, slots: Callable[[str], int], host_of: Callable[[T], str], workers: int = 1_000_000
+    ) -> None:
+        self._slots = slots
+        self._shared = max(1, workers - max(1, workers // 4))
         self._host_of = host_of
         self._waiting: dict[str, deque[T]] = {}
         self._out: dict[str, int] = {}
@@ -86,6 +88,18 @@ class Schedule(Generic[T]):
             if len(self._waiting) == 1:  # the last one may have all slots now
                 self._offer(next(iter(self._waiting)))
 
+    def is_left_alone(self, item: T) -> bool:
+        """Whether an item that was handed out is better not begun now."""
+        return self._host_of(item) in self._left_alone
+
+    def put_back(self, item: T) -> None:
+        """Take back an item that was handed out and not begun; it comes before the others of its host."""
+        host = self._host_of(item)
+        self._out[host] -= 1
+        self._waiting.setdefault(host, deque()).appendleft(item)
+        self._held += 1
+        self._offer(host)
+
     def again(self, later: Later[T], now: float) -> None:
         """Hold an item that was handed out before, until its time has come."""
         due = now + later.seconds
@@ -112,13 +126,17 @@ class Schedule(Generic[T]):
             self._held -= 1
             self.add(item)
 
+    def _allowed(self, host: str) -> int:
+        slots = self._slots(host)
+        return min(slots, self._shared) if len(self._waiting) > 1 else slots
+
     def _offer(self, host: str) -> None:
         """Give a host a turn if one of its items may go out."""
         if (
             host not in self._in_turn
             and host not in self._left_alone
             and self._waiting.get(host)
-            and self._out.get(host, 0) < (self._shared if len(self._waiting) > 1 else self._per_host)
+            and self._out.get(host, 0) < self._allowed(host)
         ):
             self._turns.append(host)
             self._in_turn.add(host)

@@ -7,12 +7,15 @@ made here and nowhere else.
 import hashlib
 import re
 import tempfile
+import time
 import unicodedata
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 import obstore
 import obstore.store
@@ -24,6 +27,13 @@ from imgdl_pipeline.core.columns import SCHEMA_VERSION, SCHEMA_VERSION_KEY
 STEM_CHARS = 80
 HASH_DIGITS = 20
 """Of the link's SHA-256: 80 bits, so that even a billion links never meet."""
+
+
+LISTED_PATHS = 10_000
+"""Paths of a listing that are held as objects at a time."""
+
+PARTS_AT_A_TIME = 1
+"""Of a large file, 5 MB each: every worker may be storing one, and memory is to stay flat."""
 
 
 class StoreError(Exception):
@@ -39,6 +49,14 @@ def image_path(gallery: str, url: str) -> str:
     """
     digest = hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()
     return f"images/{gallery}/{digest[:2]}/{_stem(url)}-{digest[:HASH_DIGITS]}.jpg"
+
+
+_IMAGE_PATH = re.compile(rf"images/[^/]+/[0-9a-f]{{2}}/[^/]+-[0-9a-f]{{{HASH_DIGITS}}}\.jpg")
+
+
+def is_image_path(path: str) -> bool:
+    """Whether a path is such as `image_path` makes."""
+    return _IMAGE_PATH.fullmatch(path) is not None
 
 
 def _stem(url: str) -> str:
@@ -63,6 +81,11 @@ def links_path(gallery: str) -> str:
     return f"links/gallery={gallery}/links.parquet"
 
 
+def validators_path(gallery: str) -> str:
+    """Where the ETags of a gallery's list lie; readers of Parquet folders skip names with an underscore."""
+    return f"links/gallery={gallery}/_validators.json"
+
+
 def downloads_path(gallery: str) -> str:
     """Where a gallery's ledger lies."""
     return f"downloads/gallery={gallery}/downloads.parquet"
@@ -71,6 +94,16 @@ def downloads_path(gallery: str) -> str:
 def checkpoints_path(gallery: str) -> str:
     """The folder of the ledger's checkpoints; readers of Parquet folders skip names with an underscore."""
     return f"downloads/gallery={gallery}/_checkpoints"
+
+
+def contact_sheets_path(gallery: str) -> str:
+    """The folder of a gallery's contact sheet; readers of Parquet folders skip names with an underscore."""
+    return f"catalog/gallery={gallery}/_contact_sheet"
+
+
+def leases_path(gallery: str) -> str:
+    """The folder of the leases of runs at work; see `lease.py`."""
+    return f"downloads/gallery={gallery}/_leases"
 
 
 def catalog_path(gallery: str) -> str:
@@ -100,6 +133,7 @@ class Store:
 
     def __init__(self, root: str) -> None:
         self.root = str(Path(root).absolute()) if "://" not in root else root.rstrip("/")
+        self._folder = _local_folder(root)
         self._objects = _open(root)
 
     def __repr__(self) -> str:
@@ -116,9 +150,23 @@ class Store:
             StoreError: It was not stored.
         """
         try:
-            obstore.put(self._objects, path, data)
+            obstore.put(self._objects, path, data, max_concurrency=PARTS_AT_A_TIME)
         except (OSError, obstore.exceptions.BaseError) as error:
             raise StoreError(f"cannot store {self.location(path)}: {_first_line(error)}") from error
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Store a file unless there is one; of several who try at the same time, one succeeds.
+
+        Raises:
+            StoreError: It was not stored, for another reason.
+        """
+        try:
+            obstore.put(self._objects, path, data, mode="create")
+        except (obstore.exceptions.AlreadyExistsError, FileExistsError):
+            return False
+        except (OSError, obstore.exceptions.BaseError) as error:
+            raise StoreError(f"cannot store {self.location(path)}: {_first_line(error)}") from error
+        return True
 
     def get(self, path: str) -> bytes | None:
         """A file's bytes, or None where there is no such file.
@@ -126,8 +174,13 @@ class Store:
         Raises:
             StoreError: It could not be read.
         """
+        data = self._get(path)
+        return None if data is None else bytes(data)
+
+    def _get(self, path: str) -> obstore.Bytes | None:
+        """As `get`, but without a copy."""
         try:
-            return bytes(obstore.get(self._objects, path).bytes())
+            return obstore.get(self._objects, path).bytes()
         except FileNotFoundError:
             return None
         except (OSError, obstore.exceptions.BaseError) as error:
@@ -139,13 +192,30 @@ class Store:
         Raises:
             StoreError: One could not be deleted.
         """
-        for path in paths:
-            try:
-                obstore.delete(self._objects, path)
-            except FileNotFoundError:
-                continue
-            except (OSError, obstore.exceptions.BaseError) as error:
-                raise StoreError(f"cannot delete {self.location(path)}: {_first_line(error)}") from error
+        try:
+            obstore.delete(self._objects, paths)
+        except FileNotFoundError:
+            if len(paths) > 1:  # a disk stops at the first that is not there
+                for path in paths:
+                    self.delete([path])
+        except (OSError, obstore.exceptions.BaseError) as error:
+            raise StoreError(f"cannot delete in {self.root}: {_first_line(error)}") from error
+
+    def sweep(self, folder: str, older_than_s: float = 0.0) -> None:
+        """Delete what writers that were killed left unfinished below a folder.
+
+        Whoever calls it makes sure that nobody is writing there, or gives an age that no writer reaches.
+
+        Only a local disk has such files: `name.jpg#1` becomes `name.jpg` once it is whole. An object store
+        keeps the parts of an unfinished upload to itself, until its own rules for such parts delete them.
+        """
+        if self._folder is None:
+            return
+        before = time.time() - older_than_s
+        for file in self._folder.joinpath(folder).rglob("*#*"):
+            with suppress(FileNotFoundError):
+                if re.fullmatch(r".*#\d+", file.name) and file.stat().st_mtime <= before:
+                    file.unlink()
 
     def list(self, folder: str) -> Iterator[StoredFile]:
         """Every file below a folder, in no particular order.
@@ -160,41 +230,92 @@ class Store:
         except (OSError, obstore.exceptions.BaseError) as error:
             raise StoreError(f"cannot list {self.location(folder)}: {_first_line(error)}") from error
 
+    def paths(self, folder: str) -> pa.Array:
+        """The paths of every file below a folder, as Arrow has them; raises as `list` does."""
+        paths = (file.path for file in self.list(folder))
+        chunks = []
+        while chunk := list(islice(paths, LISTED_PATHS)):
+            chunks.append(pa.array(chunk, pa.string()))
+        return pa.chunked_array(chunks, pa.string()).combine_chunks()
+
     def read_table(self, path: str, schema: pa.Schema) -> pa.Table | None:
         """A Parquet file of ours, or None where there is none yet.
 
+        Args:
+            path: Where it lies.
+            schema: What is wanted of it: some or all of its columns.
+
         Raises:
-            StoreError: It could not be read, or a newer version of this package wrote it.
+            StoreError: It could not be read, or it is not of a version that can be read.
         """
-        data = self.get(path)
+        data = self._get(path)
         if data is None:
             return None
         try:
-            table = pq.read_table(pa.BufferReader(data))
-        except pa.ArrowException as error:
+            file = pq.ParquetFile(pa.BufferReader(pa.py_buffer(data)))
+            there = set(file.schema_arrow.names)
+            table = file.read([name for name in schema.names if name in there])
+        except (pa.ArrowException, OSError) as error:
             raise StoreError(f"{self.location(path)} is no Parquet file: {error}") from error
-        version = int((table.schema.metadata or {}).get(SCHEMA_VERSION_KEY, b"0"))
-        if version != SCHEMA_VERSION:
+        return self._upgraded(path, table, schema)
+
+    def _upgraded(self, path: str, table: pa.Table, schema: pa.Schema) -> pa.Table:
+        """The table as this version has it: columns that came later are null in an older file."""
+        version = (table.schema.metadata or {}).get(SCHEMA_VERSION_KEY, b"").decode()
+        if not version.isdecimal():
             raise StoreError(
-                f"{self.location(path)} has schema version {version}, and this version of "
-                f"imgdl_pipeline reads {SCHEMA_VERSION}"
+                f"{self.location(path)} was not written by imgdl_pipeline: it has no schema version"
             )
+        if int(version) > SCHEMA_VERSION:
+            raise StoreError(
+                f"{self.location(path)} has schema version {version}, and this imgdl_pipeline reads up to "
+                f"{SCHEMA_VERSION}: a newer version wrote it, so update"
+            )
+        missing = [name for name in schema.names if name not in table.schema.names]
+        if missing and int(version) == SCHEMA_VERSION:
+            raise StoreError(f"{self.location(path)} has no column {missing[0]}")
+        for name in missing:
+            table = table.append_column(schema.field(name), pa.nulls(table.num_rows, schema.field(name).type))
         return table.select(schema.names).cast(schema)
 
     def write_table(self, path: str, table: pa.Table) -> None:
-        """Write a Parquet file, whole or not at all.
+        """Write a Parquet file, whole or not at all; one that is there with the same bytes stays untouched.
 
         Raises:
             StoreError: It was not stored.
         """
         with tempfile.TemporaryFile() as file:
-            pq.write_table(table, file, compression="zstd", use_dictionary=_DICTIONARY_COLUMNS)
-            file.seek(0)
-            self.put(path, file)
+            try:
+                pq.write_table(table, file, compression="zstd", use_dictionary=_DICTIONARY_COLUMNS)
+            except OSError as error:
+                raise StoreError(f"cannot write a temporary file for {path}: {error}") from error
+            if not self._holds(path, file):
+                file.seek(0)
+                self.put(path, file)
+
+    def _holds(self, path: str, file: IO[bytes]) -> bool:
+        """Whether a stored file has these very bytes."""
+        try:
+            size = obstore.head(self._objects, path)["size"]
+        except FileNotFoundError:
+            return False
+        except (OSError, obstore.exceptions.BaseError) as error:
+            raise StoreError(f"cannot read {self.location(path)}: {_first_line(error)}") from error
+        if size != file.tell():
+            return False
+        file.seek(0)
+        return file.read() == self.get(path)
 
 
 _DICTIONARY_COLUMNS = ["status", "reason", "detail", "mode"]
 """Columns of few distinct values; for the others a dictionary only costs time."""
+
+
+def _local_folder(root: str) -> Path | None:
+    """The folder of a store on a local disk, else None."""
+    if root.startswith("file://"):
+        return Path(unquote(urlsplit(root).path))
+    return None if "://" in root else Path(root).absolute()
 
 
 def _open(root: str) -> Any:

@@ -5,28 +5,29 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from PIL import Image
 
-from imgdl_pipeline.core.catalog import build_catalog
+from imgdl_pipeline.core.catalog import Progress, build_catalog
 from imgdl_pipeline.core.columns import CATALOG, DOWNLOADS
 from imgdl_pipeline.core.downloads import download_gallery
 from imgdl_pipeline.core.ledger import Download, Ledger
 from imgdl_pipeline.core.links import Link, links_table
 from imgdl_pipeline.core.retry import Retry
+from imgdl_pipeline.core.settings import DownloadSettings
 from imgdl_pipeline.core.store import StoreError, catalog_path, downloads_path, links_path
 from imgdl_pipeline_tests.conftest import jpeg
+from imgdl_pipeline_tests.core.test_ledger import kill
 
 MONDAY = datetime(2026, 11, 16, 6, tzinfo=timezone.utc)
 TUESDAY = MONDAY + timedelta(days=1)
-LIMIT = 10_000_000
 
 
 @pytest.fixture
 def run(store, loopback):
     """Lists links, downloads them and builds the catalog; gives its rows by the link's path."""
 
-    def run_(*links, at=MONDAY, max_pixels=LIMIT):
+    def run_(*links, at=MONDAY, **changes):
         store.write_table(links_path("g"), links_table(links, at))
         download_gallery("g", store, loopback, retry=Retry(attempts=1))
-        built = build_catalog("g", store, max_pixels=max_pixels)
+        built = build_catalog("g", store, DownloadSettings(**changes))
         assert built.catalog.schema.equals(CATALOG)
         assert store.read_table(catalog_path("g"), CATALOG).equals(built.catalog)
         return {row["url"].rpartition("/")[2]: row for row in built.catalog.to_pylist()}
@@ -121,14 +122,14 @@ def test_only_files_that_are_not_known_are_checked(run, server, store):
     links = [Link(server.serve(f"/{number}.jpg", jpeg(number))) for number in range(3)]
     run(*links[:2])
     store.write_table(links_path("g"), links_table(links, TUESDAY))
-    assert build_catalog("g", store, max_pixels=LIMIT).checked == 0
+    assert build_catalog("g", store, DownloadSettings()).checked == 0
 
 
 def test_a_catalog_without_news_is_not_written_again(run, server, store, tmp_path):
     run(Link(server.serve("/a.jpg", jpeg())))
     file = tmp_path / "store" / catalog_path("g")
     before = file.stat().st_mtime_ns
-    build_catalog("g", store, max_pixels=LIMIT)
+    build_catalog("g", store, DownloadSettings())
     assert file.stat().st_mtime_ns == before
 
 
@@ -142,7 +143,7 @@ def test_a_file_that_was_altered_or_removed_before_it_was_checked_is_told(
     store.write_table(links_path("g"), links_table([Link(server.serve("/a.jpg", jpeg()))], MONDAY))
     path = download_gallery("g", store, loopback).ledger["path"][0].as_py()
     store.put(path, jpeg(9)) if change == "alter" else store.delete([path])
-    [row] = build_catalog("g", store, max_pixels=LIMIT).catalog.to_pylist()
+    [row] = build_catalog("g", store, DownloadSettings()).catalog.to_pylist()
     assert (row["status"], row["reason"]) == (status, reason)
     assert store.get(path) is None
 
@@ -151,9 +152,9 @@ def test_a_killed_builds_verdicts_are_not_lost(server, store, loopback):
     """Between the ledger and the catalog: the ledger alone tells the next build what was found."""
     store.write_table(links_path("g"), links_table([Link(server.serve("/a.jpg", jpeg()[:-500]))], MONDAY))
     download_gallery("g", store, loopback)
-    build_catalog("g", store, max_pixels=LIMIT)
+    build_catalog("g", store, DownloadSettings())
     store.delete([catalog_path("g")])
-    [row] = build_catalog("g", store, max_pixels=LIMIT).catalog.to_pylist()
+    [row] = build_catalog("g", store, DownloadSettings()).catalog.to_pylist()
     assert (row["status"], row["reason"]) == ("invalid", "truncated")
 
 
@@ -166,12 +167,12 @@ def test_exif_travels_to_the_catalog(run, server):
 
 def test_without_a_link_list_it_says_what_to_do(store):
     with pytest.raises(StoreError, match="materialize gallery_links first"):
-        build_catalog("g", store, max_pixels=LIMIT)
+        build_catalog("g", store, DownloadSettings())
 
 
 def test_a_gallery_whose_links_were_not_tried_has_an_empty_catalog(store):
     store.write_table(links_path("g"), links_table([Link("https://h.org/a.jpg")], MONDAY))
-    assert build_catalog("g", store, max_pixels=LIMIT).catalog.num_rows == 0
+    assert build_catalog("g", store, DownloadSettings()).catalog.num_rows == 0
 
 
 def test_progress_is_told_for_each_checked_file(server, store, loopback):
@@ -179,8 +180,8 @@ def test_progress_is_told_for_each_checked_file(server, store, loopback):
     store.write_table(links_path("g"), links_table(links, MONDAY))
     download_gallery("g", store, loopback)
     told = []
-    build_catalog("g", store, max_pixels=LIMIT, on_progress=lambda *each: told.append(each))
-    assert told == [(number, 5) for number in range(1, 6)]
+    build_catalog("g", store, DownloadSettings(), on_progress=told.append)
+    assert told == [Progress(number, 5) for number in range(1, 6)]
 
 
 def test_the_catalog_works_on_s3_as_on_a_disk(s3_bucket, server, loopback):
@@ -190,7 +191,7 @@ def test_the_catalog_works_on_s3_as_on_a_disk(s3_bucket, server, loopback):
     links = [Link(server.serve("/a.jpg", jpeg())), Link(server.serve("/cut.jpg", jpeg()[:-99]))]
     store.write_table(links_path("g"), links_table(links, MONDAY))
     download_gallery("g", store, loopback)
-    rows = build_catalog("g", store, max_pixels=LIMIT).catalog.to_pylist()
+    rows = build_catalog("g", store, DownloadSettings()).catalog.to_pylist()
     assert [row["status"] for row in rows] == ["ok", "invalid"]
     assert store.get(rows[0]["path"]) == jpeg()
     assert Image.open(io.BytesIO(store.get(rows[0]["path"]))).size == (320, 240)
@@ -207,8 +208,10 @@ def test_a_verdict_outlives_the_checkpoints_of_a_killed_run(server, store, loopb
     store.write_table(links_path("g"), links_table([Link(server.serve("/a.jpg", jpeg()[:-500]))], MONDAY))
     known = download_gallery("g", store, loopback).ledger.to_pylist()[0]
     killed = Ledger(store, "g")
+    killed.__enter__()
     killed.add(Download(**known))
     killed.checkpoint()
-    build_catalog("g", store, max_pixels=LIMIT)
+    kill(killed)
+    build_catalog("g", store, DownloadSettings())
     [row] = store.read_table(downloads_path("g"), DOWNLOADS).to_pylist()
     assert (row["status"], row["reason"], row["path"]) == ("invalid", "truncated", None)

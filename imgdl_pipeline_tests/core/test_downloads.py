@@ -1,9 +1,11 @@
+import base64
 import threading
 from datetime import datetime, timedelta, timezone
 
 import pyarrow as pa
 import pytest
 
+from imgdl_pipeline.core.catalog import build_catalog
 from imgdl_pipeline.core.columns import DOWNLOADS
 from imgdl_pipeline.core.downloads import (
     Job,
@@ -15,8 +17,8 @@ from imgdl_pipeline.core.ledger import Download, Ledger, download_table
 from imgdl_pipeline.core.links import Link, links_table
 from imgdl_pipeline.core.outcome import ResourceError
 from imgdl_pipeline.core.retry import Retry
-from imgdl_pipeline.core.settings import DownloadSettings
-from imgdl_pipeline.core.store import StoreError, downloads_path, links_path
+from imgdl_pipeline.core.settings import HOST_SLOTS, DownloadSettings
+from imgdl_pipeline.core.store import StoreError, catalog_path, downloads_path, links_path
 from imgdl_pipeline_tests.conftest import jpeg
 
 PICTURE = jpeg()
@@ -217,6 +219,16 @@ class TestRecheck:
         download(store, loopback)
         return url
 
+    def test_an_image_that_could_not_be_asked_about_is_asked_about_by_the_next_run(
+        self, store, server, loopback
+    ):
+        self.first_run(store, server, loopback)
+        aged = self.age(store)
+        server.serve("/a.jpg", b"", 503)
+        download(store, loopback.overridden_by({"recheck": 1}))
+        [row] = store.read_table(downloads_path("g"), DOWNLOADS).to_pylist()
+        assert (row["status"], row["tried_at"]) == ("ok", aged["tried_at"])
+
     def age(self, store):
         with Ledger(store, "g") as ledger:
             [known] = ledger.table.to_pylist()
@@ -236,7 +248,7 @@ class TestRecheck:
     ],
 )
 def test_a_jobs_host_is_what_its_slots_are_counted_by(url, host):
-    assert Job(url, {}).host == host
+    assert Job(url, {}, {}).host == host
 
 
 # Every setting changes something: a case for each, and the test fails for a setting without one.
@@ -256,7 +268,8 @@ def changes_workers(store, server, settings):
     assert {each["status"] for each in rows(run).values()} == {"ok"}
 
 
-def changes_per_host(store, server, settings):
+def most_at_once(count, store, server, settings):
+    """Download so many images; the most requests that the server had at a time."""
     now, most, lock = 0, 0, threading.Lock()
 
     def answer(handler):
@@ -269,11 +282,15 @@ def changes_per_host(store, server, settings):
             now -= 1
         handler.answer(200, body)
 
-    for number in range(12):
+    for number in range(count):
         server.routes[f"/{number}.jpg"] = answer
-    listed(store, *(server.url(f"/{number}.jpg") for number in range(12)))
-    download(store, settings.overridden_by({"per_host": 1}))
-    assert most == 1
+    listed(store, *(server.url(f"/{number}.jpg") for number in range(count)))
+    download(store, settings)
+    return most
+
+
+def changes_per_host(store, server, settings):
+    assert most_at_once(12, store, server, settings.overridden_by({"per_host": 1})) == 1
 
 
 def only_row(store, settings, **changes):
@@ -321,7 +338,12 @@ def changes_user_agent(store, server, settings):
     assert server.requests[0][1]["User-Agent"] == "me/1.0 (+https://h.org)"
 
 
-ELSEWHERE = {"max_pixels": "test_catalog.py", "recheck": "TestRecheck"}
+ELSEWHERE = {
+    "max_pixels": "test_catalog.py",
+    "max_decode_bytes": "test_validation.py",
+    "recheck": "TestRecheck",
+    "environment_proxies": "test_transport.py",
+}
 
 
 @pytest.mark.parametrize("name", DownloadSettings.model_fields)
@@ -415,3 +437,101 @@ def test_hosts_take_turns_in_a_list_that_is_sorted_by_host():
     assert [url[8] for url in interleaved(table)["url"].to_pylist()] == list("abcabcabc")
     assert interleaved(table.slice(0, 0)).num_rows == 0
     assert interleaved(pa.table({"url": ["no link", "x\ny", ""]})).num_rows == 3
+
+
+def test_a_password_in_a_link_reaches_its_host_and_no_file_but_the_list(store, server, loopback):
+    def answer(handler):
+        token = base64.b64encode(b"me:hunter2").decode()
+        granted = handler.headers.get("Authorization") == f"Basic {token}"
+        handler.answer(200 if granted else 401, PICTURE if granted else b"")
+
+    server.routes["/a.jpg"] = answer
+    links = [Link.from_text(server.url(path).replace("//", "//me:hunter2@")) for path in ("/a.jpg", "/b.jpg")]
+    store.write_table(links_path("g"), links_table(links, NOW))
+    told = rows(download(store, loopback))
+    assert told[server.url("/a.jpg")]["status"] == "ok"
+    assert told[server.url("/b.jpg")]["reason"] == "http_404"
+    build_catalog("g", store, loopback)
+    for path in (downloads_path("g"), catalog_path("g")):
+        assert b"hunter2" not in store.get(path)
+        assert token_of("me:hunter2") not in store.get(path)
+
+
+def token_of(secret):
+    return base64.b64encode(secret.encode())
+
+
+def test_a_lasting_failure_is_left_alone_for_longer_and_longer(store, server, loopback):
+    url = server.url("/dead.jpg")
+    listed(store, url)
+    assert [rows(download(store, loopback))[url]["failures"] for _ in range(3)] == [1, 2, 2]
+    assert server.paths() == ["/dead.jpg"] * 2
+    download(store, loopback, force=True)
+    assert server.paths() == ["/dead.jpg"] * 3
+
+
+def test_a_file_that_is_damaged_run_after_run_counts_its_failures_and_a_good_one_forgets_them(
+    store, server, loopback
+):
+    url = server.serve("/a.jpg", PICTURE[:-500])
+    listed(store, url)
+    counted = []
+    for _ in range(3):
+        download(store, loopback)
+        build_catalog("g", store, loopback)
+        [row] = store.read_table(downloads_path("g"), DOWNLOADS).to_pylist()
+        counted.append((row["reason"], row["failures"]))
+    assert counted == [("truncated", 1), ("truncated", 2), ("truncated", 2)]
+    server.serve("/a.jpg", PICTURE)
+    path = rows(download(store, loopback, force=True))[url]["path"]
+    store.delete([path])
+    server.serve("/a.jpg", b"", 404)
+    assert rows(download(store, loopback))[url]["failures"] == 1
+
+
+def test_a_forced_run_asks_for_known_images_conditionally(store, server, loopback):
+    listed(store, server.serve("/a.jpg", PICTURE, ETag='"v1"'))
+    download(store, loopback)
+    server.routes["/a.jpg"] = lambda handler: handler.answer(304, b"")
+    run = download(store, loopback, force=True)
+    assert (run.tried.num_rows, run.fetched.num_rows) == (1, 0)
+    assert server.requests[-1][1]["If-None-Match"] == '"v1"'
+
+
+def test_a_host_whose_owner_allows_two_requests_at_a_time_gets_no_more(store, server, loopback, monkeypatch):
+    monkeypatch.setitem(HOST_SLOTS, "127.0.0.1", 2)
+    settings = loopback.overridden_by({"workers": 16, "per_host": 16})
+    assert most_at_once(16, store, server, settings) == 2
+    assert DownloadSettings(per_host=16).slots("upload.wikimedia.org:443") == 2
+    assert DownloadSettings(per_host=1).slots("upload.wikimedia.org:443") == 1
+
+
+def test_an_outage_does_not_count_when_a_link_dies_later(store, server, loopback):
+    url = server.serve("/a.jpg", b"", 500)
+    listed(store, url)
+    for _ in range(4):
+        assert rows(download(store, loopback))[url]["failures"] == 0
+    server.serve("/a.jpg", b"", 404)
+    assert [rows(download(store, loopback))[url]["failures"] for _ in range(2)] == [1, 2]
+
+
+def test_a_users_own_file_among_the_images_is_left_alone(store, server, loopback):
+    listed(store, server.serve("/a.jpg", PICTURE))
+    download(store, loopback)
+    store.put("images/g/notes.txt", b"mine")
+    download(store, loopback)
+    assert store.get("images/g/notes.txt") == b"mine"
+
+
+def test_a_lost_ledger_costs_no_image(store, server, loopback):
+    listed(store, *(server.serve(f"/{number}.jpg", jpeg(number)) for number in range(3)))
+    download(store, loopback)
+    build_catalog("g", store, loopback)
+    listed(store, server.url("/0.jpg"))
+    store.delete([downloads_path("g")])
+    server.requests.clear()
+    for _ in range(2):
+        download(store, loopback)
+        assert build_catalog("g", store, loopback).catalog["status"].to_pylist() == ["ok"] * 3
+    assert server.requests == []
+    assert len(list(store.list("images/g"))) == 3

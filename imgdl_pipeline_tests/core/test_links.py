@@ -1,3 +1,4 @@
+import base64
 import json
 from datetime import datetime, timezone
 
@@ -46,3 +47,26 @@ def test_an_empty_list_is_a_table_without_rows():
 def test_what_json_has_no_form_for_is_written_as_text_or_null():
     text = attributes_json({"day": NOW.date(), "nan": float("nan"), "deep": [float("inf"), "é"]})
     assert json.loads(text) == {"day": "2026-11-22", "nan": None, "deep": [None, "é"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "url", "secret"),
+    [
+        ("http://me:pass@h.org/a.jpg", "http://h.org/a.jpg", b"me:pass"),
+        ("https://m%C3%A9:p%40ss@h.org", "https://h.org", "mé:p@ss".encode()),
+        ("ftp://me@h.org/@b", "ftp://h.org/@b", b"me:"),
+        ("http://a@b@h.org/", "http://h.org/", b"a@b:"),
+    ],
+)
+def test_a_name_and_password_are_no_part_of_a_link_but_a_header_for_its_host(text, url, secret):
+    link = Link.from_text(text, {}, {"Referer": "https://h.org/"})
+    assert link.url == url
+    assert base64.b64decode(link.request_headers["Authorization"].removeprefix("Basic ")) == secret
+    table = links_table([link, Link("x")], NOW)
+    assert json.loads(table["request_headers"][0].as_py()) == link.request_headers
+    assert table["request_headers"][1].as_py() is None
+
+
+@pytest.mark.parametrize("text", ["http://h.org/me@there.jpg", "http://h.org?to=me@h.org", "me@h.org"])
+def test_an_at_sign_elsewhere_is_no_password(text):
+    assert Link.from_text(text) == Link(text)

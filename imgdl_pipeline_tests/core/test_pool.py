@@ -55,7 +55,7 @@ def test_no_host_has_more_items_in_flight_than_its_slots():
         with lock:
             in_flight -= 1
 
-    with DownloadPool(work, workers=8, per_host=2) as pool:
+    with DownloadPool(work, workers=8, slots=lambda _: 2) as pool:
         assert len(list(pool.map(range(200)))) == 200
     assert most <= 2
 
@@ -67,7 +67,7 @@ def test_a_host_that_hangs_does_not_hold_up_the_others():
         return release.wait(30) if item[0] == "a" else True
 
     items = [f"a{number}" for number in range(50)] + [f"b{number}" for number in range(50)]
-    with DownloadPool(work, workers=4, per_host=2, host_of=first_letter) as pool:
+    with DownloadPool(work, workers=4, slots=lambda _: 2, host_of=first_letter) as pool:
         done = pool.map(items)
         first_fifty = [next(done).item for _ in range(50)]
         release.set()
@@ -160,6 +160,25 @@ def test_repr_tells_what_the_pool_is_doing():
         shown.append(repr(pool))
         release.set()
 
-    with DownloadPool(work, workers=3, per_host=3) as pool:
+    with DownloadPool(work, workers=3, slots=lambda _: 3) as pool:
         assert len(list(pool.map(items()))) == 10
     assert shown == ["<DownloadPool 3 workers, 3 busy, 7 queued>"]
+
+
+def test_items_that_are_queued_already_wait_too_when_their_host_asks_for_a_pause():
+    """The first answer says to wait: the seven items behind it in the queue are not begun."""
+    begun, second_round = [], threading.Event()
+
+    def work(item):
+        begun.append(item)
+        if not second_round.is_set():
+            assert begun == [item]
+            second_round.set()
+            return Later(item, 0.3, "a")
+        return time.monotonic()
+
+    started = time.monotonic()
+    with DownloadPool(work, workers=1, host_of=first_letter) as pool:
+        done = list(pool.map([f"a{number}" for number in range(8)]))
+    assert len(done) == 8
+    assert all(each.result - started >= 0.3 for each in done)

@@ -1,7 +1,10 @@
+from datetime import datetime, timedelta, timezone
+
 import pytest
 
+from imgdl_pipeline.core.ledger import Download, download_table
 from imgdl_pipeline.core.outcome import FetchError, Reason
-from imgdl_pipeline.core.retry import Retry
+from imgdl_pipeline.core.retry import LASTING, Retry, left_alone
 
 PASSING = FetchError(Reason.TIMEOUT, "slow", passing=True)
 FINAL = FetchError(Reason.HTTP, "gone", http_status=404)
@@ -32,3 +35,57 @@ def test_a_hosts_own_word_counts_more():
 
 def test_a_host_that_asks_for_too_long_is_not_waited_for():
     assert Retry(longest_asked_s=60).wait(PASSING, 1, asked_s=61) is None
+
+
+NOW = datetime(2026, 11, 22, 6, tzinfo=timezone.utc)
+
+
+def ledger_row(reason, failures, hours_ago):
+    status = "failed" if reason else "ok"
+    tried_at = NOW - timedelta(hours=hours_ago)
+    return Download("u", status, tried_at, 1, 0.1, reason=reason, failures=failures)
+
+
+def is_left_alone(*args):
+    return left_alone(download_table([ledger_row(*args)]), NOW).to_pylist()[0]
+
+
+@pytest.mark.parametrize(
+    ("failures", "pause_h"), [(2, 20), (3, 40), (4, 80), (5, 160), (6, 320), (7, 640), (8, 720), (99, 720)]
+)
+def test_a_lasting_reason_is_tried_again_at_growing_intervals_up_to_30_days(failures, pause_h):
+    assert is_left_alone("http_404", failures, pause_h - 0.01)
+    assert not is_left_alone("http_404", failures, pause_h)
+
+
+@pytest.mark.parametrize("failures", [None, 0, 1])
+def test_the_next_run_tries_a_first_failure_again_whatever_its_reason(failures):
+    assert not is_left_alone("http_404", failures, 0)
+
+
+@pytest.mark.parametrize("reason", ["http_404", "http_410", "http_403", "not_jpeg", "opt_out", "too_large"])
+def test_what_tomorrow_will_hardly_change_is_lasting(reason):
+    assert is_left_alone(reason, 2, 1)
+
+
+@pytest.mark.parametrize(
+    "reason",
+    ["http_503", "http_429", "timeout", "dns", "connection", "tls", "incomplete", "scheme", "robots", None],
+)
+def test_what_passes_or_costs_nothing_is_tried_by_every_run(reason):
+    assert not is_left_alone(reason, 9, 1)
+
+
+def test_every_reason_is_either_lasting_or_known_to_pass():
+    passing = {
+        "HTTP",
+        "TIMEOUT",
+        "DNS",
+        "CONNECTION",
+        "TLS",
+        "INCOMPLETE",
+        "PRIVATE_ADDRESS",
+        "SCHEME",
+        "ROBOTS",
+    }
+    assert {each.name for each in Reason} == passing | {each.name for each in LASTING}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgdl_pipeline.core.columns import LINKS, SCHEMA_VERSION_KEY
+from imgdl_pipeline.core.columns import CATALOG, DOWNLOADS, LINKS, SCHEMA_VERSION_KEY
 from imgdl_pipeline.core.store import (
     Store,
     StoreError,
@@ -115,13 +115,15 @@ def test_a_table_comes_back_as_it_was(store):
 def test_every_file_tells_its_schema_version(store, tmp_path):
     store.write_table("l.parquet", LINKS.empty_table())
     metadata = pq.read_schema(tmp_path / "store/l.parquet").metadata
-    assert metadata[SCHEMA_VERSION_KEY] == b"1"
+    assert metadata[SCHEMA_VERSION_KEY] == b"2"
 
 
 def test_a_table_of_another_schema_version_is_refused(store, tmp_path):
     table = LINKS.empty_table().replace_schema_metadata({SCHEMA_VERSION_KEY: b"99"})
     pq.write_table(table, tmp_path / "store/l.parquet")
-    with pytest.raises(StoreError, match="schema version 99, and this version of imgdl_pipeline reads 1"):
+    with pytest.raises(
+        StoreError, match=r"schema version 99, and this imgdl_pipeline reads up to 2: .* so update"
+    ):
         store.read_table("l.parquet", LINKS)
 
 
@@ -154,3 +156,30 @@ def test_a_large_file_is_stored_from_disk(store, tmp_path):
     with Path(file).open("rb") as opened:
         store.put("large", opened)
     assert store.get("large") == file.read_bytes()
+
+
+@pytest.mark.parametrize("schema", [LINKS, DOWNLOADS, CATALOG], ids=["links", "downloads", "catalog"])
+def test_a_file_of_version_1_is_read_with_nulls_for_what_came_later(schema, tmp_path, request):
+    """The files in version_1 were written by the version that introduced them, and stay as they are."""
+    old = Path(__file__).with_name("version_1")
+    name = request.node.callspec.id
+    assert pq.read_schema(old / f"{name}.parquet").metadata[SCHEMA_VERSION_KEY] == b"1"
+    table = Store(str(old)).read_table(f"{name}.parquet", schema)
+    assert table.schema.equals(schema)
+    assert [url[-5:] for url in table["url"].to_pylist()] == ["a.jpg", "b.jpg"]
+    added = {"links": "request_headers", "downloads": "failures"}.get(name)
+    if added:
+        assert table[added].to_pylist() == [None, None]
+
+
+def test_a_table_that_is_not_ours_is_refused(store, tmp_path):
+    pq.write_table(LINKS.empty_table().replace_schema_metadata(None), tmp_path / "store/l.parquet")
+    with pytest.raises(StoreError, match="was not written by imgdl_pipeline"):
+        store.read_table("l.parquet", LINKS)
+
+
+def test_a_column_that_should_be_there_is_missed(store, tmp_path):
+    table = LINKS.empty_table().drop_columns(["request_headers"])
+    pq.write_table(table, tmp_path / "store/l.parquet")
+    with pytest.raises(StoreError, match="has no column request_headers"):
+        store.read_table("l.parquet", LINKS)

@@ -1,0 +1,140 @@
+"""A gallery's link list: asked of its source, and put in the place of the one before."""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from datetime import datetime, timezone
+
+import pyarrow as pa
+
+from imgdl_pipeline.core.columns import LINKS
+from imgdl_pipeline.core.galleries import Gallery
+from imgdl_pipeline.core.links import links_table
+from imgdl_pipeline.core.settings import DownloadSettings
+from imgdl_pipeline.core.sources import SourceError, Unchanged, Web, list_links
+from imgdl_pipeline.core.store import Store, StoreError, links_path, validators_path
+
+logger = logging.getLogger(__name__)
+
+LISTED_AT = pa.schema([LINKS.field("listed_at")], metadata=LINKS.metadata)
+"""All that is asked of most old lists: their length, and their time."""
+
+ABANDONED_S = 60.0
+"""A half-written list of this age has no writer any more; lists are written without a lease."""
+
+
+def list_gallery(
+    gallery: Gallery, store: Store, settings: DownloadSettings, environ: Mapping[str, str] = os.environ
+) -> pa.Table:
+    """Ask a gallery's source for its links, and store them.
+
+    The old list stays when the source fails, at whatever page, and when it suddenly lists nothing. Where the
+    source says that nothing has changed, only the time of the list is new.
+
+    Args:
+        gallery: Which; its `allow_empty` lets an empty list replace one that had links.
+        store: Where the list lies.
+        settings: How to ask.
+        environ: Where secrets are looked up.
+
+    Returns:
+        The list, as LINKS.
+
+    Raises:
+        SourceError: The source failed, or lists nothing where it did list something.
+        MissingSecretError: It needs an environment variable that is not set.
+        StoreError: The list could not be stored.
+    """
+    path, now = links_path(gallery.name), datetime.now(timezone.utc)
+    before = store.read_table(path, LISTED_AT)
+    known = _known_validators(gallery, store, before)
+    with Web(settings, environ, validators=known) as web:
+        try:
+            links = links_table(list_links(gallery.source, web), now)
+        except Unchanged:
+            links = _listed_again(read_links(store, gallery.name), now)
+    if not links.num_rows:
+        _check_empty(gallery, before)
+    store.sweep(path.rpartition("/")[0], older_than_s=ABANDONED_S)
+    store.write_table(path, links)
+    if web.validators:
+        _keep_validators(gallery, store, web.validators, links)
+    return links
+
+
+def _listed_again(before: pa.Table, now: datetime) -> pa.Table:
+    listed_at = pa.repeat(pa.scalar(now, LINKS.field("listed_at").type), before.num_rows)
+    return before.set_column(before.schema.get_field_index("listed_at"), LINKS.field("listed_at"), listed_at)
+
+
+def _known_validators(gallery: Gallery, store: Store, before: pa.Table | None) -> dict[str, dict[str, str]]:
+    """The ETags that came with this very list from this very source: they say nothing of any other."""
+    try:
+        kept = json.loads(store.get(validators_path(gallery.name)) or b"{}")
+        documents: dict[str, dict[str, str]] = kept["documents"]
+        return documents if kept["of"] == _identity(gallery, before) else {}
+    except (ValueError, KeyError, TypeError):
+        return {}
+
+
+def _keep_validators(
+    gallery: Gallery, store: Store, documents: dict[str, Mapping[str, str]], links: pa.Table
+) -> None:
+    """Called once the list itself is stored: a list older than its ETags would never be renewed."""
+    kept = {"of": _identity(gallery, links), "documents": documents}
+    store.put(validators_path(gallery.name), json.dumps(kept).encode())
+
+
+def _identity(gallery: Gallery, links: pa.Table | None) -> str:
+    """Names a source and a list of it; a digest, because a source's keys may hold secrets."""
+    return hashlib.sha256(f"{gallery.source.model_dump_json()} {_time_of(links)}".encode()).hexdigest()
+
+
+def _time_of(links: pa.Table | None) -> datetime | None:
+    """When a list was made; None for no list, and for one without links."""
+    listed_at: datetime | None = (
+        links["listed_at"][0].as_py() if links is not None and links.num_rows else None
+    )
+    return listed_at
+
+
+def last_listed(store: Store, gallery: str) -> datetime | None:
+    """When a gallery was last listed; None for never, or an empty list.
+
+    Raises:
+        StoreError: The list could not be read.
+    """
+    return _time_of(store.read_table(links_path(gallery), LISTED_AT))
+
+
+def _check_empty(gallery: Gallery, before: pa.Table | None) -> None:
+    """An empty list is more often a source's failure than its wish.
+
+    Raises:
+        SourceError: There were links before, and the gallery does not allow an empty list.
+    """
+    listed_at = _time_of(before)
+    if before is None or listed_at is None:
+        logger.warning("%s: the source lists nothing", gallery.name)
+        return
+    earlier = f"{before.num_rows} links on {listed_at:%Y-%m-%d}"
+    words = f"{gallery.name}: the source lists nothing, and listed {earlier}"
+    if not gallery.allow_empty:
+        raise SourceError(f"{words}; the old list stays, unless the gallery has allow_empty: true")
+    logger.warning("%s; the list is empty now, as allow_empty lets it be", words)
+
+
+def read_links(store: Store, gallery: str) -> pa.Table:
+    """The gallery's link list.
+
+    Raises:
+        StoreError: There is none yet.
+    """
+    links = store.read_table(links_path(gallery), LINKS)
+    if links is None:
+        raise StoreError(
+            f"{store.location(links_path(gallery))} does not exist: materialize gallery_links first"
+        )
+    return links
