@@ -118,7 +118,7 @@ def address_cases() -> Iterator[Case]:
         *("127.0.0.2", "127.1.2.3", "2130706434", "0x7f000002", "0177.0.0.2", "127.2", "0.0.0.0", "0"),
         *("10.0.0.1", "172.16.0.1", "192.168.0.1", "169.254.169.254", "100.64.0.1", "224.0.0.1"),
         *("255.255.255.255", "[::1]", "[::]", "[::ffff:127.0.0.2]", "[::ffff:a9fe:a9fe]", "[fe80::1]"),
-        *("[fd00::1]", "[ff02::1]", "[64:ff9b::7f00:2]", "[2002:7f00:2::]", "me:pw@127.0.0.2", "127.0.0.2."),
+        *("[fd00::1]", "[ff02::1]", "[64:ff9b::7f00:2]", "[2002:7f00:2::]", "me:pw@127.0.0.3", "127.0.0.2."),
     ):
         yield Case(f"address {host}", refused, f"http://{host}:{{port}}/secret.jpg")
     yield Case("redirect to the metadata address", refused, "/to-metadata.jpg", to("http://169.254.169.254/"))
@@ -334,7 +334,7 @@ def run(
         listed = [Link(url, case.attributes) for url, case in links.items()]
         store.write_table(links_path("hostile"), links_table(listed, datetime.now(timezone.utc)))
         download_gallery("hostile", store, SETTINGS, retry=Retry(attempts=1), on_progress=on_progress)
-        rows = build_catalog("hostile", store, max_pixels=SETTINGS.max_pixels).catalog.to_pylist()
+        rows = build_catalog("hostile", store, SETTINGS).catalog.to_pylist()
         visited = was_visited(neighbour)
     outcomes = [
         (links[row["url"]], "/".join(filter(None, (row["status"], row["reason"]))), row) for row in rows

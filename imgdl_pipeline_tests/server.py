@@ -17,12 +17,35 @@ class WebHandler(DemoHandler):
 
     def do_GET(self) -> None:
         self.server.note(self)
+        if self.server.forward is not None:
+            self.server.forward(self)
+            return
         path = self.path.partition("?")[0]
         route = self.server.routes.get(path)
         if route is None:
             super().do_GET()
         else:
             route(self)
+
+    def __getattr__(self, name: str) -> Any:
+        """Any other method, and GET too, where the server forwards everything."""
+        if name.startswith("do_") and self.server.forward is not None:
+            return lambda: self.server.forward(self)
+        raise AttributeError(name)
+
+    def do_CONNECT(self) -> None:
+        """As a proxy does: carry bytes both ways until one side closes."""
+        self.server.note(self)
+        host, _, port = self.path.rpartition(":")
+        with socket.create_connection((host, int(port))) as target:
+            self.send_response_only(200)
+            self.end_headers()
+            self.wfile.flush()
+            upwards = threading.Thread(target=_carry, args=(self.connection, target), daemon=True)
+            upwards.start()
+            _carry(target, self.connection)
+            upwards.join(10)
+        self.close_connection = True
 
     def send_raw(self, data: bytes) -> None:
         """Send these very bytes and close the connection."""
@@ -49,15 +72,26 @@ class WebHandler(DemoHandler):
             pass
 
 
+def _carry(source: socket.socket, target: socket.socket) -> None:
+    try:
+        while data := source.recv(65536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
+
+
 class WebServer(DemoServer):
     """A server on a free loopback port.
 
-    Its `routes` map paths to functions; `requests` are all that came, as path and headers; `release`
-    is set when the test ends, so that no route waits for longer than that.
+    Its `routes` map paths to functions; `forward`, if set, answers every request of every method instead;
+    `requests` are all that came, as path and headers; `release` is set when the test ends, so that no
+    route waits for longer than that.
     """
 
     def __init__(self) -> None:
         self.routes: dict[str, Route] = {}
+        self.forward: Route | None = None
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.release = threading.Event()
         self._lock = threading.Lock()

@@ -1,12 +1,17 @@
 """The hostile web, all of it at once: each case has its outcome, and nothing else happens."""
 
+import json
+import re
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 
 from imgdl_pipeline.core.store import Store
-from imgdl_pipeline_tests.hostile import cases, run
+from imgdl_pipeline_tests.conftest import jpeg
+from imgdl_pipeline_tests.hostile import OK_HEAD, answer, bomb, cases, forever, run
 
 
 @pytest.fixture(scope="module")
@@ -51,3 +56,50 @@ def test_no_thread_is_left_behind(hostile_run):
 
 def test_no_secret_of_a_link_is_in_its_detail(hostile_run):
     assert not [row["detail"] for _, row in hostile_run[0].values() if "me:pw" in (row["detail"] or "")]
+
+
+def test_peak_memory_stays_under_400_mb_whatever_the_servers_send(server, tmp_path):
+    """With the default settings: 8 workers, 50 MB a file, 120 MB to decode one."""
+    large = jpeg(1) + bytes(49_000_000)
+    just_decoded = jpeg(2, (4470, 4470), progressive=True, subsampling=0, quality=20)
+    bodies = {
+        "large": large,
+        "progressive": just_decoded,
+        "progressive-bomb": resized(just_decoded, 13_000, 13_000),
+        "bomb": bomb(13_000, 13_000),
+        "flood": None,
+        "headers": None,
+    }
+    urls = {}
+    for name, body in bodies.items():
+        for number in range(8):
+            route = answer(body) if body else forever(*FLOODS[name])
+            server.routes[f"/{name}{number}.jpg"] = route
+            urls[server.url(f"/{name}{number}.jpg")] = name
+    told = subprocess.run(
+        [sys.executable, "-m", "imgdl_pipeline_tests.peak_memory", str(tmp_path / "store"), *urls],
+        capture_output=True, text=True, timeout=300, check=True,
+    )  # fmt: skip
+    run = json.loads(told.stdout)
+    outcomes = {name: {run["outcomes"][url] for url in urls if urls[url] == name} for name in bodies}
+    assert outcomes == {
+        "large": {"ok"},
+        "progressive": {"ok"},
+        "progressive-bomb": {"too_many_pixels"},
+        "bomb": {"corrupt"},
+        "flood": {"too_large"},
+        "headers": {"connection"},
+    }
+    assert run["peak_mb"] < 400
+
+
+FLOODS = {
+    "flood": (OK_HEAD + b"\r\n\xff\xd8\xff", b"x" * 65536),
+    "headers": (OK_HEAD, b"X-Y: " + b"z" * 60_000 + b"\r\n"),
+}
+
+
+def resized(data, width, height):
+    """A JPEG that says it is larger than it is."""
+    frame = re.search(rb"\xff[\xc0\xc2]", data).start()
+    return data[: frame + 5] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + data[frame + 9 :]

@@ -28,10 +28,11 @@ from imgdl_pipeline.core.guard import (
     without_userinfo,
 )
 from imgdl_pipeline.core.jpeg_header import JPEG_START
-from imgdl_pipeline.core.outcome import FetchError, Reason, ResourceError
+from imgdl_pipeline.core.outcome import PASSING_STATUSES, FetchError, Reason, ResourceError
 from imgdl_pipeline.core.robots import Robots
 from imgdl_pipeline.core.settings import DownloadSettings
 from imgdl_pipeline.core.transport import (
+    Validators,
     get,
     header_text,
     new_session,
@@ -46,9 +47,6 @@ IN_MEMORY_BYTES = 4 * 1024 * 1024
 
 DIGESTS = ("sha1", "sha256", "md5")
 """Attributes that, where a source gives them, the bytes must match; `bytes`, their number, too."""
-
-PASSING_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""Answers that another attempt may better; every other one is final."""
 
 PLACEHOLDER_PATH = "/removed.png"
 PLACEHOLDER_MD5 = "d835884373f4d6c8f24742ceabe74946"
@@ -69,19 +67,6 @@ class RetryAfter(FetchError):
 
 class NotModified(Exception):
     """The server says that what we have is still what it has."""
-
-
-@dataclass(frozen=True, slots=True)
-class Validators:
-    """What the server gave with an earlier answer, to ask for the bytes only if they have changed."""
-
-    etag: str | None = None
-    last_modified: str | None = None
-
-    def headers(self) -> dict[str, str]:
-        """The request headers (RFC 9110, 13.1), none where there is nothing to compare with."""
-        given = {"If-None-Match": self.etag, "If-Modified-Since": self.last_modified}
-        return {name: value for name, value in given.items() if value and value.isascii()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +123,7 @@ class Fetcher:
         url: str,
         expected: Mapping[str, Any] | None = None,
         validators: Validators | None = None,
+        own_headers: Mapping[str, str] | None = None,
     ) -> Fetched:
         """One attempt at a URL.
 
@@ -145,6 +131,7 @@ class Fetcher:
             url: As the source gave it.
             expected: Hex digests by name and `bytes`, which what comes must match.
             validators: Of the bytes that are there already.
+            own_headers: What the link's own host wants to see, and no other host may.
 
         Raises:
             FetchError: Why there are no bytes, or not those that were expected.
@@ -153,21 +140,29 @@ class Fetcher:
         """
         with working_until(Deadline(self._settings.timeout, self._stop)):
             try:
-                headers = (validators or Validators()).headers()
-                return self._follow(url, headers, _Expected(expected or {}))
+                conditions = (validators or Validators()).headers()
+                return self._follow(url, conditions, own_headers or {}, _Expected(expected or {}))
             except _TRANSLATED as error:
                 raise fetch_error(error, self._settings.timeout) from error
 
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
-            session = new_session(self._guard, self._settings.user_agent_header, self._tls)
+            session = new_session(self._guard, self._settings, self._tls)
             self._local.session = session
             self._sessions.append(session)
         return session
 
-    def _follow(self, url: str, headers: dict[str, str], expected: "_Expected") -> Fetched:
+    def _follow(
+        self,
+        url: str,
+        conditions: Mapping[str, str],
+        own_headers: Mapping[str, str],
+        expected: "_Expected",
+    ) -> Fetched:
+        own_origin = _origin(url)
         for _ in range(MAX_REDIRECTS + 1):
+            headers = {**conditions, **own_headers} if _origin(url) == own_origin else conditions
             try:
                 arrived = self._hop(url, headers, expected)
             except FetchError as error:
@@ -178,12 +173,12 @@ class Fetcher:
             url = arrived
         raise FetchError(Reason.REDIRECTS, f"redirected more than {MAX_REDIRECTS} times")
 
-    def _hop(self, url: str, headers: dict[str, str], expected: "_Expected") -> Fetched | str:
+    def _hop(self, url: str, headers: Mapping[str, str], expected: "_Expected") -> Fetched | str:
         """One request: what was fetched, or where it was redirected to."""
         session = self._session()
         self._check_link(url, session)
         with get(session, url, headers) as response:
-            if response.status_code == 304 and headers:
+            if response.status_code == 304 and Validators.are_in(headers):
                 raise NotModified
             return redirect_target(response) or self._receive(response, expected)
 
@@ -205,6 +200,11 @@ class Fetcher:
         except FetchError as error:
             error.http_status = response.status_code
             raise
+
+
+def _origin(url: str) -> tuple[str, str]:
+    """Scheme, host and port: what a secret of a link may be sent to."""
+    return url.partition(":")[0].lower(), host_of(url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,6 +357,12 @@ def fetch_error(error: BaseException, timeout: float) -> FetchError:
 
 
 _TRANSLATIONS: tuple[tuple[tuple[type[BaseException], ...], Reason, str, bool], ...] = (
+    (
+        (rq.InvalidHeader,),  # its own words quote the value, which is a secret
+        Reason.CONNECTION,
+        "a header that the link needs holds what no header may",
+        False,
+    ),
     (
         (rq.InvalidURL, rq.MissingSchema, rq.InvalidSchema, u3.LocationValueError, UnicodeError),
         Reason.SCHEME,

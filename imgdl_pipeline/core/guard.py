@@ -97,6 +97,10 @@ def check_opt_out(x_robots_tags: Iterable[str], user_agent: str) -> None:
                 raise FetchError(Reason.OPT_OUT, f"X-Robots-Tag says {rule}")
 
 
+ANYWHERE = ("0.0.0.0/0", "::/0")
+"""Allows every address: for what the galleries file or the environment names."""
+
+
 class AddressGuard:
     """Opens connections, but only to public addresses and to those that are explicitly allowed.
 
@@ -129,13 +133,29 @@ class AddressGuard:
             FetchError: `dns`, `private_address`, `timeout` or `connection`.
             Abandoned: The run is ending.
         """
+        return _connect_to_first(host, port, self._judged(host, port))
+
+    def check_host(self, host: str) -> None:
+        """Judge a host that a proxy will connect to. A name that only the proxy knows is left to it.
+
+        Raises:
+            FetchError: `private_address` or `timeout`.
+        """
+        try:
+            self._judged(host, 0)
+        except FetchError as error:
+            if error.reason is not Reason.DNS:
+                raise
+
+    def _judged(self, host: str, port: int) -> "_Found":
+        """The addresses of a host, every one of them judged."""
         try:
             found = deadline.call_with_deadline(lambda: _resolve(host, port))
         except TimeoutError as error:
             raise FetchError(Reason.TIMEOUT, f"looking {host} up: {error}", passing=True) from error
         for _, address in found:
             self.check_address(address[0])
-        return _connect_to_first(host, port, found)
+        return found
 
 
 _Found = list[tuple[socket.AddressFamily, tuple[str, int]]]
@@ -201,9 +221,9 @@ def _is_public(address: Address) -> bool:
 _AUTHORITY = re.compile(r"//[^/?#\s]*@")
 
 
-def without_userinfo(text: str) -> str:
-    """A text in which no URL shows a user's name or password."""
-    return _AUTHORITY.sub("//…@", text)
+def without_userinfo(text: str, mark: str = "…@") -> str:
+    """A text in which no URL shows a user's name or password, but a mark in their place."""
+    return _AUTHORITY.sub(f"//{mark}", text)
 
 
 DEFAULT_PORTS = {"http": 80, "https": 443}

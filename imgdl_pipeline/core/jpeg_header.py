@@ -25,6 +25,10 @@ FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 PROGRESSIVE_FRAMES = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 
+SAMPLES_A_BLOCK = 64
+COEFFICIENT_BYTES = 2
+"""What libjpeg keeps of every sample while an image comes in several scans (its JCOEF is a short)."""
+
 MODES = {1: "L", 3: "RGB", 4: "CMYK"}
 """By number of components, in Pillow's words."""
 
@@ -46,6 +50,8 @@ class JpegHeader:
         height: Pixels down.
         mode: L, RGB or CMYK.
         progressive: Whether the frame is.
+        decode_bytes: Memory that a decoder must hold: all coefficients where the image comes in several
+            scans, as progressive ones do; 0 where it is decoded row by row.
         exif: The EXIF data, from its byte order mark on; None where there is none.
     """
 
@@ -53,6 +59,7 @@ class JpegHeader:
     height: int
     mode: str
     progressive: bool
+    decode_bytes: int
     exif: bytes | None
 
 
@@ -62,9 +69,11 @@ def read_header(data: bytes) -> JpegHeader:
     Raises:
         CutHeaderError, BadHeaderError: It is none.
     """
-    frame, exif = None, None
+    frame, exif, components_in_scan = None, None, 0
     for marker, payload in _segments(data):
-        if marker in FRAMES and frame is None:
+        if marker == START_OF_SCAN:
+            components_in_scan = payload[0] if payload else 0
+        elif marker in FRAMES and frame is None:
             frame = (marker, payload)
         elif marker == APP1 and exif is None and payload.startswith(EXIF_PREFIX):
             exif = payload[len(EXIF_PREFIX) :]
@@ -76,31 +85,57 @@ def read_header(data: bytes) -> JpegHeader:
     height, width = int.from_bytes(payload[1:3], "big"), int.from_bytes(payload[3:5], "big")
     if not height or not width or payload[5] not in MODES:
         raise BadHeaderError(f"{width} × {height} pixels of {payload[5]} components are no image")
-    return JpegHeader(width, height, MODES[payload[5]], marker in PROGRESSIVE_FRAMES, exif)
+    is_progressive = marker in PROGRESSIVE_FRAMES
+    in_several_scans = is_progressive or components_in_scan < payload[5]
+    decode_bytes = _coefficient_bytes(width, height, payload[6:]) if in_several_scans else 0
+    return JpegHeader(width, height, MODES[payload[5]], is_progressive, decode_bytes, exif)
 
 
-_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
-"""Any marker but the restarts; within a scan, 0xFF is followed by 0 or by one of those."""
+def _coefficient_bytes(width: int, height: int, components: bytes) -> int:
+    """Bytes of all coefficients; `components` has three bytes for each: its id, its sampling, its table."""
+    sampling = [(max(1, each >> 4), max(1, each & 15)) for each in components[1::3]]
+    most_across, most_down = (max((each[axis] for each in sampling), default=1) for axis in (0, 1))
+    blocks = 0
+    for across, down in sampling:
+        blocks_across = -(-width * across // (8 * most_across))
+        blocks_down = -(-height * down // (8 * most_down))
+        blocks += blocks_across * blocks_down
+    return blocks * SAMPLES_A_BLOCK * COEFFICIENT_BYTES
+
+
+MAX_SEGMENTS = 10_000
+"""Encoders write some tens, and split metadata of megabytes into hundreds."""
+
+_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
+"""Any marker but the restarts; within a scan, 0xFF is followed by 0 or by one of those.
+
+One 0xFF, and not any number of them: a run of many would be looked at once for each of its starts.
+"""
 
 
 def count_scans(data: bytes) -> int:
-    """The scans up to the end of the image; what comes after that is no part of it."""
+    """The scans up to the end of the image; what comes after that is no part of it.
+
+    Raises:
+        BadHeaderError: There are more segments than any encoder writes.
+    """
     scans, place = 0, len(START_OF_IMAGE)
-    while (match := _MARKER.search(data, place)) and match[1][0] != END_OF_IMAGE:
+    for _ in range(MAX_SEGMENTS):
+        match = _MARKER.search(data, place)
+        if match is None or match[1][0] == END_OF_IMAGE:
+            return scans
         marker, place = match[1][0], match.end()
         scans += marker == START_OF_SCAN
         if marker not in STANDALONE:
             place += max(2, int.from_bytes(data[place : place + 2], "big"))
-    return scans
+    raise BadHeaderError(f"more than {MAX_SEGMENTS} segments")
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The marker and the payload of each segment before the first scan."""
+    """The marker and the payload of each segment up to the header of the first scan."""
     place = len(START_OF_IMAGE)
-    while True:
+    for _ in range(MAX_SEGMENTS):
         marker, place = _next_marker(data, place)
-        if marker == START_OF_SCAN:
-            return
         if marker == END_OF_IMAGE:
             raise BadHeaderError("the image ends before its first scan")
         if marker in STANDALONE:
@@ -111,14 +146,19 @@ def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
         if length < 2:
             raise BadHeaderError(f"a segment is {length} bytes long")
         yield marker, data[place + 2 : place + length]
+        if marker == START_OF_SCAN:
+            return
         place += length
+    raise BadHeaderError(f"more than {MAX_SEGMENTS} segments")
+
+
+_NO_FILL = re.compile(rb"[^\xff]")
 
 
 def _next_marker(data: bytes, place: int) -> tuple[int, int]:
     """The marker at or after a place, and the place behind it. Any number of 0xFF may come before."""
     place = data.find(b"\xff", place)
-    while 0 <= place < len(data) and data[place] == 0xFF:
-        place += 1
-    if not 0 <= place < len(data):
+    match = _NO_FILL.search(data, place) if place >= 0 else None
+    if match is None:
         raise CutHeaderError("the file ends within its header")
-    return data[place], place + 1
+    return match[0][0], match.end()

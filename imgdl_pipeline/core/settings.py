@@ -1,13 +1,13 @@
-"""Every setting a user can give, declared once.
+"""Every setting of downloads and sources, declared once.
 
 These models are the galleries file's schema, its validation, the launchpad's fields and the core's
-arguments. They are strict about unknown keys, and frozen.
+arguments. They are strict about unknown keys, and frozen. `galleries.py` puts them together.
 """
 
 import ipaddress
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -22,18 +22,10 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from imgdl_pipeline.version import HOME_PAGE, __version__
-
-STORE_SCHEMES = ("s3", "gs", "az", "file")
-STORE_SCHEMES_TEXT = ", ".join(f"{scheme}://" for scheme in STORE_SCHEMES)
-
-GALLERY_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
-NOT_IN_A_NAME = "..."
-"""What Dagster does not take in a partition's key."""
-
 
 UNKNOWN_KEY = "unknown_key"
 """The type of the error for a key that no setting has; its context names the key."""
@@ -96,7 +88,7 @@ class Secret:
                 )
             return found
 
-        return self._VARIABLE.sub(value, self._template)
+        return self._VARIABLE.sub(value, self._template).strip()
 
     def __repr__(self) -> str:
         return "Secret(…)"
@@ -135,6 +127,13 @@ class Secret:
         return {"type": ["string", "integer"], "minLength": 1}
 
 
+HOST_SLOTS = {"upload.wikimedia.org": 2}
+"""Hosts whose owners say how many requests at a time they allow, whatever the settings are.
+
+https://wikitech.wikimedia.org/wiki/Robot_policy
+"""
+
+
 class DownloadSettings(Settings):
     """How images are downloaded: defaults for every gallery, and each may override any."""
 
@@ -146,8 +145,16 @@ class DownloadSettings(Settings):
     attempts: int = Field(4, ge=1, le=100, description="attempts at a download that passing trouble stops")
     max_bytes: int = Field(50_000_000, ge=1, description="a larger answer is refused")
     max_pixels: int = Field(180_000_000, ge=1, description="an image of more is not decoded")
+    max_decode_bytes: int = Field(
+        120_000_000,
+        ge=1,
+        description="a progressive image that takes more memory to decode is not; 3 to 6 bytes a pixel",
+    )
     allow_addresses: tuple[str, ...] = Field(
         (), description="CIDRs of non-public addresses that may be fetched from, e.g. 127.0.0.0/8"
+    )
+    environment_proxies: bool = Field(
+        False, description="use the proxies that HTTP_PROXY, HTTPS_PROXY and NO_PROXY name"
     )
     robots_txt: bool = Field(True, description="refuse a link that its host's robots.txt disallows")
     opt_out_headers: bool = Field(
@@ -189,9 +196,30 @@ class DownloadSettings(Settings):
         """The User-Agent that is sent."""
         return self.user_agent or f"imgdl_pipeline/{__version__} (+{HOME_PAGE})"
 
+    def slots(self, host: str) -> int:
+        """Requests in flight to a host at most; `host` may end in its port."""
+        return min(self.per_host, HOST_SLOTS.get(host.partition(":")[0], self.per_host))
+
     def overridden_by(self, overrides: Mapping[str, Any]) -> "DownloadSettings":
         """These settings, with some replaced; the new ones are validated as any other."""
         return DownloadSettings.model_validate({**self.model_dump(), **overrides})
+
+
+class CheckSettings(Settings):
+    """What the asset checks allow; none of them stops a run."""
+
+    files: Literal["all"] | Annotated[int, Field(ge=1)] = Field(
+        100, description="stored files that a run reads again to compare them; or all"
+    )
+    failed_warn: float = Field(0.1, ge=0, le=1, description="share of failed links above which to warn")
+    failed_error: float = Field(0.5, ge=0, le=1, description="share of failed links that is an error")
+    lost_warn: float = Field(
+        0.5, ge=0, le=1, description="share by which a list may become shorter than the one before"
+    )
+
+    def overridden_by(self, overrides: Mapping[str, Any]) -> "CheckSettings":
+        """These settings, with some replaced; the new ones are validated as any other."""
+        return CheckSettings.model_validate({**self.model_dump(), **overrides})
 
 
 def _http_url(value: str) -> str:
@@ -204,176 +232,13 @@ def _http_url(value: str) -> str:
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 
 
+MaxImages = Annotated[
+    Annotated[int, Field(ge=1)] | None, Field(description="null: all that the source gives")
+]
+
+
 class SourceSettings(Settings):
-    """What all sources have in common."""
+    """What all sources have in common; each has, besides, its `type`, a `Literal` of its name."""
 
     own_addresses: ClassVar[tuple[str, ...]] = ()
     """CIDRs of non-public addresses at which the source itself serves its images."""
-
-
-class DemoSource(SourceSettings):
-    """The embedded demo gallery: real HTTP on a loopback port, no network needed."""
-
-    own_addresses: ClassVar[tuple[str, ...]] = ("127.0.0.1/32",)
-
-    type: Literal["demo"]
-    images: int = Field(40, ge=1, le=1_000_000, description="how many links it lists")
-
-
-class UrlListSource(SourceSettings):
-    """A file of links."""
-
-    type: Literal["url_list"]
-    path: str = Field(min_length=1, description="a path, a glob, or an http(s)/s3/gs/az URL")
-    format: Literal["txt", "csv", "tsv", "json", "jsonl", "parquet"] | None = Field(
-        None, description="null: by the path's ending, with or without .gz"
-    )
-    url_column: str = Field("url", min_length=1, description="the column or key that holds the link")
-
-
-class ImgurSource(SourceSettings):
-    """A gallery of Imgur's API v3."""
-
-    type: Literal["imgur"]
-    gallery: str = Field(
-        pattern=r"^(hot|top|user|random|r/\w+|t/[\w-]+|a/\w+)$",
-        description="hot, top, user, random, r/<subreddit>, t/<tag> or a/<album>",
-    )
-    client_id: Secret = Field(description="the API's Client-ID, e.g. {{ env.IMGUR_CLIENT_ID }}")
-    api_url: HttpUrl = Field("https://api.imgur.com/3/", description="where the API answers")
-    max_pages: int = Field(1, ge=1, le=1000, description="pages of the gallery to read")
-
-
-class WikimediaCommonsSource(SourceSettings):
-    """The JPEG files of a category of Wikimedia Commons."""
-
-    type: Literal["wikimedia_commons"]
-    category: str = Field(min_length=1, description="its name, with or without Category:")
-    depth: int = Field(0, ge=0, le=20, description="levels of subcategories to follow")
-    api_url: HttpUrl = Field(
-        "https://commons.wikimedia.org/w/api.php", description="where the MediaWiki API answers"
-    )
-    max_images: Annotated[int, Field(ge=1)] | None = Field(None, description="null: all of them")
-
-
-AnySource = DemoSource | UrlListSource | ImgurSource | WikimediaCommonsSource
-
-Source = Annotated[AnySource, Field(discriminator="type")]
-
-
-SECRET_KEYS = frozenset(
-    key
-    for source in get_args(AnySource)
-    for key, field in source.model_fields.items()
-    if field.annotation is Secret
-)
-"""Keys whose values are rendered when they are used, and never shown."""
-
-
-class Gallery(Settings):
-    """One gallery: a partition, a source, and what it overrides."""
-
-    name: str = Field(
-        pattern=GALLERY_NAME,
-        description="1 to 100 of A-Z a-z 0-9 _ . -, starting with a letter or digit",
-    )
-    source: Source
-    download: DownloadSettings = Field(
-        DownloadSettings(), description="overrides of the file's download settings"
-    )
-
-    @field_validator("name")
-    @classmethod
-    def _is_a_partition_key(cls, value: str) -> str:
-        if NOT_IN_A_NAME in value:
-            raise ValueError(f"must not hold {NOT_IN_A_NAME}, which Dagster keeps to itself")
-        return value
-
-
-class _EditorSchema(GenerateJsonSchema):
-    """JSON schema in which a validator can point at the very key that is wrong.
-
-    Pydantic's own writes `anyOf` and `oneOf`, of which a validator can only say that nothing fits.
-    """
-
-    def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
-        """A type or null, as one list of types where the inner schema has a type."""
-        inner = self.generate_inner(schema["schema"])
-        if "type" not in inner or "enum" in inner:
-            return super().nullable_schema(schema)
-        return {**inner, "type": [inner["type"], "null"]}
-
-    def tagged_union_schema(self, schema: core_schema.TaggedUnionSchema) -> JsonSchemaValue:
-        """The tag first; then the schema that belongs to it, and only that."""
-        union = super().tagged_union_schema(schema)
-        key, by_tag = union["discriminator"]["propertyName"], union["discriminator"]["mapping"]
-        return {
-            "type": "object",
-            "required": [key],
-            "properties": {key: {"enum": list(by_tag)}},
-            "allOf": [
-                {"if": {"properties": {key: {"const": tag}}, "required": [key]}, "then": {"$ref": ref}}
-                for tag, ref in by_tag.items()
-            ],
-        }
-
-
-class Galleries(Settings):
-    """The attributes of a galleries file."""
-
-    store: str = Field("data", min_length=1, description="a folder, or s3://bucket/prefix, gs://…, az://…")
-    schedule: str | None = Field(
-        "0 6 * * *", description="cron expression of the daily run, one a gallery; null for none"
-    )
-    download: DownloadSettings = Field(DownloadSettings(), description="defaults for every gallery")
-    galleries: tuple[Gallery, ...] = Field(
-        description="one partition each", json_schema_extra={"minItems": 1}
-    )
-
-    @field_validator("galleries")
-    @classmethod
-    def _stand_once(cls, value: tuple[Gallery, ...]) -> tuple[Gallery, ...]:
-        if not value:
-            raise ValueError("name at least one gallery")
-        seen: dict[str, str] = {}
-        for gallery in value:
-            earlier = seen.get(gallery.name.lower())
-            if earlier is not None:
-                raise ValueError(
-                    f"the name {gallery.name!r} stands twice, whatever its case: also as {earlier!r}"
-                )
-            seen[gallery.name.lower()] = gallery.name
-        return value
-
-    @field_validator("store")
-    @classmethod
-    def _is_a_place(cls, value: str) -> str:
-        scheme, separator, _ = value.partition("://")
-        if separator and scheme not in STORE_SCHEMES:
-            raise ValueError(f"{value!r} must be a folder, or start with {STORE_SCHEMES_TEXT}")
-        return value
-
-    def gallery(self, name: str) -> Gallery:
-        """The gallery of that name.
-
-        Raises:
-            KeyError: There is none.
-        """
-        for gallery in self.galleries:
-            if gallery.name == name:
-                return gallery
-        raise KeyError(name)
-
-    def download_settings(
-        self, gallery: Gallery, overrides: Mapping[str, Any] | None = None
-    ) -> DownloadSettings:
-        """The file's defaults, overridden by the gallery, overridden by one run's own settings."""
-        own = gallery.download.model_dump(exclude_unset=True)
-        settings = self.download.overridden_by({**own, **(overrides or {})})
-        allowed = settings.allow_addresses + gallery.source.own_addresses
-        return settings.overridden_by({"allow_addresses": allowed})
-
-    @classmethod
-    def editor_schema(cls) -> dict[str, Any]:
-        """The JSON schema that editors and `dg check yaml` use."""
-        return cls.model_json_schema(schema_generator=_EditorSchema)

@@ -9,11 +9,10 @@ import json
 import math
 import threading
 import warnings
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import imagehash
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
@@ -30,12 +29,13 @@ from imgdl_pipeline.core.jpeg_header import (
     read_header,
 )
 from imgdl_pipeline.core.outcome import Reason
+from imgdl_pipeline.core.settings import DownloadSettings
 
 HASHED_SIDE = 64
 """Pixels that a reduced side keeps at least: ImageHash works on 32, so that nothing it sees is lost."""
 
-LARGE_PIXELS = 20_000_000
-"""Progressive images of more are decoded one at a time: each takes 3 to 6 bytes of memory a pixel."""
+LARGE_BYTES = 4_000_000
+"""Files of more, and images that take more memory than that to decode, are checked one at a time."""
 
 MAX_SCANS = 100
 """Encoders make some ten scans; each costs a pass over all pixels, and takes a few bytes to ask for."""
@@ -79,35 +79,75 @@ class JpegFacts:
     exif: str
 
 
-def validate_jpeg(data: bytes, max_pixels: int) -> JpegFacts:
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is decoded at all.
+
+    Args:
+        max_pixels: An image of more is not.
+        max_decode_bytes: One that takes more memory to decode is not; only those that come in several
+            scans, as progressive ones do, take any that grows with the image.
+    """
+
+    max_pixels: int
+    max_decode_bytes: int
+
+    @staticmethod
+    def of(settings: DownloadSettings) -> "Limits":
+        """Those of a gallery."""
+        return Limits(settings.max_pixels, settings.max_decode_bytes)
+
+    def check(self, header: JpegHeader) -> None:
+        """Let an image through that may be decoded.
+
+        Raises:
+            InvalidImageError: `too_many_pixels`.
+        """
+        size = f"{header.width} × {header.height}"
+        pixels = header.width * header.height
+        if pixels > self.max_pixels:
+            raise InvalidImageError(
+                Reason.TOO_MANY_PIXELS, f"{size} is {pixels} pixels, and max_pixels is {self.max_pixels}"
+            )
+        if header.decode_bytes > self.max_decode_bytes:
+            raise InvalidImageError(
+                Reason.TOO_MANY_PIXELS,
+                f"{size} in several scans takes {header.decode_bytes} bytes to decode, "
+                f"and max_decode_bytes is {self.max_decode_bytes}",
+            )
+
+
+def turn(size: int) -> AbstractContextManager[object]:
+    """Held while something of so many bytes is in memory: large things take turns, small ones do not."""
+    return _large if size > LARGE_BYTES else nullcontext()
+
+
+def validate_jpeg(data: bytes, limits: Limits) -> JpegFacts:
     """Check a file from its first byte to its last.
 
     Args:
         data: The whole file.
-        max_pixels: An image of more is not decoded.
+        limits: An image beyond them is not decoded.
 
     Raises:
         InvalidImageError: `not_jpeg`, `truncated`, `corrupt` or `too_many_pixels`.
     """
     header = _header(data)
-    pixels = header.width * header.height
-    if pixels > max_pixels:
-        raise InvalidImageError(
-            Reason.TOO_MANY_PIXELS,
-            f"{header.width} × {header.height} is {pixels} pixels, and max_pixels is {max_pixels}",
-        )
-    scans = count_scans(data)
+    limits.check(header)
+    try:
+        scans = count_scans(data)
+    except BadHeaderError as error:
+        raise InvalidImageError(Reason.CORRUPT, str(error)) from error
     if scans > MAX_SCANS:
         raise InvalidImageError(Reason.CORRUPT, f"{scans} scans, and no encoder makes more than {MAX_SCANS}")
-    is_large = header.progressive and pixels > LARGE_PIXELS
-    with _large if is_large else nullcontext():
+    with turn(max(len(data), header.decode_bytes)):
         gray = _decode_strictly(data)
     return JpegFacts(
         width=header.width,
         height=header.height,
         mode=header.mode,
         progressive=header.progressive,
-        phash=str(imagehash.phash(Image.fromarray(gray))),
+        phash=phash(gray),
         exif=exif_json(header.exif),
     )
 
@@ -138,6 +178,31 @@ def _decode_strictly(data: bytes) -> npt.NDArray[np.uint8]:
     return gray
 
 
+PHASH_SIDE = 8
+PHASH_SAMPLES = 32
+
+_COSINES = np.cos(np.pi / PHASH_SAMPLES * np.outer(np.arange(PHASH_SIDE), np.arange(PHASH_SAMPLES) + 0.5))
+"""The lowest frequencies of the discrete cosine transform, type II, without its constant factor."""
+
+
+def phash(gray: npt.NDArray[np.uint8]) -> str:
+    """The perceptual hash of an image, as ImageHash's `phash` has it, bit by bit.
+
+    Its lowest 8 × 8 frequencies at 32 × 32 pixels, each compared with their median. ImageHash itself would
+    load SciPy for the transform: a quarter of a second, at every start.
+
+    Args:
+        gray: Shades, by row and column.
+
+    Returns:
+        64 bits as 16 hex digits.
+    """
+    size = (PHASH_SAMPLES, PHASH_SAMPLES)
+    pixels = np.asarray(Image.fromarray(gray).resize(size, Image.Resampling.LANCZOS), dtype=np.float64)
+    low = _COSINES @ pixels @ _COSINES.T
+    return np.packbits(low > np.median(low)).tobytes().hex()
+
+
 def exif_json(data: bytes | None) -> str:
     """The EXIF tags as a JSON object, by name.
 
@@ -156,8 +221,8 @@ def exif_json(data: bytes | None) -> str:
     return json.dumps(tags, ensure_ascii=False, allow_nan=False, sort_keys=True)
 
 
-_large = threading.Lock()
-"""Held while a large progressive image is decoded."""
+_large = threading.RLock()
+"""Held while a large file or image is in memory; whoever holds it to read a file may go on to decode it."""
 
 _quiet = threading.Lock()
 """Held while warnings are off, which they are for the whole process."""

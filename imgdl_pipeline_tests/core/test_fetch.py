@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import socket
 import threading
+import time
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 
@@ -18,14 +19,14 @@ from imgdl_pipeline.core.fetch import (
     Fetcher,
     NotModified,
     RetryAfter,
-    Validators,
     fetch_error,
     kind_of,
 )
 from imgdl_pipeline.core.outcome import FetchError
 from imgdl_pipeline.core.settings import DownloadSettings
-from imgdl_pipeline.core.transport import retry_after
+from imgdl_pipeline.core.transport import Validators, retry_after
 from imgdl_pipeline_tests.conftest import jpeg
+from imgdl_pipeline_tests.server import WebServer
 
 PICTURE = jpeg()
 
@@ -436,8 +437,6 @@ class tls_server:  # noqa: N801 -- reads as a function at its call
         cert.configure_cert(self.context)
 
     def __enter__(self):
-        from imgdl_pipeline_tests.server import WebServer
-
         self.server = WebServer()
         self.server.serve("/a.jpg", PICTURE)
         self.server.socket = self.context.wrap_socket(
@@ -448,3 +447,32 @@ class tls_server:  # noqa: N801 -- reads as a function at its call
 
     def __exit__(self, *exc):
         self.server.__exit__(*exc)
+
+
+def test_a_links_own_headers_go_to_its_own_host_only(fetcher, server):
+    with WebServer() as elsewhere:
+        elsewhere.serve("/c.jpg", PICTURE)
+        server.redirect("/b.jpg", elsewhere.url("/c.jpg"))
+        url = server.redirect("/a.jpg", "/b.jpg")
+        fetcher.fetch(url, None, Validators('"v1"'), {"Referer": "https://h.org/", "X-Key": "k"}).body.close()
+        [(_, foreign)] = elsewhere.requests
+    assert all(
+        (headers["Referer"], headers["X-Key"]) == ("https://h.org/", "k") for _, headers in server.requests
+    )
+    assert len(server.requests) == 2
+    assert foreign["If-None-Match"] == '"v1"'
+    assert "Referer" not in foreign
+    assert "X-Key" not in foreign
+
+
+def test_a_look_up_that_hangs_is_timeout_at_the_deadline(loopback, monkeypatch):
+    """The resolver is the system's own, and knows no timeout of ours."""
+    hanging = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: hanging.wait(30))
+    started = time.monotonic()
+    with with_settings(loopback, timeout=0.4) as fetcher:
+        error = refusal(fetcher, "http://slow.example/a.jpg")
+    assert (error.code, error.passing) == ("timeout", True)
+    assert error.detail == "looking slow.example up: not done within 0.4 s"
+    assert time.monotonic() - started < 5
+    hanging.set()

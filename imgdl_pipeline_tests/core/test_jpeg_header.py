@@ -1,3 +1,5 @@
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,7 +27,7 @@ SCAN = segment(0xDA, b"\x01\x01\x00\x00\x3f\x00")
 @pytest.mark.parametrize(("mode", "progressive"), [("L", False), ("RGB", True), ("CMYK", False)])
 def test_a_pictures_header_is_read(mode, progressive):
     data = jpeg(0, SIZE, mode, progressive=progressive)
-    assert read_header(data) == JpegHeader(*SIZE, mode, progressive, None)
+    assert read_header(data) == JpegHeader(*SIZE, mode, progressive, 18_432 if progressive else 0, None)
 
 
 def test_exif_is_found_and_other_app1_segments_are_not_it():
@@ -88,3 +90,45 @@ def test_a_preview_in_the_exif_is_no_scan_of_the_image():
 @given(st.binary())
 def test_the_scans_of_any_bytes_can_be_counted(rubbish):
     assert count_scans(b"\xff\xd8" + rubbish) >= 0
+
+
+@pytest.mark.parametrize(
+    ("frame", "scan", "decode_bytes"),
+    [
+        (0xC0, b"\x03", 0),
+        (0xC0, b"\x01", 3 * 16 * 8 * 128),
+        (0xC2, b"\x03", 3 * 16 * 8 * 128),
+        (0xC2, b"", 3 * 16 * 8 * 128),
+    ],
+    ids=["one scan", "a scan a component", "progressive", "a scan without a word"],
+)
+def test_an_image_in_several_scans_takes_two_bytes_a_sample(frame, scan, decode_bytes):
+    components = b"".join(bytes([number, 0x11, 0]) for number in (1, 2, 3))
+    head = segment(frame, b"\x08\x00\x40\x00\x80\x03" + components)
+    assert read_header(b"\xff\xd8" + head + segment(0xDA, scan)).decode_bytes == decode_bytes
+
+
+def test_subsampled_components_take_less():
+    assert read_header(jpeg(0, (640, 480), progressive=True)).decode_bytes == 640 * 480 * 2 * 3 // 2
+
+
+@pytest.mark.parametrize(
+    "middle",
+    [
+        b"\xff" * 2_000_000 + b"\x00",
+        b"\xff\xe0\x00\x02" * 500_000,
+        b"\xff" * 2_000_000,
+        b"\xff\xd0" * 1_000_000,
+    ],
+    ids=["fill bytes", "empty segments", "fill bytes to the end", "restarts"],
+)
+def test_no_file_takes_long_to_look_through(middle):
+    """Each of these took minutes or hours once, by loops over bytes or by a backtracking expression."""
+    for data in (b"\xff\xd8" + middle + FRAME + SCAN, b"\xff\xd8" + FRAME + SCAN + middle + b"\xff\xd9"):
+        started = time.process_time()
+        try:
+            read_header(data)
+            count_scans(data)
+        except (BadHeaderError, CutHeaderError):
+            pass
+        assert time.process_time() - started < 1

@@ -6,6 +6,7 @@ from imgdl_pipeline.core.deadline import Deadline, working_until
 from imgdl_pipeline.core.guard import AddressGuard
 from imgdl_pipeline.core.outcome import FetchError
 from imgdl_pipeline.core.robots import MAX_BYTES, Robots, only_our_groups
+from imgdl_pipeline.core.settings import DownloadSettings
 from imgdl_pipeline.core.transport import new_session
 
 AGENT = "imgdl_pipeline/1.0 (+https://h.org)"
@@ -13,7 +14,7 @@ AGENT = "imgdl_pipeline/1.0 (+https://h.org)"
 
 def verdict(server, path="/a.jpg", robots=None):
     robots = robots or Robots(AGENT)
-    session = new_session(AddressGuard(["127.0.0.1/32"]), AGENT)
+    session = new_session(AddressGuard(["127.0.0.1/32"]), DownloadSettings(user_agent=AGENT))
     with working_until(Deadline(10, threading.Event())):
         try:
             robots.check(server.url(path), session)
@@ -60,7 +61,7 @@ def test_a_server_in_trouble_allows_nothing(server, status):
 
 def test_a_host_that_cannot_be_asked_has_the_links_own_reason(server):
     server.routes["/robots.txt"] = lambda handler: handler.hang_up()
-    session = new_session(AddressGuard(["127.0.0.1/32"]), AGENT)
+    session = new_session(AddressGuard(["127.0.0.1/32"]), DownloadSettings(user_agent=AGENT))
     with working_until(Deadline(10, threading.Event())), pytest.raises(OSError, match="reset"):
         Robots(AGENT).check(server.url("/a.jpg"), session)
 
@@ -117,7 +118,7 @@ def test_the_groups_of_others_do_not_run_into_ours(server, text, expected):
 
 def test_a_host_that_cannot_be_asked_is_asked_three_times_in_all(server):
     server.routes["/robots.txt"] = lambda handler: handler.hang_up()
-    session = new_session(AddressGuard(["127.0.0.1/32"]), AGENT)
+    session = new_session(AddressGuard(["127.0.0.1/32"]), DownloadSettings(user_agent=AGENT))
     robots = Robots(AGENT)
     with working_until(Deadline(10, threading.Event())):
         for _ in range(3):

@@ -3,13 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from imgdl_pipeline.core.settings import (
-    SECRET_KEYS,
-    DownloadSettings,
-    Galleries,
-    MissingSecretError,
-    Secret,
-)
+from imgdl_pipeline.core.galleries import SECRET_KEYS, Galleries
+from imgdl_pipeline.core.settings import DownloadSettings, MissingSecretError, Secret
 
 DEMO = {"name": "demo", "source": {"type": "demo"}}
 
@@ -136,7 +131,7 @@ def test_an_id_of_digits_only_is_a_text():
 
 
 def test_the_keys_of_secrets_are_known():
-    assert frozenset({"client_id"}) == SECRET_KEYS
+    assert frozenset({"client_id", "token"}) == SECRET_KEYS
 
 
 def test_the_user_agent_says_who_we_are():

@@ -1,6 +1,8 @@
 import io
 import json
 import random
+import threading
+from dataclasses import replace
 
 import imagehash
 import numpy as np
@@ -10,10 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
-from imgdl_pipeline.core.validation import InvalidImageError, exif_json, validate_jpeg
+from imgdl_pipeline.core.validation import (
+    LARGE_BYTES,
+    InvalidImageError,
+    Limits,
+    exif_json,
+    phash,
+    turn,
+    validate_jpeg,
+)
 from imgdl_pipeline_tests.conftest import jpeg, photo
 
-LIMIT = 10_000_000
+LIMITS = Limits(max_pixels=10_000_000, max_decode_bytes=1_000_000)
 SOUND = jpeg(1, (640, 480))
 
 ARITHMETIC = bytes.fromhex(
@@ -25,16 +35,16 @@ ARITHMETIC = bytes.fromhex(
 """16 × 16 shades of gray, arithmetic-coded, which Pillow cannot write."""
 
 
-def verdict(data, max_pixels=LIMIT):
+def verdict(data, limits=LIMITS):
     try:
-        validate_jpeg(data, max_pixels)
+        validate_jpeg(data, limits)
     except InvalidImageError as error:
         return error.reason.value
     return "valid"
 
 
 def test_a_sound_jpeg_gives_its_facts():
-    facts = validate_jpeg(SOUND, LIMIT)
+    facts = validate_jpeg(SOUND, LIMITS)
     assert (facts.width, facts.height, facts.mode, facts.progressive) == (640, 480, "RGB", False)
     assert json.loads(facts.exif) == {}
 
@@ -42,19 +52,26 @@ def test_a_sound_jpeg_gives_its_facts():
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 3}])
 def test_every_common_kind_of_jpeg_is_valid(mode, options):
-    facts = validate_jpeg(jpeg(2, (200, 150), mode, **options), LIMIT)
+    facts = validate_jpeg(jpeg(2, (200, 150), mode, **options), LIMITS)
     assert (facts.mode, facts.progressive) == (mode, "progressive" in options)
 
 
 def test_an_arithmetic_coded_jpeg_is_valid():
-    facts = validate_jpeg(ARITHMETIC, LIMIT)
+    facts = validate_jpeg(ARITHMETIC, LIMITS)
     assert (facts.width, facts.height, facts.mode) == (16, 16, "L")
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (7, 9), (65, 63), (1024, 768)])
 def test_an_image_of_any_shape_is_valid(size):
-    facts = validate_jpeg(jpeg(3, size), LIMIT)
+    facts = validate_jpeg(jpeg(3, size), LIMITS)
     assert (facts.width, facts.height) == size
+
+
+@pytest.mark.parametrize("size", [(32, 32), (40, 30), (300, 200), (64, 900)])
+@pytest.mark.parametrize("seed", range(10))
+def test_of_the_same_pixels_the_phash_is_imagehashs_own(size, seed):
+    gray = photo(seed, size, "L")
+    assert phash(np.asarray(gray)) == str(imagehash.phash(gray))
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
@@ -63,7 +80,7 @@ def test_an_image_of_any_shape_is_valid(size):
 def test_the_phash_is_imagehashs_within_six_bits(mode, size, seed):
     data = jpeg(seed, size, mode, quality=75)
     theirs = imagehash.phash(Image.open(io.BytesIO(data)))
-    assert imagehash.hex_to_hash(validate_jpeg(data, LIMIT).phash) - theirs <= 6
+    assert imagehash.hex_to_hash(validate_jpeg(data, LIMITS).phash) - theirs <= 6
 
 
 @pytest.mark.parametrize("kept", [0.2, 0.5, 0.9, 0.99])
@@ -103,17 +120,17 @@ def test_bytes_after_the_end_are_no_damage():
 
 def test_more_pixels_than_allowed_are_not_decoded(monkeypatch):
     monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda *_: pytest.fail("decoded"))
-    assert verdict(SOUND, 640 * 480 - 1) == "too_many_pixels"
+    assert verdict(SOUND, replace(LIMITS, max_pixels=640 * 480 - 1)) == "too_many_pixels"
 
 
 def test_exactly_as_many_pixels_as_allowed_are_decoded():
-    assert verdict(SOUND, 640 * 480) == "valid"
+    assert verdict(SOUND, replace(LIMITS, max_pixels=640 * 480)) == "valid"
 
 
 def test_more_pixels_than_pillows_own_limit_are_no_warning():
     file = io.BytesIO()
     Image.new("L", (16_000, 12_000)).save(file, "JPEG")
-    assert verdict(file.getvalue(), 200_000_000) == "valid"
+    assert verdict(file.getvalue(), replace(LIMITS, max_pixels=200_000_000)) == "valid"
 
 
 def with_exif(exif):
@@ -132,7 +149,7 @@ def test_exif_is_json_by_name():
     gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
     gps[ExifTags.GPS.GPSLatitudeRef] = "N"
     gps[ExifTags.GPS.GPSLatitude] = (51.0, 28.0, 38.5)
-    assert json.loads(validate_jpeg(with_exif(exif.tobytes()), LIMIT).exif) == {
+    assert json.loads(validate_jpeg(with_exif(exif.tobytes()), LIMITS).exif) == {
         "Make": "Canon",
         "Orientation": 6,
         "XResolution": 72.0,
@@ -144,13 +161,13 @@ def test_exif_is_json_by_name():
 
 @given(st.binary(max_size=300))
 def test_no_exif_fails_an_image(rubbish):
-    facts = validate_jpeg(with_exif(b"Exif\0\0" + rubbish), LIMIT)
+    facts = validate_jpeg(with_exif(b"Exif\0\0" + rubbish), LIMITS)
     assert isinstance(json.loads(facts.exif), dict)
 
 
 @given(st.binary(max_size=200), st.sampled_from([b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08"]))
 def test_no_exif_directory_fails_an_image(rubbish, order):
-    facts = validate_jpeg(with_exif(b"Exif\0\0" + order + rubbish), LIMIT)
+    facts = validate_jpeg(with_exif(b"Exif\0\0" + order + rubbish), LIMITS)
     assert isinstance(json.loads(facts.exif), dict)
 
 
@@ -191,7 +208,7 @@ def test_validation_runs_without_the_gil():
     counter = threading.Thread(target=count)
     counter.start()
     before = ticks
-    validate_jpeg(data, LIMIT)
+    validate_jpeg(data, LIMITS)
     moved = ticks - before
     stop.set()
     counter.join()
@@ -207,3 +224,37 @@ def test_a_file_that_asks_for_the_same_scan_again_and_again_is_not_decoded(monke
 
     monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda *_: pytest.fail("decoded"))
     assert verdict(many_scans(200)) == "corrupt"
+
+
+def test_a_progressive_image_that_takes_too_much_memory_is_not_decoded():
+    data = jpeg(1, (640, 480), progressive=True)
+    small = Limits(max_pixels=10_000_000, max_decode_bytes=921_599)
+    with pytest.raises(InvalidImageError) as caught:
+        validate_jpeg(data, small)
+    assert str(caught.value) == (
+        "too_many_pixels: "
+        "640 × 480 in several scans takes 921600 bytes to decode, and max_decode_bytes is 921599"
+    )
+    assert validate_jpeg(data, replace(small, max_decode_bytes=921_600)).progressive
+    assert validate_jpeg(jpeg(1, (640, 480)), replace(small, max_decode_bytes=1)).width == 640
+
+
+def test_large_things_take_turns_and_small_ones_do_not():
+    with turn(LARGE_BYTES + 1), turn(LARGE_BYTES + 1):  # whoever reads a large file may go on to decode it
+        others = []
+
+        def try_small():
+            with turn(LARGE_BYTES):
+                others.append("small")
+
+        def try_large():
+            with turn(LARGE_BYTES + 1):
+                others.append("large")
+
+        small, large = threading.Thread(target=try_small), threading.Thread(target=try_large)
+        large.start()
+        small.start()
+        small.join(10)
+        assert others == ["small"]
+    large.join(10)
+    assert others == ["small", "large"]
