@@ -1,30 +1,88 @@
-"""Where links come from: one module a source type, all behind `list_links`."""
+"""Where links come from: one module a source type, ours and those of other packages.
 
-from collections.abc import Callable, Iterator
+Such a module has a function `list_links(source, web)`, whose first parameter's type is a `SourceSettings`
+with the source's own keys. Another package's module is named by an entry point in the group
+`imgdl_pipeline.sources`.
+"""
+
+import functools
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from importlib.metadata import entry_points
+from types import ModuleType
+from typing import get_args, get_type_hints
 
 from imgdl_pipeline.core.links import Link
-from imgdl_pipeline.core.settings import (
-    DemoSource,
-    ImgurSource,
-    Source,
-    UrlListSource,
-    WikimediaCommonsSource,
+from imgdl_pipeline.core.settings import MissingSecretError, SourceSettings
+from imgdl_pipeline.core.sources import (
+    demo,
+    feed,
+    gallery_dl,
+    iiif,
+    imgur,
+    openverse,
+    url_list,
+    wikimedia_commons,
 )
-from imgdl_pipeline.core.sources import demo, imgur, url_list, wikimedia_commons
-from imgdl_pipeline.core.sources.web import SourceError, Web
+from imgdl_pipeline.core.sources.web import SourceError, Unchanged, Web
 
-_LISTERS: dict[type[Any], Callable[[Any, Web], Iterator[Link]]] = {
-    DemoSource: demo.list_links,
-    UrlListSource: url_list.list_links,
-    ImgurSource: imgur.list_links,
-    WikimediaCommonsSource: wikimedia_commons.list_links,
-}
-"""The one place where a source's settings meet its code."""
+OURS = (demo, url_list, imgur, wikimedia_commons, feed, iiif, openverse, gallery_dl)
+
+ENTRY_POINTS = "imgdl_pipeline.sources"
 
 
-def list_links(source: Source, web: Web) -> Iterator[Link]:
+class SourceModuleError(Exception):
+    """Another package's source can't be used; says which, and what it lacks."""
+
+
+@functools.cache
+def _modules() -> dict[type[SourceSettings], ModuleType]:
+    """Every source's module, by the type of its settings."""
+    modules = {settings_type(module): module for module in OURS}
+    taken = {type_name(each) for each in modules}
+    for entry in entry_points(group=ENTRY_POINTS):
+        try:
+            module = entry.load()
+            settings = settings_type(module)
+        except Exception as error:
+            raise SourceModuleError(f"the source {entry.name!r} ({entry.value}): {error}") from error
+        if type_name(settings) != entry.name or entry.name in taken:
+            raise SourceModuleError(
+                f"the source {entry.name!r} ({entry.value}): its settings' type is {type_name(settings)!r}; "
+                "it must be the entry point's name, and no other source's"
+            )
+        taken.add(entry.name)
+        modules[settings] = module
+    return modules
+
+
+def settings_type(module: ModuleType) -> type[SourceSettings]:
+    """The settings that a source's module takes.
+
+    Raises:
+        TypeError: It has no `list_links` whose first parameter is a SourceSettings with a `type`.
+    """
+    hints = get_type_hints(getattr(module, "list_links", None)) if hasattr(module, "list_links") else {}
+    first = next(iter(hints.values()), None)
+    if not (isinstance(first, type) and issubclass(first, SourceSettings) and "type" in first.model_fields):
+        raise TypeError(
+            "there must be a function list_links, and its first parameter must be annotated with a "
+            "SourceSettings that has a type, as in type: Literal['name']"
+        )
+    return first
+
+
+def type_name(settings: type[SourceSettings]) -> str:
+    """A source's name in galleries files."""
+    return str(get_args(settings.model_fields["type"].annotation)[0])
+
+
+def source_types() -> tuple[type[SourceSettings], ...]:
+    """The settings of every source there is."""
+    return tuple(_modules())
+
+
+def list_links(source: SourceSettings, web: Web) -> Iterator[Link]:
     """What a source lists, in its order, one link at a time; a link may come more than once.
 
     Args:
@@ -33,14 +91,23 @@ def list_links(source: Source, web: Web) -> Iterator[Link]:
 
     Raises:
         SourceError: The list could not be had, or is broken; says where and how.
+        Unchanged: It is what it was the last time.
         MissingSecretError: It needs an environment variable that is not set.
     """
-    return _LISTERS[type(source)](source, web)
+    try:
+        yield from _modules()[type(source)].list_links(source, web)
+    except (SourceError, Unchanged, MissingSecretError):
+        raise
+    except Exception as error:
+        name = type_name(type(source))
+        raise SourceError(
+            f"the source {name} met what it does not know: {type(error).__name__}: {error}"
+        ) from error
 
 
-def serving(source: Source) -> AbstractContextManager[object]:
+def serving(source: SourceSettings) -> AbstractContextManager[object]:
     """What must run while a source's links are fetched: the demo gallery's own server, else nothing."""
-    return demo.DemoServer() if isinstance(source, DemoSource) else nullcontext()
+    return demo.DemoServer() if isinstance(source, demo.DemoSource) else nullcontext()
 
 
-__all__ = ["SourceError", "Web", "list_links", "serving"]
+__all__ = ["SourceError", "Unchanged", "Web", "list_links", "serving", "source_types", "type_name"]

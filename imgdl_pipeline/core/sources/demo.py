@@ -4,6 +4,7 @@ Its links lead to one fixed loopback port, so that they are the same in every ru
 while they are downloaded. Several runs may serve at once, each its own share of the connections.
 """
 
+import colorsys
 import functools
 import io
 import math
@@ -14,13 +15,24 @@ import threading
 from collections.abc import Iterator
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, ClassVar, Literal
 
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw, ImageOps
+from pydantic import Field
 
 from imgdl_pipeline.core.links import Link
-from imgdl_pipeline.core.settings import DemoSource
+from imgdl_pipeline.core.settings import SourceSettings
 from imgdl_pipeline.core.sources.web import SourceError, Web
+
+
+class DemoSource(SourceSettings):
+    """The embedded demo gallery: real HTTP on a loopback port, no network needed."""
+
+    own_addresses: ClassVar[tuple[str, ...]] = ("127.0.0.1/32",)
+
+    type: Literal["demo"]
+    images: int = Field(40, ge=1, le=1_000_000, description="how many links it lists")
+
 
 HOST = "127.0.0.1"
 PORT = 18975
@@ -60,11 +72,11 @@ def picture(seed: int) -> bytes:
     draw_from = random.Random(seed)  # noqa: S311 -- a picture, no secret
     width, height = SIZE
     hue = draw_from.randrange(256)
-    sky = Image.linear_gradient("L").resize(SIZE)
-    image = Image.merge("HSV", (Image.new("L", SIZE, hue), sky, Image.new("L", SIZE, 235)))
+    heights = Image.linear_gradient("L").resize(SIZE)
+    image = ImageOps.colorize(heights, _rgb(hue, 0, 235), _rgb(hue, 255, 235))
     draw = ImageDraw.Draw(image)
     x, y, radius = draw_from.randrange(width), draw_from.randrange(30, 120), draw_from.randrange(15, 45)
-    draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(hue, 20, 255))
+    draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=_rgb(hue, 20, 255))
     for layer in range(5):
         base, swing = 120 + layer * 42, draw_from.uniform(12, 50)
         period, phase = draw_from.uniform(60, 200), draw_from.uniform(0, 6)
@@ -72,11 +84,17 @@ def picture(seed: int) -> bytes:
             (step, base + swing * math.sin(step / period + phase) + 6 * math.sin(step / 17 + seed))
             for step in range(0, width + 8, 8)
         ]
-        shade = ((hue + 90 + 9 * layer) % 256, 110 + 20 * layer, 190 - 34 * layer)
+        shade = _rgb((hue + 90 + 9 * layer) % 256, 110 + 20 * layer, 190 - 34 * layer)
         draw.polygon([*ridge, (width, height), (0, height)], fill=shade)
     file = io.BytesIO()
-    image.convert("RGB").filter(ImageFilter.SMOOTH).save(file, "JPEG", quality=85)
+    image.save(file, "JPEG", quality=85)
     return file.getvalue()
+
+
+def _rgb(hue: int, saturation: int, value: int) -> tuple[int, int, int]:
+    """A colour; all numbers go up to 255."""
+    red, green, blue = colorsys.hsv_to_rgb(hue / 255, saturation / 255, value / 255)
+    return round(red * 255), round(green * 255), round(blue * 255)
 
 
 class DemoHandler(BaseHTTPRequestHandler):

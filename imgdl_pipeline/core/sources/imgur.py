@@ -7,14 +7,31 @@ is sent to the API and to nobody else.
 import logging
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urljoin, urlsplit
 
+from pydantic import Field
+
 from imgdl_pipeline.core.links import Link
-from imgdl_pipeline.core.settings import ImgurSource
+from imgdl_pipeline.core.settings import HttpUrl, Secret, SourceSettings
+from imgdl_pipeline.core.sources.attributes import iso_of_epoch, said
 from imgdl_pipeline.core.sources.web import Answer, SourceError, Web
 
 logger = logging.getLogger(__name__)
+
+
+class ImgurSource(SourceSettings):
+    """A gallery of Imgur's API v3."""
+
+    type: Literal["imgur"]
+    gallery: str = Field(
+        pattern=r"^(hot|top|user|random|r/\w+|t/[\w-]+|a/\w+)$",
+        description="hot, top, user, random, r/<subreddit>, t/<tag> or a/<album>",
+    )
+    client_id: Secret = Field(description="the API's Client-ID, e.g. {{ env.IMGUR_CLIENT_ID }}")
+    api_url: HttpUrl = Field("https://api.imgur.com/3/", description="where the API answers")
+    max_pages: int = Field(1, ge=1, le=1000, description="pages of the gallery to read")
+
 
 _PATHS = {
     "r": "gallery/r/{name}/time/week/{page}",
@@ -29,7 +46,6 @@ _ATTRIBUTES = {
     "caption": "description",
     "author": "account_url",
     "id": "id",
-    "datetime": "datetime",
     "width": "width",
     "height": "height",
     "size": "size",
@@ -127,7 +143,7 @@ def _link(image: Mapping[str, Any]) -> Link | None:
     url = str(image["link"])
     if (urlsplit(url).hostname or "").endswith("imgur.com"):  # its documents show http: it serves https
         url = re.sub(r"^http:", "https:", url)
-    attributes = {name: image[key] for name, key in _ATTRIBUTES.items() if image.get(key) not in (None, "")}
-    if image.get("id"):
-        attributes["page"] = f"https://imgur.com/{image['id']}"
-    return Link.from_text(url, attributes)
+    attributes = {name: image.get(key) for name, key in _ATTRIBUTES.items()}
+    attributes["date"] = iso_of_epoch(image.get("datetime"))
+    attributes["page"] = f"https://imgur.com/{image['id']}" if image.get("id") else None
+    return Link.from_text(url, said(attributes))

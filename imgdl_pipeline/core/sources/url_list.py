@@ -13,19 +13,21 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import obstore
 import obstore.store
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import Field
 
 from imgdl_pipeline.core.guard import without_userinfo
 from imgdl_pipeline.core.links import Link
-from imgdl_pipeline.core.settings import UrlListSource
+from imgdl_pipeline.core.settings import SourceSettings
 from imgdl_pipeline.core.sources.web import SourceError, Web
 
 logger = logging.getLogger(__name__)
@@ -36,12 +38,28 @@ _ENDINGS = {"ndjson": "jsonl", "text": "txt", "pq": "parquet"}
 """Endings that are other names of a format."""
 
 
+class UrlListSource(SourceSettings):
+    """A file of links."""
+
+    type: Literal["url_list"]
+    path: str = Field(min_length=1, description="a path, a glob, or an http(s)/s3/gs/az URL")
+    format: Literal["txt", "csv", "tsv", "json", "jsonl", "parquet"] | None = Field(
+        None, description="null: by the path's ending, with or without .gz"
+    )
+    url_column: str = Field("url", min_length=1, description="the column or key that holds the link")
+    asset: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9_]+(/[A-Za-z0-9_]+)*$",
+        description="key of the Dagster asset that writes the file, e.g. shop/products",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _File:
     """A list, wherever it lies: its name for people and for its ending, and a way to open it."""
 
     name: str
-    open: Callable[[], IO[bytes]]
+    open: Callable[[], AbstractContextManager[IO[bytes]]]
 
 
 def list_links(source: UrlListSource, web: Web) -> Iterator[Link]:
@@ -84,10 +102,16 @@ def _format_of(name: str) -> str:
 
 def _files(path: str, web: Web) -> list[_File]:
     if path.startswith(("http://", "https://")):
-        return [_File(without_userinfo(path), lambda: web.document(path))]
+        return [_File(without_userinfo(path), lambda: _on_the_web(path, web))]
     if "://" in path:
         return _objects(path)
     return _local_files(path)
+
+
+@contextmanager
+def _on_the_web(url: str, web: Web) -> Iterator[IO[bytes]]:
+    with web.document(url) as document:
+        yield document.file
 
 
 def _local_files(path: str) -> list[_File]:

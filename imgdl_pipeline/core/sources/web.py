@@ -4,31 +4,35 @@ What a galleries file names is trusted to be meant, so a source's own URL may be
 redirects to is judged like a stranger's link.
 """
 
+import hashlib
 import json
 import logging
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 from urllib.parse import urlencode
 
 import requests
 from urllib3 import exceptions as u3
 
 from imgdl_pipeline.core.deadline import Deadline, working_until
-from imgdl_pipeline.core.guard import AddressGuard, check_scheme, without_userinfo
+from imgdl_pipeline.core.guard import ANYWHERE, AddressGuard, check_scheme, without_userinfo
 from imgdl_pipeline.core.outcome import FetchError
 from imgdl_pipeline.core.settings import DownloadSettings
-from imgdl_pipeline.core.transport import get, new_session, redirect_target, retry_after
+from imgdl_pipeline.core.transport import Validators, get, new_session, redirect_target, retry_after
 
 logger = logging.getLogger(__name__)
 
 ANSWER_S = 120.0
 """Seconds for one answer of an API or a link list, however slowly it comes."""
 
-ANSWER_BYTES = 2_000_000_000
+ANSWER_BYTES = 100_000_000
+"""A longer answer of an API is an error; documents may be longer, as they wait in a file."""
+
 LONGEST_WAIT_S = 300.0
 """All waits for one answer together; an API that wants more fails the listing, and says so."""
 
@@ -40,22 +44,28 @@ FAILURES = 3
 
 SHOWN_CHARS = 200
 MAX_REDIRECTS = 5
-ANYWHERE = ("0.0.0.0/0", "::/0")
+CHUNK_BYTES = 1 << 20
+
+T = TypeVar("T", bound="Answer")
 
 
 class SourceError(Exception):
     """A gallery's links could not be listed; says which request or line failed, and how."""
 
 
+class Unchanged(Exception):
+    """What the source lists is what it listed the last time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A JSON answer.
+    """An API's answer.
 
     Args:
         request: What was asked, for errors; holds no secret.
         status: Of HTTP.
         headers: By name, whatever the case.
-        data: The parsed JSON.
+        data: The parsed JSON; None where it is none.
         text: The answer's first 200 characters.
     """
 
@@ -65,18 +75,49 @@ class Answer:
     data: Any
     text: str
 
+    def close(self) -> None:
+        """Let go of what the answer holds: nothing."""
+
     def error(self, what: str) -> SourceError:
         """The error of an answer that is not what was asked for."""
         return SourceError(f"{self.request}: {what} (status {self.status}): {self.text}")
+
+
+@dataclass(frozen=True, slots=True)
+class Document(Answer):
+    """An answer that may be long.
+
+    Args:
+        url: Where it came from in the end, which relative links in it start from; without a password.
+        file: What came, at its start; it is gone once it is closed.
+    """
+
+    url: str
+    file: IO[bytes]
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self.file.close()
+
+    def read(self, limit: int) -> bytes:
+        """All of it.
+
+        Raises:
+            SourceError: There are more bytes than that.
+        """
+        body = self.file.read(limit + 1)
+        _check_length(self.request, body, limit)
+        return body
 
 
 class Web:
     """Asks on behalf of a source.
 
     Args:
-        settings: The gallery's download settings: User-Agent, and addresses that redirects may lead to.
+        settings: The gallery's download settings: User-Agent, proxies, addresses that redirects may lead to.
         environ: Where secrets are looked up.
         sleep: Waits some seconds.
+        validators: What `validators` was after the last listing, to ask for documents conditionally.
     """
 
     def __init__(
@@ -84,12 +125,14 @@ class Web:
         settings: DownloadSettings,
         environ: Mapping[str, str],
         sleep: Callable[[float], None] = time.sleep,
+        validators: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         self.environ = environ
+        self.validators: dict[str, Mapping[str, str]] = {}
+        self._known = validators or {}
         self._sleep = sleep
-        user_agent = settings.user_agent_header
-        self._trusted = new_session(AddressGuard(ANYWHERE), user_agent)
-        self._guarded = new_session(AddressGuard(settings.allow_addresses), user_agent)
+        self._trusted = new_session(AddressGuard(ANYWHERE), settings)
+        self._guarded = new_session(AddressGuard(settings.allow_addresses), settings)
 
     def __enter__(self) -> "Web":
         return self
@@ -105,7 +148,7 @@ class Web:
         headers: Mapping[str, str] | None = None,
         busy: Callable[[Answer], bool] = lambda _: False,
     ) -> Answer:
-        """Ask for JSON; wait and ask again while the server is busy.
+        """Ask an API for JSON; wait and ask again while the server is busy.
 
         Args:
             url: Where; redirects are not followed, so that no header leaves for another host.
@@ -116,16 +159,57 @@ class Web:
         Raises:
             SourceError: Three requests failed, or the server stayed busy for longer than 300 s.
         """
-        request = f"GET {without_userinfo(url)}" + (f"?{urlencode(parameters)}" if parameters else "")
         full = f"{url}?{urlencode(parameters)}" if parameters else url
+        request = f"GET {without_userinfo(full)}"
+        return self._patiently(request, lambda: self._ask_api(full, headers or {}, request), busy)
+
+    @contextmanager
+    def document(
+        self, url: str, *, conditionally: bool = False, is_trusted: bool = True
+    ) -> Iterator[Document]:
+        """A whole document, for the length of a `with` block; redirects are followed.
+
+        Args:
+            url: Where.
+            conditionally: Ask for it only if it has changed since the last listing.
+            is_trusted: Whether the galleries file names it; what a document of others names may not lie at
+                an address that strangers' links may not lead to.
+
+        Raises:
+            SourceError: It could not be had.
+            Unchanged: It has not changed.
+        """
+        request = f"GET {without_userinfo(url)}"
+        key = hashlib.sha256(url.encode()).hexdigest()  # a URL may hold a secret
+        validators = self._known.get(key, {}) if conditionally else {}
+        session = self._trusted if is_trusted else self._guarded
+
+        def ask() -> Document:
+            return self._fetch(url, session, validators, request)
+
+        found = self._patiently(request, ask, lambda _: False)
+        with found.file:
+            if found.status == 304 and validators:
+                self.validators[key] = validators
+                raise Unchanged
+            if found.status != 200:
+                raise found.error("the document could not be had")
+            if conditionally:
+                self.validators[key] = Validators.of(found.headers).headers()
+            yield found
+
+    def _patiently(self, request: str, ask: Callable[[], T], busy: Callable[[T], bool]) -> T:
+        """Ask until there is an answer that is neither busy nor a passing failure."""
         waited, failures = 0.0, 0
         while True:
-            answer = self._answer_or_problem(full, headers, request)
-            if isinstance(answer, Answer) and not _is_passing(answer) and not busy(answer):
+            answer = _answer_or_problem(ask, request)
+            if not isinstance(answer, str) and not _is_passing(answer) and not busy(answer):
                 return answer
             problem, wait = _problem(answer)
             if isinstance(answer, str) or answer.status >= 500:
                 failures += 1
+            if not isinstance(answer, str):
+                answer.close()
             wait = 2.0**failures if wait is None else max(wait, 1.0)
             if failures == FAILURES or waited + wait > LONGEST_WAIT_S:
                 raise SourceError(f"{problem}; gave up after {waited:.0f} s of waiting")
@@ -133,55 +217,76 @@ class Web:
             self._sleep(wait)
             waited += wait
 
-    def _answer_or_problem(self, url: str, headers: Mapping[str, str] | None, request: str) -> Answer | str:
-        """One request: the answer, or in words why there is none."""
-        try:
-            return self._answer(url, headers, request)
-        except (requests.RequestException, u3.HTTPError, OSError, FetchError) as error:
-            return f"{request}: {_words(error)}"
+    def _ask_api(self, url: str, headers: Mapping[str, str], request: str) -> Answer:
+        with _in_time(), get(self._trusted, url, headers) as response:
+            body = response.raw.read(ANSWER_BYTES + 1, decode_content=True)
+        _check_length(request, body, ANSWER_BYTES)
+        return Answer(
+            request,
+            response.status_code,
+            response.headers,
+            parsed_json(body),
+            _shown(body[: 4 * SHOWN_CHARS]),
+        )
 
-    def _answer(self, url: str, headers: Mapping[str, str] | None, request: str) -> Answer:
-        deadline = Deadline(ANSWER_S, threading.Event())
-        with working_until(deadline), get(self._trusted, url, headers) as response:
-            body = response.raw.read(ANSWER_BYTES, decode_content=True)
-        text = body.decode("utf-8", "replace")
-        try:
-            data = json.loads(text)
-        except ValueError:
-            data = None
-        return Answer(request, response.status_code, response.headers, data, text[:SHOWN_CHARS])
-
-    def document(self, url: str) -> IO[bytes]:
-        """A whole document, at its start, in a temporary file.
-
-        Raises:
-            SourceError: It could not be had.
-        """
-        shown = f"GET {without_userinfo(url)}"
-        try:
-            with working_until(Deadline(ANSWER_S, threading.Event())):
-                return self._follow(url, shown)
-        except (requests.RequestException, u3.HTTPError, OSError, FetchError) as error:
-            raise SourceError(f"{shown}: {_words(error)}") from error
-
-    def _follow(self, url: str, shown: str) -> IO[bytes]:
-        session: requests.Session = self._trusted
-        for _ in range(MAX_REDIRECTS + 1):
-            check_scheme(url)
-            with get(session, url) as response:
-                target = redirect_target(response)
-                if target is not None:
+    def _fetch(
+        self, url: str, session: requests.Session, validators: Mapping[str, str], request: str
+    ) -> Document:
+        with _in_time():
+            for _ in range(MAX_REDIRECTS + 1):
+                check_scheme(url)
+                with get(session, url, validators) as response:
+                    target = redirect_target(response)
+                    if target is None:
+                        return _received(response, url, request)
                     url, session = target, self._guarded
-                    continue
-                if response.status_code != 200:
-                    start = response.raw.read(SHOWN_CHARS).decode("utf-8", "replace")
-                    raise SourceError(f"{shown}: status {response.status_code}: {start}")
-                file = tempfile.TemporaryFile()
-                while chunk := response.raw.read(1 << 20, decode_content=True):
-                    file.write(chunk)
-                file.seek(0)
-                return file
-        raise SourceError(f"{shown}: redirected more than {MAX_REDIRECTS} times")
+        raise SourceError(f"{request}: redirected more than {MAX_REDIRECTS} times")
+
+
+def _check_length(request: str, body: bytes, limit: int) -> None:
+    if len(body) > limit:
+        raise SourceError(f"{request}: the answer is longer than {limit} bytes")
+
+
+def parsed_json(text: bytes) -> Any:
+    """What a JSON text holds; None where it is none."""
+    try:
+        return json.loads(text.decode("utf-8-sig", "replace"))
+    except (ValueError, RecursionError):
+        return None
+
+
+@contextmanager
+def _in_time() -> Iterator[None]:
+    with working_until(Deadline(ANSWER_S, threading.Event())):
+        yield
+
+
+def _received(response: requests.Response, url: str, request: str) -> Document:
+    file = tempfile.TemporaryFile()
+    try:
+        while chunk := response.raw.read(CHUNK_BYTES, decode_content=True):
+            file.write(chunk)
+    except BaseException:
+        file.close()
+        raise
+    file.seek(0)
+    start = _shown(file.read(4 * SHOWN_CHARS))
+    file.seek(0)
+    bare_url = without_userinfo(url, mark="")
+    return Document(request, response.status_code, response.headers, None, start, bare_url, file)
+
+
+def _shown(start: bytes) -> str:
+    return start.decode("utf-8", "replace")[:SHOWN_CHARS]
+
+
+def _answer_or_problem(ask: Callable[[], T], request: str) -> T | str:
+    """One request: the answer, or in words why there is none."""
+    try:
+        return ask()
+    except (requests.RequestException, u3.HTTPError, OSError, FetchError) as error:
+        return f"{request}: {_words(error)}"
 
 
 def _is_passing(answer: Answer) -> bool:
@@ -201,4 +306,6 @@ def _problem(answer: Answer | str) -> tuple[str, float | None]:
 def _words(error: BaseException) -> str:
     if isinstance(error, FetchError):
         return error.detail
+    if isinstance(error, requests.exceptions.InvalidHeader):  # its words quote the value, which is a secret
+        return "a header that is to be sent holds what no header may"
     return without_userinfo(str(error))

@@ -6,14 +6,29 @@ its author, licence and SHA-1, which the download is checked against.
 
 import re
 from collections.abc import Iterator, Mapping
-from html.parser import HTMLParser
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
+from pydantic import Field
+
 from imgdl_pipeline.core.links import Link
-from imgdl_pipeline.core.settings import WikimediaCommonsSource
+from imgdl_pipeline.core.settings import HttpUrl, MaxImages, SourceSettings
+from imgdl_pipeline.core.sources.attributes import plain_text, said
 from imgdl_pipeline.core.sources.web import Answer, Web
+
+
+class WikimediaCommonsSource(SourceSettings):
+    """The JPEG files of a category of Wikimedia Commons."""
+
+    type: Literal["wikimedia_commons"]
+    category: str = Field(min_length=1, description="its name, with or without Category:")
+    depth: int = Field(0, ge=0, le=20, description="levels of subcategories to follow")
+    api_url: HttpUrl = Field(
+        "https://commons.wikimedia.org/w/api.php", description="where the MediaWiki API answers"
+    )
+    max_images: MaxImages = None
+
 
 PAGE_FILES = "50"
 """Files an answer: with their licences, more would be slow to make for the server."""
@@ -140,14 +155,13 @@ def _link(page: Mapping[str, Any]) -> Link | None:
     known = {
         "page": info.get("descriptionurl"),
         "sha1": info.get("sha1"),
-        "size": info.get("size"),
+        "bytes": info.get("size"),
         "width": info.get("width"),
         "height": info.get("height"),
         "uploader": info.get("user"),
         "uploaded": info.get("timestamp"),
     }
-    attributes |= {name: value for name, value in known.items() if value is not None}
-    return Link.from_text(without_tracking(str(info["url"])), attributes)
+    return Link.from_text(without_tracking(str(info["url"])), said({**attributes, **known}))
 
 
 def without_tracking(url: str) -> str:
@@ -155,22 +169,3 @@ def without_tracking(url: str) -> str:
     parts = urlsplit(url)
     kept = [each for each in parts.query.split("&") if each and not each.startswith("utm_")]
     return urlunsplit(parts._replace(query="&".join(kept)))
-
-
-class _Text(HTMLParser):
-    """Collects the text of a piece of HTML."""
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.parts: list[str] = []
-
-    def handle_data(self, data: str) -> None:
-        self.parts.append(data)
-
-
-def plain_text(html: str) -> str:
-    """The text of a piece of HTML, white space folded."""
-    parser = _Text()
-    parser.feed(html)
-    parser.close()
-    return " ".join("".join(parser.parts).split())

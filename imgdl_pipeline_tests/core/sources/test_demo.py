@@ -5,8 +5,15 @@ import requests
 from PIL import Image
 
 from imgdl_pipeline.core import sources
-from imgdl_pipeline.core.settings import DemoSource
-from imgdl_pipeline.core.sources.demo import PORT, TROUBLES, DemoHandler, DemoServer, kind_of, picture
+from imgdl_pipeline.core.sources.demo import (
+    PORT,
+    TROUBLES,
+    DemoHandler,
+    DemoServer,
+    DemoSource,
+    kind_of,
+    picture,
+)
 from imgdl_pipeline.core.sources.web import SourceError
 
 pytestmark = pytest.mark.usefixtures("demo_port")

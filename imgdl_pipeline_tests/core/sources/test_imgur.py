@@ -3,7 +3,8 @@ import json
 import pytest
 
 from imgdl_pipeline.core import sources
-from imgdl_pipeline.core.settings import DownloadSettings, ImgurSource, MissingSecretError
+from imgdl_pipeline.core.settings import DownloadSettings, MissingSecretError
+from imgdl_pipeline.core.sources.imgur import ImgurSource
 from imgdl_pipeline.core.sources.web import SourceError, Web
 
 
@@ -83,7 +84,7 @@ def test_a_link_carries_what_imgur_says_of_it(api):
         "caption": "A caption",
         "author": "somebody",
         "id": "one",
-        "datetime": 1700000000,
+        "date": "2023-11-14T22:13:20+00:00",
         "width": 800,
         "height": 600,
         "size": 12345,

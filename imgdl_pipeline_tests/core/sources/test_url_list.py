@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from imgdl_pipeline.core import sources
 from imgdl_pipeline.core.links import Link
-from imgdl_pipeline.core.settings import DownloadSettings, UrlListSource
-from imgdl_pipeline.core.sources.url_list import _READERS
+from imgdl_pipeline.core.settings import DownloadSettings
+from imgdl_pipeline.core.sources.url_list import _READERS, UrlListSource
 from imgdl_pipeline.core.sources.web import SourceError, Web
 
 ROWS = [

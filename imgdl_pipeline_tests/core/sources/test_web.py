@@ -93,18 +93,21 @@ def test_the_api_is_not_followed_to_another_host(web, server):
 def test_a_document_is_fetched_over_redirects(server):
     server.serve("/list.txt", b"https://h.org/a.jpg\n", Content_Type="text/plain")
     url = server.redirect("/latest", "/list.txt")
-    with Web(DownloadSettings(allow_addresses=("127.0.0.1/32",)), {}) as web, web.document(url) as file:
-        assert file.read() == b"https://h.org/a.jpg\n"
+    with Web(DownloadSettings(allow_addresses=("127.0.0.1/32",)), {}) as web, web.document(url) as found:
+        assert found.url == server.url("/list.txt")
+        assert found.file.read() == b"https://h.org/a.jpg\n"
 
 
 def test_a_document_that_redirects_to_a_private_address_is_refused(web, server):
     url = server.redirect("/latest", server.url("/internal"))
     with pytest.raises(SourceError, match="not a public address"):
-        web.document(url)
-    assert server.paths() == ["/latest"]
+        web.document(url).__enter__()
+    assert set(server.paths()) == {"/latest"}
 
 
-@pytest.mark.parametrize(("status", "words"), [(404, "status 404: gone"), (500, "status 500: gone")])
+@pytest.mark.parametrize(
+    ("status", "words"), [(404, r"\(status 404\): gone"), (500, r"\(status 500\): gone")]
+)
 def test_a_document_that_cannot_be_had_says_why(web, server, status, words):
     with pytest.raises(SourceError, match=words):
-        web.document(server.serve("/list.txt", b"gone", status))
+        web.document(server.serve("/list.txt", b"gone", status)).__enter__()

@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgdl_pipeline.core import sources
-from imgdl_pipeline.core.settings import DownloadSettings, WikimediaCommonsSource
+from imgdl_pipeline.core.settings import DownloadSettings
+from imgdl_pipeline.core.sources.attributes import plain_text
 from imgdl_pipeline.core.sources.web import SourceError, Web
-from imgdl_pipeline.core.sources.wikimedia_commons import plain_text, without_tracking
+from imgdl_pipeline.core.sources.wikimedia_commons import WikimediaCommonsSource, without_tracking
 
 
 def page(number, **changes):
@@ -86,7 +87,7 @@ def test_a_category_is_listed_with_all_that_is_known(commons):
         "caption": "A galaxy.",
         "page": "https://commons.wikimedia.org/wiki/File:1.jpg",
         "sha1": f"{1:040x}",
-        "size": 1001,
+        "bytes": 1001,
         "width": 640,
         "height": 480,
         "uploader": "Uploader",

@@ -1,0 +1,163 @@
+"""Images of the sites that gallery-dl knows: the program, installed by the user, lists them for us.
+
+It is called, never imported: `gallery-dl --resolve-json` (https://github.com/mikf/gallery-dl). Its exit
+code is 0 even when it failed, so what counts is what it printed: one JSON array of messages, in which the
+first number says what each one is.
+"""
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from imgdl_pipeline.core.guard import without_userinfo
+from imgdl_pipeline.core.links import Link
+from imgdl_pipeline.core.settings import HttpUrl, MaxImages, SourceSettings
+from imgdl_pipeline.core.sources.attributes import number, plain_text, said
+from imgdl_pipeline.core.sources.web import SHOWN_CHARS, SourceError, Web
+
+logger = logging.getLogger(__name__)
+
+PROGRAM = "gallery-dl"
+FILE, UNRESOLVED, FAILURE = 3, 6, -1
+"""Kinds of messages: a file, a page that was not looked into, and what went wrong."""
+
+JPEG_EXTENSIONS = frozenset({"jpg", "jpeg", "jpe", "jfif"})
+
+
+class GalleryDlSource(SourceSettings):
+    """Pictures of a page that the program gallery-dl knows how to read."""
+
+    type: Literal["gallery_dl"]
+    url: HttpUrl = Field(description="a gallery, album or profile of a site that gallery-dl knows")
+    config: str | None = Field(
+        None, min_length=1, description="a configuration file for it, e.g. with a login; null: none at all"
+    )
+    list_timeout: float = Field(600, gt=0, le=86_400, description="seconds that it may take to list")
+    max_images: MaxImages = None
+
+
+def list_links(source: GalleryDlSource, web: Web) -> Iterator[Link]:  # noqa: ARG001 -- it asks by itself
+    """The JPEG files that gallery-dl finds, each with the headers that it says the download needs.
+
+    Raises:
+        SourceError: The program is missing, failed, or took too long.
+    """
+    messages = _messages(source)
+    for message in messages:
+        if message[0] == FAILURE:
+            raise _failure(source, message)
+    unread = sum(message[0] == UNRESOLVED for message in messages)
+    if unread:
+        logger.warning("%s: gallery-dl did not look into %d pages", _shown(source), unread)
+    links = (_link(message) for message in messages if message[0] == FILE and len(message) == 3)
+    return islice((link for link in links if link is not None), source.max_images)
+
+
+def _shown(source: GalleryDlSource) -> str:
+    return without_userinfo(source.url)
+
+
+def _command(source: GalleryDlSource) -> list[str]:
+    beside_python = str(Path(sys.executable).parent)
+    program = shutil.which(PROGRAM, path=os.pathsep.join([beside_python, os.environ.get("PATH", "")]))
+    if program is None:
+        raise SourceError(
+            f"{_shown(source)}: the program {PROGRAM} is not installed; install it beside this package: "
+            "pip install gallery-dl"
+        )
+    command = [program, "--config-ignore", "--resolve-json", "--no-input", "-o", "output.private=true"]
+    if source.config:
+        command += ["--config", source.config]
+    return [*command, "--", source.url]
+
+
+def _messages(source: GalleryDlSource) -> list[list[Any]]:
+    """What the program printed, each message a list that begins with its kind."""
+    try:
+        run = subprocess.run(  # noqa: S603 -- the URL comes after --, and is one
+            _command(source),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=source.list_timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        words = f"{PROGRAM} did not end within {source.list_timeout:g} s; list_timeout allows more"
+        raise SourceError(f"{_shown(source)}: {words}") from error
+    said_to_people = run.stderr.decode("utf-8", "replace").strip()
+    try:
+        messages = json.loads(run.stdout.decode("utf-8", "replace"))
+    except ValueError:
+        messages = None
+    if not isinstance(messages, list) or not all(isinstance(each, list) and each for each in messages):
+        words = said_to_people or run.stdout.decode("utf-8", "replace") or "no word"
+        raise SourceError(
+            f"{_shown(source)}: {PROGRAM} ended with exit code {run.returncode}: {words[-SHOWN_CHARS:]}"
+        )
+    if said_to_people:
+        logger.warning("%s: %s", _shown(source), said_to_people[-SHOWN_CHARS:])
+    return messages
+
+
+def _failure(source: GalleryDlSource, message: list[Any]) -> SourceError:
+    told = message[1] if len(message) > 1 and isinstance(message[1], dict) else {}
+    words = f"{told.get('error', 'an error')}: {told.get('message', '')}"
+    return SourceError(f"{_shown(source)}: {PROGRAM} failed: {words[:SHOWN_CHARS]}")
+
+
+def _link(message: list[Any]) -> Link | None:
+    """A file as a link, or None for one that is no JPEG or lies on no web server."""
+    _, url, known = message
+    if not isinstance(known, dict) or not str(url).startswith(("http://", "https://")):
+        return None
+    extension = str(known.get("extension") or "").lower()
+    if extension and extension not in JPEG_EXTENSIONS:
+        return None
+    headers = known.get("_http_headers")
+    return Link.from_text(
+        str(url),
+        _attributes(known),
+        {str(name): str(value) for name, value in headers.items() if value}
+        if isinstance(headers, dict)
+        else {},
+    )
+
+
+def _attributes(known: dict[str, Any]) -> dict[str, Any]:
+    """gallery-dl's keywords under our names; each site has its own, so the common ones are looked through."""
+    return said(
+        {
+            "title": _one_of(known, "title", "filename"),
+            "caption": plain_text(_one_of(known, "description", "caption", "content")),
+            "author": _one_of(known, "author", "artist", "user", "username", "uploader", "creator"),
+            "license": _one_of(known, "license"),
+            "page": _one_of(known, "post_url", "webpage_url", "page_url", "source_url"),
+            "album": _one_of(known, "album", "gallery", "subcategory"),
+            "date": _one_of(known, "date", "created_at"),
+            "id": _one_of(known, "id", "image_id", "post_id"),
+            "tags": known.get("tags") if isinstance(known.get("tags"), list) else None,
+            "width": number(known.get("width")),
+            "height": number(known.get("height")),
+            "md5": _one_of(known, "md5"),
+            "site": _one_of(known, "category"),
+        }
+    )
+
+
+def _one_of(known: dict[str, Any], *names: str) -> str | None:
+    for name in names:
+        value = known.get(name)
+        if isinstance(value, dict):
+            value = value.get("name") or value.get("username") or value.get("title")
+        if isinstance(value, (str, int)) and not isinstance(value, bool) and str(value):
+            return str(value)
+    return None

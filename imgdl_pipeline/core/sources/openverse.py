@@ -1,0 +1,97 @@
+"""JPEG images of a search of Openverse (https://api.openverse.org/v1/), which knows openly licensed pictures.
+
+Without a token it gives 20 results a page and 240 in all, and allows few requests an hour; it says so
+by 429, which is waited for as long as that is reasonable.
+"""
+
+import logging
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, Literal
+
+from pydantic import Field
+
+from imgdl_pipeline.core.links import Link
+from imgdl_pipeline.core.settings import HttpUrl, MaxImages, Secret, SourceSettings
+from imgdl_pipeline.core.sources.attributes import number, said
+from imgdl_pipeline.core.sources.web import Answer, Web
+
+logger = logging.getLogger(__name__)
+
+PAGE_IMAGES = 20
+"""An anonymous request for more is answered by 401."""
+
+ANONYMOUS_IMAGES = 240
+"""More are not given, whatever `page_count` says: https://github.com/WordPress/openverse/issues/4474."""
+
+
+class OpenverseSource(SourceSettings):
+    """Pictures that a search of Openverse finds."""
+
+    type: Literal["openverse"]
+    q: str = Field(min_length=1, max_length=200, description="what to search for")
+    license: str | None = Field(
+        None, pattern=r"^[a-z0-9-]+(,[a-z0-9-]+)*$", description="e.g. cc0,by; null: any open licence"
+    )
+    token: Secret | None = Field(None, description="an access token, e.g. {{ env.OPENVERSE_TOKEN }}")
+    api_url: HttpUrl = Field("https://api.openverse.org/v1/", description="where the API answers")
+    max_images: MaxImages = None
+
+
+def list_links(source: OpenverseSource, web: Web) -> Iterator[Link]:
+    """The search's results, the best first.
+
+    Raises:
+        SourceError: A request failed.
+        MissingSecretError: The token's variable is not set.
+    """
+    return islice(_results(source, web), source.max_images)
+
+
+def _results(source: OpenverseSource, web: Web) -> Iterator[Link]:
+    headers = {}
+    if source.token is not None:
+        headers["Authorization"] = f"Bearer {source.token.reveal('source.token', web.environ)}"
+    query = {"q": source.q, "extension": "jpg", "page_size": str(PAGE_IMAGES)}
+    query |= {"license": source.license} if source.license else {}
+    page, pages = 1, 1
+    while page <= pages:
+        answer = web.json(f"{source.api_url.rstrip('/')}/images/", {**query, "page": str(page)}, headers)
+        is_past_limit = (page - 1) * PAGE_IMAGES >= ANONYMOUS_IMAGES
+        if is_past_limit and answer.status in (400, 401, 404):
+            logger.warning("%s: Openverse gives no more than %d pages", source.q, page - 1)
+            return
+        data = _data(answer)
+        if not data["results"]:
+            return
+        yield from (_link(each) for each in data["results"] if isinstance(each, dict) and each.get("url"))
+        page, pages = page + 1, number(data.get("page_count")) or 0
+
+
+def _data(answer: Answer) -> dict[str, Any]:
+    data = answer.data
+    if answer.status != 200 or not isinstance(data, dict) or not isinstance(data.get("results"), list):
+        raise answer.error("Openverse did not give what was asked for")
+    return data
+
+
+def _link(image: dict[str, Any]) -> Link:
+    version = image.get("license_version")
+    given = image.get("tags")
+    tags = [each.get("name") for each in given if isinstance(each, dict)] if isinstance(given, list) else []
+    attributes = {
+        "title": image.get("title"),
+        "author": image.get("creator"),
+        "author_url": image.get("creator_url"),
+        "license": " ".join(str(each) for each in (image.get("license"), version) if each),
+        "license_url": image.get("license_url"),
+        "credit": image.get("attribution"),
+        "page": image.get("foreign_landing_url"),
+        "provider": image.get("provider"),
+        "id": image.get("id"),
+        "tags": [tag for tag in tags if tag],
+        "width": number(image.get("width")),
+        "height": number(image.get("height")),
+        "size": number(image.get("filesize")),
+    }
+    return Link.from_text(str(image["url"]), said(attributes))

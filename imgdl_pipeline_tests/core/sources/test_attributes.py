@@ -1,0 +1,74 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imgdl_pipeline.core.sources.attributes import (
+    iso_date,
+    iso_of_epoch,
+    may_be_jpeg,
+    number,
+    plain_text,
+    said,
+)
+
+
+def test_what_says_nothing_is_left_out():
+    assert said({"a": "", "b": None, "c": [], "d": {}, "e": 0, "f": "x"}) == {"e": 0, "f": "x"}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("640", 640),
+        (640, 640),
+        (" 7 ", 7),
+        ("0", None),
+        ("-1", None),
+        ("6.5", None),
+        (None, None),
+        (True, None),
+    ],
+)
+def test_a_count_is_a_number_above_nothing(text, value):
+    assert number(text) == value
+
+
+@given(st.text())
+def test_no_text_breaks_a_count_or_a_date(text):
+    assert number(text) is None or number(text) > 0
+    assert iso_date(text) is None or isinstance(iso_date(text), str)
+
+
+@pytest.mark.parametrize(
+    ("text", "iso"),
+    [
+        ("Sun, 22 Nov 2026 06:00:00 GMT", "2026-11-22T06:00:00+00:00"),
+        ("2026-11-22T06:00:00Z", "2026-11-22T06:00:00Z"),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_a_date_of_a_mail_becomes_iso_and_others_stay(text, iso):
+    assert iso_date(text) == iso
+
+
+@pytest.mark.parametrize(("seconds", "iso"), [(0, "1970-01-01T00:00:00+00:00"), ("x", None), (10**20, None)])
+def test_seconds_since_1970_become_iso(seconds, iso):
+    assert iso_of_epoch(seconds) == iso
+
+
+@given(st.text())
+def test_any_html_becomes_text(html):
+    assert plain_text(html) == " ".join(plain_text(html).split())
+
+
+@pytest.mark.parametrize(
+    "kind", ["image/jpeg", "IMAGE/JPG; q=1", "image/pjpeg", "", None, "image", "image/*"]
+)
+def test_what_may_be_a_jpeg_is_let_through(kind):
+    assert may_be_jpeg(kind)
+
+
+@pytest.mark.parametrize("kind", ["image/png", "video/mp4", "text/html", "audio/mpeg"])
+def test_what_is_said_to_be_something_else_is_not(kind):
+    assert not may_be_jpeg(kind)

@@ -1,0 +1,102 @@
+"""The registry of sources: ours, and those that other packages bring."""
+
+import subprocess
+import sys
+import types
+from typing import Literal, get_args
+
+import pytest
+
+from imgdl_pipeline.core import sources
+from imgdl_pipeline.core.settings import SourceSettings
+from imgdl_pipeline.core.sources import settings_type, source_types, type_name
+
+CONTRACT = {"demo", "url_list", "imgur", "wikimedia_commons", "feed", "iiif", "openverse", "gallery_dl"}
+
+
+def test_every_source_of_the_contract_is_there():
+    assert {type_name(each) for each in source_types()} == CONTRACT
+
+
+@pytest.mark.parametrize("module", sources.OURS, ids=lambda module: module.__name__.rpartition(".")[2])
+def test_a_source_has_its_modules_name_and_describes_its_keys(module):
+    settings = settings_type(module)
+    assert type_name(settings) == module.__name__.rpartition(".")[2]
+    assert get_args(settings.model_fields["type"].annotation) == (type_name(settings),)
+    assert all(field.description for name, field in settings.model_fields.items() if name != "type")
+
+
+class NoType(SourceSettings):
+    pass
+
+
+class Fine(SourceSettings):
+    type: Literal["fine"]
+
+
+def without_annotation(source, web):
+    pass
+
+
+def of_no_source(source: int, web: object):
+    pass
+
+
+def of_no_type(source: NoType, web: object):
+    pass
+
+
+@pytest.mark.parametrize("lister", [None, without_annotation, of_no_source, of_no_type])
+def test_a_module_that_is_no_source_is_told_what_it_lacks(lister):
+    module = types.ModuleType("theirs")
+    if lister:
+        module.list_links = lister
+    with pytest.raises(TypeError, match="there must be a function list_links"):
+        settings_type(module)
+
+
+PLUGIN = """
+from collections.abc import Iterator
+from typing import Literal
+from imgdl_pipeline.core.links import Link
+from imgdl_pipeline.core.settings import SourceSettings
+from imgdl_pipeline.core.sources import Web
+
+class Shop(SourceSettings):
+    type: Literal["{type}"]
+    shelf: str
+
+def list_links(source: Shop, web: Web) -> Iterator[Link]:
+    yield Link.from_text(f"https://shop.example/{{source.shelf}}.jpg")
+"""
+
+
+def run_with_plugin(tmp_path, type_, code):
+    """Run Python with another package installed, which brings a source `shop`."""
+    (tmp_path / "shop.py").write_text(PLUGIN.format(type=type_))
+    info = tmp_path / "shop-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: shop\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[imgdl_pipeline.sources]\nshop = shop\n")
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{code}"]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("first", ["", "import shop"], ids=["ours first", "theirs first"])
+def test_another_packages_source_is_one_like_ours(tmp_path, first):
+    code = f"""{first}
+from imgdl_pipeline.core.galleries import Gallery, Galleries
+from imgdl_pipeline.core.sources import Web, list_links
+gallery = Gallery.model_validate({{"name": "g", "source": {{"type": "shop", "shelf": "top"}}}})
+print([link.url for link in list_links(gallery.source, None)], "shelf" in str(Galleries.editor_schema()))
+"""
+    run = run_with_plugin(tmp_path, "shop", code)
+    assert run.stdout == "['https://shop.example/top.jpg'] True\n", run.stderr
+
+
+@pytest.mark.parametrize(
+    ("type_", "words"), [("shopp", "its settings' type is 'shopp'"), ("demo", "its settings' type is 'demo'")]
+)
+def test_another_packages_source_that_cannot_be_used_is_named(tmp_path, type_, words):
+    run = run_with_plugin(tmp_path, type_, "import imgdl_pipeline.core.galleries")
+    assert "SourceModuleError: the source 'shop' (shop): " + words in run.stderr
