@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 export DAGSTER_HOME ?= $(CURDIR)/.dagster_home
 
-.PHONY: demo dev test check lint format bench lock clean
+.PHONY: demo dev test check lint format screenshots bench lock clean
 
 demo: .venv/installed $(DAGSTER_HOME)/dagster.yaml  ## run the embedded demo gallery and print a summary
 	@$(BIN)/python -m imgdl_pipeline demo
@@ -13,7 +13,7 @@ dev: .venv/installed $(DAGSTER_HOME)/dagster.yaml  ## open the web UI
 	$(BIN)/dagster dev
 
 test: .venv/installed  ## all tests
-	$(BIN)/python -m pytest -n 4
+	$(BIN)/python -m pytest -n 4 --dist loadgroup
 
 check: lint test  ## what CI runs
 
@@ -26,6 +26,11 @@ lint: .venv/installed
 format: .venv/installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+screenshots: .venv/installed  ## the README's pictures, from the tests that click through the UI
+	$(BIN)/python -m pytest -q imgdl_pipeline_tests/test_ui.py
+	cp build/screenshots/*_shows_its_pictures_and_checks.png docs/contact_sheet.png
+	cp build/screenshots/*_have_their_results.png docs/checks.png
 
 bench: .venv/installed  ## waiting: 8 workers against one, against the tutorial's script, curl and aria2c
 	$(BIN)/python benchmarks/waiting.py
@@ -48,4 +53,4 @@ clean:
 
 $(DAGSTER_HOME)/dagster.yaml:
 	@mkdir -p $(DAGSTER_HOME)
-	@printf 'telemetry:\n  enabled: false\nnux:\n  enabled: false\n' > $@
+	@cp dagster.example.yaml $@

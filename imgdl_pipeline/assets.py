@@ -3,86 +3,111 @@
 import os
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
+from typing import Any, NamedTuple
 
 import dagster as dg
+import pyarrow as pa
 
 from imgdl_pipeline.core import sources
 from imgdl_pipeline.core.catalog import build_catalog
 from imgdl_pipeline.core.columns import CATALOG, DOWNLOADS, LINKS
-from imgdl_pipeline.core.downloads import Progress
-from imgdl_pipeline.core.links import links_table
-from imgdl_pipeline.core.settings import Galleries
+from imgdl_pipeline.core.contact_sheet import contact_sheet
+from imgdl_pipeline.core.galleries import Galleries
+from imgdl_pipeline.core.listing import list_gallery
 from imgdl_pipeline.core.store import Store, catalog_path, downloads_path, links_path
 from imgdl_pipeline.metadata import (
     catalog_metadata,
     column_schema,
     images_metadata,
     links_metadata,
+    told,
 )
 from imgdl_pipeline.resources import Downloads
 
-GROUP = "galleries"
 STORE_VARIABLE = "IMGDL_STORE"
 PROGRESS_S = 5.0
 """Seconds between two lines of progress: a line costs Dagster a write to its database."""
 
 
+class AssetKeys(NamedTuple):
+    """The keys of the three assets."""
+
+    links: dg.AssetKey
+    images: dg.AssetKey
+    catalog: dg.AssetKey
+
+    @staticmethod
+    def of(galleries: Galleries) -> "AssetKeys":
+        """Those of a galleries file, which may put a prefix before them."""
+        prefix = galleries.assets.key_prefix
+        return AssetKeys(*(dg.AssetKey([*prefix, f"gallery_{name}"]) for name in AssetKeys._fields))
+
+
+def partitions_of(galleries: Galleries) -> dg.StaticPartitionsDefinition:
+    """One partition a gallery."""
+    return dg.StaticPartitionsDefinition([each.name for each in galleries.galleries])
+
+
 def build_assets(galleries: Galleries) -> list[dg.AssetsDefinition]:
     """The assets of a galleries file, with one partition a gallery."""
-    partitions = dg.StaticPartitionsDefinition([each.name for each in galleries.galleries])
+    keys, settings = AssetKeys.of(galleries), galleries.assets
 
-    @dg.asset(
-        partitions_def=partitions,
-        group_name=GROUP,
-        kinds={"parquet"},
-        metadata={"dagster/column_schema": column_schema(LINKS)},
-    )
+    def asset(
+        key: dg.AssetKey, schema: pa.Schema, *kinds: str, **more: Any
+    ) -> Callable[[Callable[..., dg.MaterializeResult[None]]], dg.AssetsDefinition]:
+        """What the three have in common."""
+        make: Callable[[Callable[..., dg.MaterializeResult[None]]], dg.AssetsDefinition] = dg.asset(
+            key=key,
+            partitions_def=partitions_of(galleries),
+            group_name=settings.group_name,
+            description=settings.descriptions.get(key.path[-1]),  # type: ignore[call-overload]
+            owners=list(settings.owners),
+            tags=dict(settings.tags),
+            kinds={*kinds, *settings.kinds},
+            metadata={"dagster/column_schema": column_schema(schema)},
+            **more,
+        )
+        return make
+
+    @asset(keys.links, LINKS, "parquet", deps=_upstream(galleries))
     def gallery_links(context: dg.AssetExecutionContext, downloads: Downloads) -> dg.MaterializeResult[None]:
         """The link list as the gallery's source gave it: one row a distinct link."""
-        gallery = galleries.gallery(context.partition_key)
-        store, path = open_store(galleries), links_path(gallery.name)
-        settings = downloads.settings(galleries, gallery)
-        with sources.Web(settings, os.environ) as web:
-            listed = sources.list_links(gallery.source, web)
-            links = links_table(listed, datetime.now(timezone.utc))
-        store.write_table(path, links)
-        return dg.MaterializeResult(metadata=links_metadata(links, store.location(path)))
+        gallery, store = galleries.gallery(context.partition_key), open_store(galleries)
+        links = list_gallery(gallery, store, downloads.settings(galleries, gallery))
+        if not links.num_rows:
+            context.log.warning("the source lists nothing")
+        return dg.MaterializeResult(metadata=links_metadata(links, store.location(links_path(gallery.name))))
 
-    @dg.asset(
-        partitions_def=partitions,
-        group_name=GROUP,
-        kinds={"jpeg", "parquet"},
-        deps=[gallery_links],
-        metadata={"dagster/column_schema": column_schema(DOWNLOADS)},
-    )
+    @asset(keys.images, DOWNLOADS, "jpeg", "parquet", deps=[keys.links], pool=settings.pool)
     def gallery_images(context: dg.AssetExecutionContext, downloads: Downloads) -> dg.MaterializeResult[None]:
         """The image files, and the ledger of what happened to each link."""
         gallery, store = galleries.gallery(context.partition_key), open_store(galleries)
-        say = every_few_seconds(context.log.info)
         with sources.serving(gallery.source):
-            run = downloads.download(galleries, gallery, store, say)
+            run = downloads.download(galleries, gallery, store, every_few_seconds(context.log.info))
+        context.log.info("%d links tried in %.1f s: %s", run.tried.num_rows, run.seconds, told(run.tried))
         location = store.location(downloads_path(gallery.name))
         return dg.MaterializeResult(metadata=images_metadata(run, location))
 
-    @dg.asset(
-        partitions_def=partitions,
-        group_name=GROUP,
-        kinds={"parquet"},
-        deps=[gallery_images, gallery_links],
-        metadata={"dagster/column_schema": column_schema(CATALOG)},
-    )
+    @asset(keys.catalog, CATALOG, "parquet", deps=[keys.images, keys.links])
     def gallery_catalog(
         context: dg.AssetExecutionContext, downloads: Downloads
     ) -> dg.MaterializeResult[None]:
         """One row a link: what is known of its image, or why there is none."""
         gallery, store = galleries.gallery(context.partition_key), open_store(galleries)
-        settings = downloads.settings(galleries, gallery)
-        run = build_catalog(gallery.name, store, max_pixels=settings.max_pixels)
+        say = every_few_seconds(context.log.info)
+        run = build_catalog(gallery.name, store, downloads.settings(galleries, gallery), on_progress=say)
+        context.log.info("%d images checked; %s", run.checked, told(run.catalog))
+        sheet = contact_sheet(gallery.name, run.catalog, store)
         location = store.location(catalog_path(gallery.name))
-        return dg.MaterializeResult(metadata=catalog_metadata(run, location))
+        return dg.MaterializeResult(metadata=catalog_metadata(run, location, sheet))
 
     return [gallery_links, gallery_images, gallery_catalog]
+
+
+def _upstream(galleries: Galleries) -> list[dg.AssetKey]:
+    """The assets that write the link lists of some galleries, each once."""
+    named = (getattr(each.source, "asset", None) for each in galleries.galleries)
+    return [dg.AssetKey.from_user_string(name) for name in dict.fromkeys(filter(None, named))]
 
 
 def open_store(galleries: Galleries) -> Store:
@@ -92,11 +117,11 @@ def open_store(galleries: Galleries) -> Store:
 
 def every_few_seconds(
     log: Callable[[str], None], clock: Callable[[], float] = time.monotonic
-) -> Callable[[Progress], None]:
+) -> Callable[[object], None]:
     """Logs progress, but not every time that it is told of some."""
     due = clock() + PROGRESS_S
 
-    def say(progress: Progress) -> None:
+    def say(progress: object) -> None:
         nonlocal due
         if clock() >= due:
             due = clock() + PROGRESS_S

@@ -1,13 +1,15 @@
 """ImageGalleries: a galleries file as a Dagster component."""
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import dagster as dg
 from pydantic import BaseModel, ConfigDict
 
-from imgdl_pipeline.assets import build_assets
-from imgdl_pipeline.core.settings import Galleries
+from imgdl_pipeline.assets import AssetKeys, build_assets
+from imgdl_pipeline.checks import build_checks, build_freshness_sensor
+from imgdl_pipeline.core.galleries import Galleries
 from imgdl_pipeline.galleries_file import KeyPath, parse_attributes
 from imgdl_pipeline.resources import DOWNLOADS_RESOURCE, RESOURCE_KEY
 
@@ -91,7 +93,7 @@ class ImageGalleries(dg.Component):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:  # noqa: ARG002
         """The assets, the job, the schedule and the resource `downloads`."""
-        assets = build_assets(self.galleries)
+        assets, keys = build_assets(self.galleries), AssetKeys.of(self.galleries)
         job = dg.define_asset_job(
             JOB_NAME,
             selection=assets,
@@ -99,9 +101,11 @@ class ImageGalleries(dg.Component):
             description="Lists, downloads and catalogs the gallery of one partition.",
         )
         return dg.Definitions(
-            assets=assets,
+            assets=_with_code_references(assets),
+            asset_checks=[build_checks(self.galleries, keys)],
             jobs=[job],
             schedules=self._schedules(job),
+            sensors=[build_freshness_sensor(self.galleries, keys)],
             resources={RESOURCE_KEY: DOWNLOADS_RESOURCE},
         )
 
@@ -115,6 +119,7 @@ class ImageGalleries(dg.Component):
             job=job,
             cron_schedule=self.galleries.schedule,
             execution_timezone="UTC",
+            default_status=dg.DefaultScheduleStatus[self.galleries.schedule_status],
             description="One run a gallery.",
         )
         def daily_galleries(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
@@ -123,6 +128,13 @@ class ImageGalleries(dg.Component):
                 yield dg.RunRequest(run_key=f"{name} {tick}", partition_key=name)
 
         return [daily_galleries]
+
+
+def _with_code_references(assets: list[dg.AssetsDefinition]) -> Sequence[Any]:
+    """The assets, and where in the code each is made, which the UI links to."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        return dg.with_source_code_references(assets)
 
 
 def _place(tree: Any, path: KeyPath) -> str:

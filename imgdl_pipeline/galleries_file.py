@@ -10,7 +10,8 @@ import jinja2
 import pydantic
 import yaml
 
-from imgdl_pipeline.core.settings import SECRET_KEYS, UNKNOWN_KEY, Galleries
+from imgdl_pipeline.core.galleries import SECRET_KEYS, Galleries
+from imgdl_pipeline.core.settings import UNKNOWN_KEY
 
 COMPONENT_TYPE = "imgdl_pipeline.ImageGalleries"
 

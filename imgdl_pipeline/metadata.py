@@ -1,5 +1,6 @@
 """What a materialization says of itself: numbers that plot, the column schema, and where the file lies."""
 
+import base64
 from typing import Any
 
 import dagster as dg
@@ -53,11 +54,13 @@ def links_metadata(links: pa.Table, location: str) -> Metadata:
 
 def images_metadata(run: DownloadRun, location: str) -> Metadata:
     """Of `gallery_images`: what the ledger holds, and what this run did."""
-    fetched = run.fetched
+    fetched, counted = run.fetched, counts(run.ledger)
     per_second = fetched.num_rows / run.seconds if run.seconds else 0.0
     return {
+        "failures": dg.MetadataValue.md(failures_markdown(run.tried)),
         **table_metadata(run.ledger, DOWNLOADS, location),
-        **counts(run.ledger),
+        **counted,
+        "share_failed": round(share_failed(counted), 4),
         "tried": run.tried.num_rows,
         "fetched": fetched.num_rows,
         "bytes": pc.sum(fetched["bytes"]).as_py() or 0,
@@ -65,6 +68,12 @@ def images_metadata(run: DownloadRun, location: str) -> Metadata:
         "seconds": round(run.seconds, 3),
         **_latency(run.tried),
     }
+
+
+def share_failed(counted: dict[str, int]) -> float:
+    """The share of failed rows, of what `counts` gave; 0 of none."""
+    total = sum(counted[status.value] for status in Status)
+    return counted[Status.FAILED.value] / total if total else 0.0
 
 
 def _latency(tried: pa.Table) -> Metadata:
@@ -76,18 +85,88 @@ def _latency(tried: pa.Table) -> Metadata:
     return {"latency_p50_s": round(p50, 4), "latency_p95_s": round(p95, 4), "latency_p99_s": round(p99, 4)}
 
 
-def catalog_metadata(run: CatalogRun, location: str) -> Metadata:
-    """Of `gallery_catalog`."""
+def catalog_metadata(run: CatalogRun, location: str, sheet: bytes | None) -> Metadata:
+    """Of `gallery_catalog`; `sheet` is a JPEG of its newest images."""
     catalog = run.catalog
     counted = counts(catalog)
-    failed = counted[Status.FAILED.value]
     return {
+        **({"contact_sheet": dg.MetadataValue.md(picture_markdown(sheet))} if sheet else {}),
+        "failures": dg.MetadataValue.md(failures_markdown(catalog)),
         **table_metadata(catalog, CATALOG, location),
         **counted,
-        "share_failed": round(failed / catalog.num_rows, 4) if catalog.num_rows else 0.0,
+        "new": run.new,
+        "share_failed": round(share_failed(counted), 4),
         "duplicates": catalog.num_rows - catalog["duplicate_of"].null_count,
         "bytes": pc.sum(catalog["bytes"]).as_py() or 0,
         "checked": run.checked,
         "images_per_second": round(run.checked / run.seconds, 2) if run.seconds else 0.0,
         "seconds": round(run.seconds, 3),
+        **_latency(catalog),
     }
+
+
+def told(table: pa.Table) -> str:
+    """Rows by status and reason, in one line for a log."""
+    return ", ".join(f"{count} {name}" for name, count in counts(table).items() if count) or "none"
+
+
+def picture_markdown(jpeg: bytes) -> str:
+    """A picture as the UI shows it: inline, because it shows none from a disk."""
+    return f"![the newest images](data:image/jpeg;base64,{base64.b64encode(jpeg).decode()})"
+
+
+WORST_HOSTS = 10
+
+
+def failures_markdown(table: pa.Table) -> str:
+    """Why links have no image, and on which ten hosts most of them are, as two tables."""
+    without = table.filter(pc.not_equal(table["status"], Status.OK.value))
+    if not without.num_rows:
+        return "Every link has its image."
+    by_reason = without.group_by(["status", "reason"], use_threads=False)
+    reasons = by_reason.aggregate([([], "count_all"), ("detail", "first"), ("url", "first")]).to_pylist()
+    reasons.sort(key=lambda row: (-row["count_all"], row["reason"]))
+    hosts = pc.extract_regex(without["url"], r"^\w+://(?P<host>[^/?#]*)").combine_chunks()
+    counted = pc.value_counts(pc.fill_null(pc.struct_field(hosts, "host"), "no host")).to_pylist()
+    counted.sort(key=lambda row: (-row["counts"], row["values"]))
+    return "\n\n".join(
+        [
+            _markdown(
+                ["reason", "links", "for example", "of"],
+                [
+                    [
+                        f"{row['status']}/{row['reason']}",
+                        row["count_all"],
+                        row["detail_first"],
+                        row["url_first"],
+                    ]
+                    for row in reasons
+                ],
+            ),
+            _markdown(
+                ["host", "links without an image"],
+                [[row["values"], row["counts"]] for row in counted[:WORST_HOSTS]],
+            ),
+        ]
+    )
+
+
+def markdown_table(header: list[str], rows: list[list[Any]]) -> dg.MarkdownMetadataValue:
+    """A table as the UI shows it."""
+    return dg.MetadataValue.md(_markdown(header, rows) if rows else "none")
+
+
+def _markdown(header: list[str], rows: list[list[Any]]) -> str:
+    lines = [header, ["---"] * len(header), *([_cell(value) for value in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+SHOWN_CHARS = 160
+
+
+def _cell(value: Any) -> str:
+    """A value in a table. Texts are strangers': as code, they are neither links, nor pictures, nor cells."""
+    if isinstance(value, int):
+        return str(value)
+    text = " ".join(str(value or "").replace("`", "'").replace("|", "¦").split())
+    return f"`{text[:SHOWN_CHARS]}`" if text else ""

@@ -7,7 +7,8 @@ import dagster as dg
 from pydantic import Field, create_model
 
 from imgdl_pipeline.core.downloads import DownloadRun, Progress, download_gallery
-from imgdl_pipeline.core.settings import DownloadSettings, Galleries, Gallery
+from imgdl_pipeline.core.galleries import Galleries, Gallery
+from imgdl_pipeline.core.settings import DownloadSettings
 from imgdl_pipeline.core.store import Store
 
 RESOURCE_KEY = "downloads"
@@ -42,6 +43,11 @@ class Downloads(_Overrides):
         None, ge=1, description="for a trial: download this many links at most; null: all"
     )
 
+    force: bool = Field(
+        False,
+        description="ask for every link again: failed ones too, and images conditionally",
+    )
+
     def settings(self, galleries: Galleries, gallery: Gallery) -> DownloadSettings:
         """The file's defaults, overridden by the gallery, overridden by this run."""
         values = {name: getattr(self, name) for name in DownloadSettings.model_fields}
@@ -61,9 +67,10 @@ class Downloads(_Overrides):
             store,
             self.settings(galleries, gallery),
             limit=self.limit,
+            force=self.force,
             on_progress=on_progress,
         )
 
 
-DOWNLOADS_RESOURCE = Downloads(limit=None)
+DOWNLOADS_RESOURCE = Downloads(limit=None, force=False)
 """The one instance that every component contributes, so that several components can be merged."""

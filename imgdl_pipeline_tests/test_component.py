@@ -12,7 +12,7 @@ import pytest
 
 from imgdl_pipeline import ImageGalleries
 from imgdl_pipeline.component import JOB_NAME, SCHEDULE_NAME
-from imgdl_pipeline.core.settings import Galleries
+from imgdl_pipeline.core.galleries import Galleries
 
 BIN = Path(sys.executable).parent
 
@@ -167,3 +167,58 @@ def test_the_editors_schema_allows_null_where_the_contract_does():
     schema = Galleries.editor_schema()
     assert schema["properties"]["schedule"]["type"] == ["string", "null"]
     assert schema["$defs"]["DownloadSettings"]["properties"]["user_agent"]["type"] == ["string", "null"]
+
+
+def test_the_assets_fit_into_a_graph_that_has_others():
+    galleries = Galleries(
+        galleries=[{"name": "demo", "source": {"type": "demo"}}],
+        assets={
+            "key_prefix": ["media", "raw"],
+            "group_name": "media",
+            "descriptions": {"gallery_links": "What the shop shows."},
+            "owners": ["team:pictures", "ann@shop.example"],
+            "tags": {"domain": "shop"},
+            "kinds": ["s3"],
+            "pool": None,
+        },
+    )
+    defs = dg.build_defs_for_component(ImageGalleries(galleries))
+    graph = defs.resolve_asset_graph()
+    keys = {key.to_user_string() for key in graph.get_all_asset_keys()}
+    assert keys == {f"media/raw/gallery_{name}" for name in ("links", "images", "catalog")}
+    images = graph.get(dg.AssetKey(["media", "raw", "gallery_images"]))
+    assert images.parent_keys == {dg.AssetKey(["media", "raw", "gallery_links"])}
+    assert (images.group_name, images.owners) == ("media", ["team:pictures", "ann@shop.example"])
+    assert images.tags["domain"] == "shop"
+    assert images.kinds == {"jpeg", "parquet", "s3"}
+    assert images.pools == set()
+    assert images.description.startswith("The image files")
+    assert graph.get(dg.AssetKey(["media", "raw", "gallery_links"])).description == "What the shop shows."
+    assert "dagster/code_references" in images.metadata
+    assert {key.asset_key for key in graph.asset_check_keys} == {
+        dg.AssetKey(["media", "raw", "gallery_catalog"])
+    }
+
+
+def test_downloads_run_in_a_pool_unless_told_otherwise():
+    galleries = Galleries(galleries=[{"name": "demo", "source": {"type": "demo"}}])
+    graph = dg.build_defs_for_component(ImageGalleries(galleries)).resolve_asset_graph()
+    assert graph.get(dg.AssetKey("gallery_images")).pools == {"gallery_downloads"}
+
+
+@pytest.mark.parametrize("status", ["RUNNING", "STOPPED"])
+def test_the_schedule_has_the_status_that_the_file_states(status):
+    galleries = Galleries(galleries=[{"name": "demo", "source": {"type": "demo"}}], schedule_status=status)
+    defs = dg.build_defs_for_component(ImageGalleries(galleries))
+    [schedule] = defs.schedules
+    assert schedule.default_status is dg.DefaultScheduleStatus[status]
+
+
+def test_loading_a_file_prints_no_warning(tmp_path):
+    """What Dagster has in preview or beta is used on purpose, and is no news to whoever uses this."""
+    run = subprocess.run(
+        [sys.executable, "-W", "always", "-c", "from imgdl_pipeline.definitions import defs; defs()"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "PreviewWarning" not in run.stderr
+    assert "BetaWarning" not in run.stderr

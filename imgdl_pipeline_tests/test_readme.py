@@ -1,5 +1,6 @@
 """The README is true: its tables are the code's, its YAML loads, its commands run."""
 
+import inspect
 import json
 import os
 import re
@@ -14,12 +15,20 @@ import urllib.request
 from pathlib import Path
 from typing import get_args
 
+import dagster as dg
+import pyarrow.parquet as pq
 import pytest
 
+from imgdl_pipeline.assets import build_assets
+from imgdl_pipeline.checks import CHECKS
 from imgdl_pipeline.core.columns import CATALOG, descriptions
+from imgdl_pipeline.core.galleries import AssetSettings, Galleries
 from imgdl_pipeline.core.outcome import Reason, Status
-from imgdl_pipeline.core.settings import AnySource, DownloadSettings, Galleries
+from imgdl_pipeline.core.settings import CheckSettings, DownloadSettings
+from imgdl_pipeline.core.sources import source_types
+from imgdl_pipeline.core.sources.attributes import NAMES
 from imgdl_pipeline.galleries_file import read_galleries_file
+from imgdl_pipeline.resources import DOWNLOADS_RESOURCE
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -68,12 +77,44 @@ def test_the_reasons_table_is_the_codes_vocabulary():
 def test_the_settings_tables_are_the_models():
     rows = table("key", "default", "meaning")
     assert [code(row[0])[0] for row in rows] == list(Galleries.model_fields)
-    text = README.partition("### `download`")[2]
-    rows = [cells(line) for line in text.partition("###")[0].splitlines() if line.startswith("| `")]
-    told = {code(row[0])[0]: code(row[1])[0] for row in rows}
-    defaults = {name: field.default for name, field in DownloadSettings.model_fields.items()}
-    as_yaml = {name: json.dumps(value).strip('"').replace("30.0", "30") for name, value in defaults.items()}
-    assert told == as_yaml
+    for key, model in {
+        "download": DownloadSettings,
+        "checks": CheckSettings,
+        "assets": AssetSettings,
+    }.items():
+        text = README.partition(f"### `{key}`")[2]
+        rows = [cells(line) for line in text.partition("###")[0].splitlines() if line.startswith("| `")]
+        told = {code(row[0])[0]: code(row[1])[0] for row in rows}
+        assert told == {name: as_yaml(field.default) for name, field in model.model_fields.items()}
+
+
+def as_yaml(value):
+    return json.dumps(value).strip('"').replace("30.0", "30")
+
+
+def test_the_checks_table_is_the_checks():
+    assert table("check", "what it says") == [
+        [f"`{name}`", inspect.getdoc(check)] for name, check in CHECKS.items()
+    ]
+
+
+def test_the_readmes_pictures_are_there():
+    for name in re.findall(r"!\[.*?\]\((.*?)\)", README):
+        assert (ROOT / name).stat().st_size > 10_000
+
+
+def test_the_readmes_downstream_asset_reads_a_partition(tmp_path, monkeypatch, demo_port):
+    [source] = [block for block in blocks("python") if "large_images" in block]
+    scope = {}
+    exec(source, scope)
+    monkeypatch.chdir(tmp_path)
+    galleries = Galleries(galleries=[{"name": "demo", "source": {"type": "demo", "images": 5}}])
+    assets = [*build_assets(galleries), scope["large_images"]]
+    with dg.instance_for_test() as instance:
+        resources = {"downloads": DOWNLOADS_RESOURCE}
+        run = dg.materialize(assets, partition_key="demo", resources=resources, instance=instance)
+        assert run.success
+    assert scope["large_images"].dependency_keys == {dg.AssetKey("gallery_catalog")}
 
 
 def test_the_sources_table_is_the_models():
@@ -82,9 +123,42 @@ def test_the_sources_table_is_the_models():
         get_args(source.model_fields["type"].annotation)[0]: [
             name for name in source.model_fields if name != "type"
         ]
-        for source in get_args(AnySource)
+        for source in source_types()
     }
     assert told == known
+
+
+def test_the_attributes_table_is_the_codes():
+    assert table("attribute", "meaning") == [[f"`{name}`", meaning] for name, meaning in NAMES.items()]
+
+
+def test_the_readmes_source_is_a_source(tmp_path, server, monkeypatch):
+    """The package that the README shows, installed beside ours, lists a gallery of its own."""
+    [source] = [block for block in blocks("python") if "MyShopSource" in block]
+    [entry_point] = re.findall(r'"imgdl_pipeline.sources"\]\n(.*)\n', blocks("toml")[0])
+    info = tmp_path / "my_shop-1.0.dist-info"
+    info.mkdir()
+    (tmp_path / "my_shop.py").write_text(source)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my_shop\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[imgdl_pipeline.sources]\n{entry_point.replace(chr(34), '')}\n")
+    server.serve("/api", b'{"items": [{"image": "https://h.org/a.jpg", "name": "A"}]}')
+    (tmp_path / "galleries.yaml").write_text(
+        "type: imgdl_pipeline.ImageGalleries\nattributes:\n  galleries:\n    - name: shelf\n"
+        f"      source: {{type: my_shop, api_url: '{server.url('/api')}', shelf: top}}\n"
+    )
+    monkeypatch.setenv("IMGDL_CONFIG", str(tmp_path / "galleries.yaml"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    command = [
+        *(BIN / "dagster", "asset", "materialize", "-m", "imgdl_pipeline.definitions"),
+        *("--select", "gallery_links", "--partition", "shelf"),
+    ]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    links = pq.read_table(tmp_path / "data/links/gallery=shelf/links.parquet").to_pylist()
+    assert [(link["url"], link["attributes"]) for link in links] == [
+        ("https://h.org/a.jpg", '{"title": "A"}')
+    ]
+    assert server.paths() == ["/api?shelf=top"]
 
 
 @pytest.mark.parametrize("text", blocks("yaml"))
@@ -152,8 +226,12 @@ def test_dagster_dev_opens_the_ui_with_the_galleries(tmp_path):
         }
         assert all(node["partitionKeys"] == ["demo"] for node in nodes)
     finally:
-        os.killpg(process.pid, signal.SIGINT)
-        process.wait(60)
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:  # Dagster, interrupted while it starts its daemon, may hang
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def ask(url, query):
@@ -186,7 +264,7 @@ def test_the_materialize_command_and_the_python_that_reads_its_catalog_run(tmp_p
     subprocess.run(
         shlex.split(command), cwd=tmp_path, env=environ, capture_output=True, check=True, timeout=120
     )
-    [script] = blocks("python")
+    [script] = [block for block in blocks("python") if "duckdb" in block]
     run = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)],
         cwd=tmp_path,
@@ -200,11 +278,33 @@ def test_the_materialize_command_and_the_python_that_reads_its_catalog_run(tmp_p
 
 
 def test_the_dg_commands_are_tried_elsewhere():
-    [block] = [block for block in blocks("sh") if block.startswith("dg ")]
+    [block] = [block for block in blocks("sh") if block.startswith("dg scaffold")]
     tried = (ROOT / "imgdl_pipeline_tests/test_component.py").read_text()
     for line in block.splitlines():
         first_words = ", ".join(f'"{word}"' for word in shlex.split(line)[1:3])
         assert first_words in tried
+
+
+def test_a_run_and_a_backfill_are_launched_from_the_command_line(tmp_path, demo_port):
+    """The backfill's runs are the daemon's to start, which test_ui.py has."""
+    [block] = [block for block in blocks("sh") if block.startswith("dg launch")]
+    launch, backfill = block.splitlines()
+    environ = {
+        **os.environ,
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "DAGSTER_HOME": str(tmp_path),
+    }
+    for command in (launch, backfill):
+        run = subprocess.run(
+            shlex.split(command),
+            cwd=tmp_path,
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+        assert ("RUN_SUCCESS" if command == launch else "Launched backfill job") in run.stdout + run.stderr
 
 
 def test_every_test_that_the_readme_names_is_there():

@@ -1,7 +1,8 @@
 import dagster as dg
 import pytest
 
-from imgdl_pipeline.core.settings import DownloadSettings, Galleries
+from imgdl_pipeline.core.galleries import Galleries
+from imgdl_pipeline.core.settings import DownloadSettings
 from imgdl_pipeline.resources import Downloads
 
 GALLERIES = Galleries(
@@ -16,6 +17,8 @@ CASES = {
     "attempts": 9,
     "max_bytes": 10,
     "max_pixels": 11,
+    "max_decode_bytes": 12,
+    "environment_proxies": True,
     "allow_addresses": ["10.0.0.0/8"],
     "robots_txt": False,
     "opt_out_headers": False,
@@ -25,7 +28,7 @@ CASES = {
 
 
 def settings(**config):
-    return Downloads(**{"limit": None, **config}).settings(GALLERIES, GALLERIES.gallery("g"))
+    return Downloads(**{"limit": None, "force": False, **config}).settings(GALLERIES, GALLERIES.gallery("g"))
 
 
 def test_left_alone_it_is_as_the_galleries_file_has_it():
@@ -39,7 +42,7 @@ def test_every_setting_can_be_overridden_for_one_run(name):
 
 
 def test_every_field_has_a_description_for_the_launchpad():
-    for name in (*DownloadSettings.model_fields, "limit"):
+    for name in (*DownloadSettings.model_fields, "limit", "force"):
         assert Downloads.model_fields[name].description
 
 
@@ -51,7 +54,7 @@ def test_every_setting_is_accepted_as_run_config(name):
     def look(downloads: Downloads):
         seen.append(getattr(downloads, name))
 
-    @dg.job(resource_defs={"downloads": Downloads(limit=None)})
+    @dg.job(resource_defs={"downloads": Downloads(limit=None, force=False)})
     def look_job():
         look()
 

@@ -1,0 +1,250 @@
+"""The web UI in a real browser: what a new user clicks, and what is seen.
+
+One `dagster dev` serves all of them. Pictures of each page lie in build/screenshots afterwards.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from imgdl_pipeline_tests.conftest import jpeg
+from imgdl_pipeline_tests.server import WebServer
+
+ROOT = Path(__file__).parent.parent
+SCREENSHOTS = ROOT / "build" / "screenshots"
+BIN = Path(sys.executable).parent
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.xdist_group("ui"),
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium"),
+]
+
+GROUP = "/locations/imgdl_pipeline.definitions/asset-groups/galleries"
+SECONDS = 120_000
+"""Of patience, in the browser's milliseconds: CI's machine is slow."""
+
+
+class Dagster:
+    """`dagster dev` with a galleries file of its own.
+
+    Args:
+        folder: For everything.
+        galleries: The galleries file's text.
+    """
+
+    def __init__(self, folder: Path, galleries: str) -> None:
+        self.folder = folder
+        folder.mkdir()
+        (folder / "home").mkdir()
+        shutil.copy(ROOT / "dagster.example.yaml", folder / "home" / "dagster.yaml")
+        (folder / "galleries.yaml").write_text(galleries)
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.url = f"http://127.0.0.1:{probe.getsockname()[1]}"
+
+    def __enter__(self) -> "Dagster":
+        self.log = (self.folder / "dagster.log").open("w")
+        self.process = subprocess.Popen(
+            [
+                *(BIN / "dagster", "dev", "-h", "127.0.0.1", "-p", self.url.rpartition(":")[2]),
+                *("-m", "imgdl_pipeline.definitions"),
+            ],
+            cwd=self.folder,
+            env={
+                **os.environ,
+                "DAGSTER_HOME": str(self.folder / "home"),
+                "IMGDL_CONFIG": str(self.folder / "galleries.yaml"),
+            },
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        ends_at = time.monotonic() + 120
+        while not self.answers():
+            assert time.monotonic() < ends_at, (self.folder / "dagster.log").read_text()
+            time.sleep(0.3)  # a process, and no thread of ours, is waited for
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        self.log.close()
+
+    def answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/server_info", timeout=5) as answer:
+                return answer.status == 200
+        except OSError:
+            return False
+
+    def runs(self) -> list[dict[str, str]]:
+        """All runs, the newest first."""
+        query = "{runsOrError { ... on Runs {results {runId status tags {key value}}}}}"
+        request = urllib.request.Request(
+            f"{self.url}/graphql", json.dumps({"query": query}).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            results = json.load(answer)["data"]["runsOrError"]["results"]
+        return [
+            {**{tag["key"]: tag["value"] for tag in run["tags"]}, "id": run["runId"], "status": run["status"]}
+            for run in results
+        ]
+
+    def wait_for(self, count: int, statuses: set[str]) -> list[dict[str, str]]:
+        """Wait until there are so many runs, and all of them have one of these statuses."""
+        ends_at = time.monotonic() + 240
+        while True:
+            runs = self.runs()
+            if len(runs) >= count and all(run["status"] in statuses for run in runs):
+                return runs
+            assert time.monotonic() < ends_at, runs
+            time.sleep(0.5)  # other processes are at work
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Iterator[WebServer]:
+    with WebServer() as server:
+        for gallery in "abc":
+            for number in range(6):
+                server.serve(f"/{gallery}{number}.jpg", jpeg(number, (400, 300)))
+        server.hung = threading.Event()
+
+        def hang(handler) -> None:
+            server.hung.set()
+            server.release.wait(120)
+
+        server.routes |= {f"/slow{number}.jpg": hang for number in range(8)}
+        yield server
+
+
+@pytest.fixture(scope="module")
+def dagster(pictures, tmp_path_factory) -> Iterator[Dagster]:
+    folder = tmp_path_factory.mktemp("ui") / "dagster"
+    lists = {name: [f"/{name}{number}.jpg" for number in range(6)] for name in "abc"}
+    lists["slow"] = [f"/slow{number}.jpg" for number in range(8)]
+    galleries = "".join(
+        f"    - name: {name}\n      source: {{type: url_list, path: {folder}/{name}.txt}}\n" for name in lists
+    )
+    with Dagster(
+        folder,
+        "type: imgdl_pipeline.ImageGalleries\nattributes:\n"
+        f"  store: {folder}/store\n  schedule_status: STOPPED\n"
+        "  download: {allow_addresses: [127.0.0.0/8], robots_txt: false, timeout: 100}\n  galleries:\n"
+        f"    - name: demo\n      source: {{type: demo}}\n{galleries}",
+    ) as running:
+        for name, paths in lists.items():
+            (folder / f"{name}.txt").write_text("\n".join(pictures.url(path) for path in paths))
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser, dagster, request) -> Iterator[Page]:
+    context = browser.new_context(base_url=dagster.url, viewport={"width": 1500, "height": 1000})
+    opened = context.new_page()
+    opened.set_default_timeout(SECONDS)
+    yield opened
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    opened.screenshot(path=SCREENSHOTS / f"{request.node.name}.png")
+    context.close()
+
+
+def materialize(page: Page, *galleries: str) -> None:
+    """Click Materialize all, choose the galleries, and launch."""
+    page.goto(GROUP)
+    page.get_by_role("button", name=re.compile("Materialize all")).click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_text("Select a partition or create one").click()
+    for name in galleries:
+        page.get_by_role("menuitem", name=re.compile(f"^{name}")).click()
+    dialog.get_by_text("Partition selection").click()  # which closes the menu
+    dialog.get_by_role("button", name=re.compile("^Launch")).last.click()
+    expect(dialog.get_by_text("Partition selection")).to_be_hidden(timeout=SECONDS)
+
+
+def test_a_gallery_is_materialized_by_clicking_and_shows_its_pictures_and_checks(page, dagster, demo_port):
+    materialize(page, "demo")
+    [run] = dagster.wait_for(1, {"SUCCESS"})
+    page.goto(f"/runs/{run['id']}")
+    expect(page.get_by_text("RUN_SUCCESS").first).to_be_visible(timeout=SECONDS)
+    page.goto("/assets/gallery_catalog?view=partitions&partition=demo")
+    expect(page.get_by_text("share_failed").first).to_be_visible(timeout=SECONDS)
+    page.get_by_text(re.compile("Show Markdown|Show markdown")).first.click()
+    sheet = page.locator("img[src^='data:image/jpeg']")
+    expect(sheet.first).to_be_visible(timeout=SECONDS)
+    assert sheet.first.evaluate("image => image.naturalWidth") > 900
+
+
+def test_the_checks_of_a_gallery_have_their_results(page):
+    page.goto("/assets/gallery_catalog?view=checks")
+    for name in ("files_are_intact", "few_links_failed", "is_fresh"):
+        expect(page.get_by_text(name).first).to_be_visible(timeout=SECONDS)
+
+
+def test_three_galleries_are_backfilled_by_one_click(page, dagster):
+    before = len(dagster.runs())
+    materialize(page, "a", "b", "c")
+    runs = dagster.wait_for(before + 3, {"SUCCESS"})
+    assert {run["dagster/partition"] for run in runs[:3]} == {"a", "b", "c"}
+
+
+def test_a_running_download_is_terminated_and_stops(page, dagster, pictures):
+    materialize(page, "slow")
+    assert pictures.hung.wait(120)
+    [run] = [run for run in dagster.runs() if run["status"] == "STARTED"]
+    page.goto(f"/runs/{run['id']}")
+    page.get_by_role("button", name="Terminate").click()
+    dialog = page.get_by_role("dialog")
+    clicked = time.monotonic()
+    dialog.get_by_role("button", name=re.compile("Terminate")).last.click()
+    while next(each for each in dagster.runs() if each["id"] == run["id"])["status"] != "CANCELED":
+        assert time.monotonic() - clicked < 30
+        time.sleep(0.2)  # another process is at work
+    stopped = time.monotonic() - clicked
+    assert (dagster.folder / "store/downloads/gallery=slow/downloads.parquet").exists()
+    assert stopped < 10, "5 s for the run, and some for Dagster to notice"
+
+
+def test_the_launchpad_describes_every_setting(page):
+    page.goto("/locations/imgdl_pipeline.definitions/jobs/download_galleries/playground")
+    expect(page.get_by_text("downloads").first).to_be_visible(timeout=SECONDS)
+
+
+def test_a_broken_galleries_file_shows_its_error(browser, tmp_path):
+    with Dagster(
+        tmp_path / "broken",
+        "type: imgdl_pipeline.ImageGalleries\nattributes:\n  galleries:\n    - name: demo\n"
+        "      source: {type: demo, imagez: 4}\n",
+    ) as broken:
+        page = browser.new_page(base_url=broken.url, viewport={"width": 1500, "height": 1000})
+        page.goto("/locations")
+        page.get_by_text(re.compile("View error")).first.click(timeout=SECONDS)
+        expect(
+            page.get_by_text(re.compile("unknown key 'imagez'; allowed are images, type")).first
+        ).to_be_visible(timeout=SECONDS)
+        page.close()
