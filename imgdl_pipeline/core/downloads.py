@@ -226,20 +226,25 @@ def download_gallery(
         todo = interleaved(planned[:limit])
         retry = retry or Retry(settings.attempts)
         work = _Work(gallery, store, fetcher, retry, CircuitBreaker(), Limits.of(settings))
-        failed = 0
-        with DownloadPool(
+        pool = DownloadPool(
             work,
             workers=settings.workers,
             slots=settings.slots,
             host_of=lambda job: job.host,
             stop=stop,
-        ) as pool:
-            for number, done in enumerate(pool.map(jobs(todo, ledger.table)), start=1):
-                row = done.result or _row_of_error(done.item, done.error)
+        )
+        failed = 0
+        try:
+            with pool:
+                for number, done in enumerate(pool.map(jobs(todo, ledger.table)), start=1):
+                    row = done.result or _row_of_error(done.item, done.error)
+                    ledger.add(row)
+                    failed += row.status != Status.OK.value
+                    seconds = time.monotonic() - started
+                    on_progress(Progress(number, todo.num_rows, failed, seconds))
+        finally:
+            for row in pool.remains():  # an interrupt takes no time off from what is done
                 ledger.add(row)
-                failed += row.status != Status.OK.value
-                seconds = time.monotonic() - started
-                on_progress(Progress(number, todo.num_rows, failed, seconds))
     rows = ledger.table
     tried, fetched = (
         kept(rows, pc.fill_null(pc.greater_equal(rows[column], started_at), fill_value=False))

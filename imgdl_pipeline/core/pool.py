@@ -153,6 +153,16 @@ class DownloadPool(Generic[T, R]):
                 pending -= 1
                 yield done
 
+    def remains(self) -> Iterator[R]:
+        """What was worked on to its end and not yielded any more, because the pool was left before."""
+        while True:
+            try:
+                done = self._results.get_nowait()
+            except queue.Empty:
+                return
+            if done.result is not None:
+                yield done.result
+
     def take(self) -> T | None:
         """For a worker: the next item, or None when it is to end."""
         while True:

@@ -127,6 +127,25 @@ def test_leaving_abandons_what_is_in_flight_within_two_seconds():
     assert set(threading.enumerate()) == before
 
 
+def test_what_is_done_by_the_time_the_pool_is_left_is_not_lost():
+    begun = threading.Semaphore(0)
+
+    def work(item):
+        begun.release()
+        pool.stop.wait(10)
+        return item
+
+    def items():
+        yield from range(1, 9)
+        for _ in range(8):
+            assert begun.acquire(timeout=10)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), DownloadPool(work, workers=8) as pool:
+        list(pool.map(items()))
+    assert sorted(pool.remains()) == list(range(1, 9))
+
+
 def test_a_worker_that_cannot_be_stopped_is_named_in_a_warning(caplog, monkeypatch):
     monkeypatch.setattr("imgdl_pipeline.core.pool.JOIN_S", 0.05)
     begun, release = threading.Event(), threading.Event()
