@@ -49,6 +49,7 @@ class Job:
 
     Args:
         url: The link's own.
+        host: Whose slots it takes.
         expected: What the source says of the bytes, by attribute.
         request_headers: For its own host only.
         known: Its row in the ledger where an image of it is stored, to be asked for conditionally.
@@ -56,17 +57,13 @@ class Job:
     """
 
     url: str
+    host: str
     expected: dict[str, Any]
     request_headers: dict[str, str]
     known: Download | None = None
     failures: int = 0
     attempts: int = 0
     elapsed_s: float = 0.0
-
-    @property
-    def host(self) -> str:
-        """Whose slots it takes."""
-        return host_of(self.url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +167,7 @@ def _job(link: dict[str, Any], before: dict[str, Any]) -> Job:
     """A planned link as a job; `before` is its row in the ledger, all null where it has none."""
     return Job(
         url=link["url"],
+        host=host_of(link["url"]),
         expected=json.loads(link["attributes"] or "{}"),
         request_headers=json.loads(link["request_headers"] or "{}"),
         known=Download(**before) if link["is_stored"] else None,

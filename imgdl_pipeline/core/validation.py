@@ -134,12 +134,8 @@ def validate_jpeg(data: bytes, limits: Limits) -> JpegFacts:
     """
     header = _header(data)
     limits.check(header)
-    try:
-        scans = count_scans(data)
-    except BadHeaderError as error:
-        raise InvalidImageError(Reason.CORRUPT, str(error)) from error
-    if scans > MAX_SCANS:
-        raise InvalidImageError(Reason.CORRUPT, f"{scans} scans, and no encoder makes more than {MAX_SCANS}")
+    if header.decode_bytes:  # where one scan holds all, libjpeg allows no second one
+        _check_scans(data)
     with turn(max(len(data), header.decode_bytes)):
         gray = _decode_strictly(data)
     return JpegFacts(
@@ -161,6 +157,15 @@ def _header(data: bytes) -> JpegHeader:
         raise InvalidImageError(Reason.TRUNCATED, str(error)) from error
     except BadHeaderError as error:
         raise InvalidImageError(Reason.CORRUPT, str(error)) from error
+
+
+def _check_scans(data: bytes) -> None:
+    try:
+        scans = count_scans(data)
+    except BadHeaderError as error:
+        raise InvalidImageError(Reason.CORRUPT, str(error)) from error
+    if scans > MAX_SCANS:
+        raise InvalidImageError(Reason.CORRUPT, f"{scans} scans, and no encoder makes more than {MAX_SCANS}")
 
 
 def _decode_strictly(data: bytes) -> npt.NDArray[np.uint8]:

@@ -8,7 +8,6 @@ import pytest
 from imgdl_pipeline.core.catalog import build_catalog
 from imgdl_pipeline.core.columns import DOWNLOADS
 from imgdl_pipeline.core.downloads import (
-    Job,
     Progress,
     download_gallery,
     interleaved,
@@ -235,20 +234,6 @@ class TestRecheck:
             aged = {**known, "tried_at": known["tried_at"] - timedelta(days=2)}
             ledger.add(Download(**aged))
         return aged
-
-
-@pytest.mark.parametrize(
-    ("url", "host"),
-    [
-        ("https://Me:x@H.org:8443/a", "h.org:8443"),
-        ("no link", ""),
-        ("http://[broken", ""),
-        ("http://h.org", "h.org:80"),
-        ("https://H.org.:443/", "h.org:443"),
-    ],
-)
-def test_a_jobs_host_is_what_its_slots_are_counted_by(url, host):
-    assert Job(url, {}, {}).host == host
 
 
 # Every setting changes something: a case for each, and the test fails for a setting without one.
