@@ -90,10 +90,17 @@ def working_until(deadline: Deadline) -> Iterator[Deadline]:
         _current.reset(token)
 
 
+LOOKUPS = 64
+"""Calls without a timeout that may run at a time, those that were left to end by themselves included."""
+
+_lookups = threading.BoundedSemaphore(LOOKUPS)
+
+
 def call_with_deadline(function: Callable[[], T]) -> T:
     """Run a call that knows no timeout, such as a DNS look-up, for no longer than the deadline.
 
-    The call runs in a daemon thread, which is left to end by itself when the time is up.
+    The call runs in a daemon thread, which is left to end by itself when the time is up: nothing else can end
+    it. While 64 such calls hang, others wait for their turn, within their deadline.
 
     Raises:
         Abandoned, TimeoutError: As `Deadline.left`; and whatever the call raises.
@@ -109,7 +116,10 @@ def call_with_deadline(function: Callable[[], T]) -> T:
             outcome.append((False, error))
         finally:
             done.set()
+            _lookups.release()
 
+    while not _lookups.acquire(timeout=deadline.slice()):
+        pass
     threading.Thread(target=run, name="imgdl-lookup", daemon=True).start()
     while not done.wait(deadline.slice()):
         pass

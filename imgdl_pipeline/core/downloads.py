@@ -18,14 +18,21 @@ import pyarrow.compute as pc
 
 from imgdl_pipeline.core.breaker import CircuitBreaker
 from imgdl_pipeline.core.columns import kept, taken
-from imgdl_pipeline.core.fetch import IN_MEMORY_BYTES, Fetched, Fetcher, NotModified, RetryAfter
+from imgdl_pipeline.core.fetch import IN_MEMORY_BYTES, Fetched, Fetcher, Hop, NotModified
 from imgdl_pipeline.core.guard import host_of
 from imgdl_pipeline.core.ledger import Download, Ledger
 from imgdl_pipeline.core.listing import read_links
-from imgdl_pipeline.core.outcome import FetchError, Reason, ResourceError, Status, UnreachableError
+from imgdl_pipeline.core.outcome import (
+    FetchError,
+    Reason,
+    ResourceError,
+    RetryAfter,
+    Status,
+    UnreachableError,
+)
 from imgdl_pipeline.core.pool import DownloadPool
 from imgdl_pipeline.core.retry import Retry, is_lasting, left_alone
-from imgdl_pipeline.core.schedule import Later
+from imgdl_pipeline.core.schedule import Later, Pause
 from imgdl_pipeline.core.settings import DownloadSettings
 from imgdl_pipeline.core.store import (
     Store,
@@ -49,11 +56,12 @@ class Job:
 
     Args:
         url: The link's own.
-        host: Whose slots it takes.
+        host: Whose slots it takes: the link's own, or the one that a redirect has led to.
         expected: What the source says of the bytes, by attribute.
         request_headers: For its own host only.
         known: Its row in the ledger where an image of it is stored, to be asked for conditionally.
         failures: Runs in a row, before this one, that ended without an image for a lasting reason.
+        hop: Where the attempt that has begun goes on.
     """
 
     url: str
@@ -64,6 +72,7 @@ class Job:
     failures: int = 0
     attempts: int = 0
     elapsed_s: float = 0.0
+    hop: Hop | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +274,7 @@ def _row_of_error(job: Job, error: BaseException | None) -> Download:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """What a worker does with a job: one attempt, then store the bytes."""
+    """What a worker does with a job: one attempt, or its part up to another host; then store the bytes."""
 
     gallery: str
     store: Store
@@ -274,23 +283,28 @@ class _Work:
     breaker: CircuitBreaker
     limits: Limits
 
-    def __call__(self, job: Job) -> Download | Later[Job]:
+    def __call__(self, job: Job) -> Download | Later[Job] | Pause[Download]:
         started = time.monotonic()
         refusal = self.breaker.refusal(job.host)
         if refusal is not None:
             return self._without_image(job, refusal)
         try:
-            fetched = self.fetcher.fetch(job.url, job.expected, _validators(job.known), job.request_headers)
+            fetched = self.fetcher.fetch(
+                job.url, job.expected, _validators(job.known), job.request_headers, job.hop
+            )
         except NotModified:
             self.breaker.succeeded(job.host)
             return _unchanged(job)
         except FetchError as error:
             return self._after(error, _tried(job, started))
         self.breaker.succeeded(job.host)
+        if isinstance(fetched, Hop):
+            elapsed_s = job.elapsed_s + time.monotonic() - started
+            return Later(replace(job, hop=fetched, host=fetched.host, elapsed_s=elapsed_s), 0.0)
         with fetched.body:
             return self._stored(_tried(job, started), fetched)
 
-    def _after(self, error: FetchError, job: Job) -> Download | Later[Job]:
+    def _after(self, error: FetchError, job: Job) -> Download | Later[Job] | Pause[Download]:
         """The row of a failed attempt, or a later one. What concerns the whole host is noted for it."""
         asked_s = error.seconds if isinstance(error, RetryAfter) else None
         wait = self.retry.wait(error, job.attempts, asked_s)
@@ -298,12 +312,16 @@ class _Work:
             self.breaker.failed(error.host)
         elif error.http_status is not None:
             self.breaker.succeeded(error.host)
-        if wait is None:
-            if asked_s is not None and asked_s > self.retry.longest_asked_s:
-                self.breaker.give_up(error.host, _not_tried(error, asked_s))
-            return self._without_image(job, error)
-        concerns_host = isinstance(error, (UnreachableError, RetryAfter))
-        return Later(job, wait, error.host if concerns_host else "")
+        if wait is not None:
+            concerns_host = isinstance(error, (UnreachableError, RetryAfter))
+            return Later(job, wait, error.host if concerns_host else "")
+        row = self._without_image(job, error)
+        if asked_s is None:
+            return row
+        if asked_s <= self.retry.longest_asked_s:
+            return Pause(row, asked_s, error.host)
+        self.breaker.give_up(error.host, _not_tried(error, asked_s))
+        return row
 
     def _without_image(self, job: Job, error: FetchError) -> Download:
         """The row of a link that gave no image. One that is stored is kept, unless its owner opts out."""
@@ -356,8 +374,10 @@ def _validators(known: Download | None) -> Validators:
 
 
 def _tried(job: Job, started: float) -> Job:
+    """The job after an attempt that has ended; the next one begins at the link itself."""
     elapsed_s = job.elapsed_s + time.monotonic() - started
-    return replace(job, attempts=job.attempts + 1, elapsed_s=elapsed_s)
+    host = job.host if job.hop is None else host_of(job.url)
+    return replace(job, attempts=job.attempts + 1, elapsed_s=elapsed_s, host=host, hop=None)
 
 
 def _unchanged(job: Job) -> Download:

@@ -1,7 +1,8 @@
 """One URL: its bytes and facts, or a FetchError that says why not.
 
-One call is one attempt, redirects included, under one deadline. Who tries again, and when, is
-decided by the caller from `FetchError.passing` and `RetryAfter`.
+One call is one attempt under one deadline, with the redirects within a host. A redirect to another host is
+given back as a `Hop`, so that the caller can wait for that host's turn. Who tries again, and when, is decided
+by the caller from `FetchError.passing` and `RetryAfter`.
 """
 
 import hashlib
@@ -28,16 +29,17 @@ from imgdl_pipeline.core.guard import (
     without_userinfo,
 )
 from imgdl_pipeline.core.jpeg_header import JPEG_START
-from imgdl_pipeline.core.outcome import PASSING_STATUSES, FetchError, Reason, ResourceError
+from imgdl_pipeline.core.outcome import PASSING_STATUSES, FetchError, Reason, ResourceError, RetryAfter
 from imgdl_pipeline.core.robots import Robots
 from imgdl_pipeline.core.settings import DownloadSettings
 from imgdl_pipeline.core.transport import (
     Validators,
-    get,
     header_text,
     new_session,
+    prepared,
     redirect_target,
     retry_after,
+    send,
 )
 
 MAX_REDIRECTS = 10
@@ -51,18 +53,6 @@ DIGESTS = ("sha1", "sha256", "md5")
 PLACEHOLDER_PATH = "/removed.png"
 PLACEHOLDER_MD5 = "d835884373f4d6c8f24742ceabe74946"
 """Imgur sends whoever asks for a deleted image to this picture."""
-
-
-class RetryAfter(FetchError):
-    """The host asks everyone to wait before the next request.
-
-    Args:
-        seconds: How long, or None where it did not say.
-    """
-
-    def __init__(self, detail: str, seconds: float | None) -> None:
-        super().__init__(Reason.HTTP, detail, passing=True)
-        self.seconds = seconds
 
 
 class NotModified(Exception):
@@ -85,6 +75,26 @@ class Fetched:
     http_status: int
     etag: str | None
     last_modified: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """Where an attempt goes on: a redirect has led to another host, whose slots and pauses are its own.
+
+    Args:
+        url: Where.
+        redirects: How many there were.
+        seconds: How long the attempt may still take.
+    """
+
+    url: str
+    redirects: int
+    seconds: float
+
+    @property
+    def host(self) -> str:
+        """Whose turn it is to be."""
+        return host_of(self.url)
 
 
 class Fetcher:
@@ -124,24 +134,28 @@ class Fetcher:
         expected: Mapping[str, Any] | None = None,
         validators: Validators | None = None,
         own_headers: Mapping[str, str] | None = None,
-    ) -> Fetched:
-        """One attempt at a URL.
+        hop: Hop | None = None,
+    ) -> Fetched | Hop:
+        """One attempt at a URL, or the rest of one.
 
         Args:
             url: As the source gave it.
             expected: Hex digests by name and `bytes`, which what comes must match.
             validators: Of the bytes that are there already.
             own_headers: What the link's own host wants to see, and no other host may.
+            hop: What the last call gave, to go on from there.
 
         Raises:
             FetchError: Why there are no bytes, or not those that were expected.
             NotModified: The bytes that are there already are the current ones.
             Abandoned: The run is ending.
         """
-        with working_until(Deadline(self._settings.timeout, self._stop)):
+        hop = hop or Hop(url, 0, self._settings.timeout)
+        conditions = (validators or Validators()).headers()
+        with working_until(Deadline(hop.seconds, self._stop)) as deadline:
             try:
-                conditions = (validators or Validators()).headers()
-                return self._follow(url, conditions, own_headers or {}, _Expected(expected or {}))
+                headers = _Headers(url, own_headers or {}, conditions)
+                return self._follow(hop, headers, _Expected(expected or {}), deadline)
             except _TRANSLATED as error:
                 raise fetch_error(error, self._settings.timeout) from error
 
@@ -154,52 +168,75 @@ class Fetcher:
         return session
 
     def _follow(
-        self,
-        url: str,
-        conditions: Mapping[str, str],
-        own_headers: Mapping[str, str],
-        expected: "_Expected",
-    ) -> Fetched:
-        own_origin = _origin(url)
-        for _ in range(MAX_REDIRECTS + 1):
-            headers = {**conditions, **own_headers} if _origin(url) == own_origin else conditions
+        self, hop: Hop, headers: "_Headers", expected: "_Expected", deadline: Deadline
+    ) -> Fetched | Hop:
+        url, host = hop.url, hop.host
+        for redirects in range(hop.redirects, MAX_REDIRECTS + 1):
             try:
-                arrived = self._hop(url, headers, expected)
+                check_scheme(url)
+                arrived = self._request(url, headers, expected)
             except FetchError as error:
-                error.host = host_of(url)
+                error.host = host
                 raise
             if isinstance(arrived, Fetched):
                 return arrived
             url = arrived
+            check_scheme(url)
+            if host_of(url) != host:
+                return Hop(url, redirects + 1, deadline.left())
         raise FetchError(Reason.REDIRECTS, f"redirected more than {MAX_REDIRECTS} times")
 
-    def _hop(self, url: str, headers: Mapping[str, str], expected: "_Expected") -> Fetched | str:
+    def _request(self, url: str, headers: "_Headers", expected: "_Expected") -> Fetched | str:
         """One request: what was fetched, or where it was redirected to."""
-        session = self._session()
-        self._check_link(url, session)
-        with get(session, url, headers) as response:
-            if response.status_code == 304 and Validators.are_in(headers):
+        session, request = self._session(), prepared(url)
+        self._check_link(str(request.url), session)
+        with send(session, request, headers.for_url(str(request.url))) as response:
+            if response.status_code == 304 and headers.conditions:
+                self._check_opt_out(response)
                 raise NotModified
             return redirect_target(response) or self._receive(response, expected)
 
     def _check_link(self, url: str, session: requests.Session) -> None:
-        check_scheme(url)
         if urlsplit(url).path == PLACEHOLDER_PATH:
             raise FetchError(Reason.PLACEHOLDER, "the image was removed: removed.png stands for it")
         if self._settings.robots_txt:
             self._robots.check(url, session)
 
+    def _check_opt_out(self, response: requests.Response) -> None:
+        if self._settings.opt_out_headers:
+            tags = response.raw.headers.getlist("X-Robots-Tag")
+            check_opt_out(tags, self._settings.user_agent_header)
+
     def _receive(self, response: requests.Response, expected: "_Expected") -> Fetched:
         try:
             _check_status(response)
-            if self._settings.opt_out_headers:
-                tags = response.raw.headers.getlist("X-Robots-Tag")
-                check_opt_out(tags, self._settings.user_agent_header)
+            self._check_opt_out(response)
             _check_encoding(response)
             return _receive_body(response, expected, self._settings.max_bytes)
         except FetchError as error:
             error.http_status = response.status_code
             raise
+
+
+@dataclass(frozen=True, slots=True)
+class _Headers:
+    """What is sent with a link's requests.
+
+    Args:
+        url: The link's.
+        own: For its own origin only: they may be secrets.
+        conditions: For whichever host has the bytes in the end.
+    """
+
+    url: str
+    own: Mapping[str, str]
+    conditions: Mapping[str, str]
+
+    def for_url(self, url: str) -> Mapping[str, str]:
+        """Those for one request; `url` is spelled as it will be sent."""
+        if self.own and _origin(url) == _origin(str(prepared(self.url).url)):
+            return {**self.conditions, **self.own}
+        return self.conditions
 
 
 def _origin(url: str) -> tuple[str, str]:
@@ -221,7 +258,7 @@ class _Expected:
             wanted = str(self.attributes[name]).strip().lower()
             if wanted != digests[name]:
                 raise FetchError(Reason.HASH_MISMATCH, f"{name} is {digests[name]}, the source gave {wanted}")
-        wanted_size = str(self.attributes.get("bytes") or "").strip()
+        wanted_size = str(self.attributes.get("bytes") or "").strip().removesuffix(".0")  # as pandas has it
         if wanted_size.isdecimal() and int(wanted_size) != size:
             raise FetchError(Reason.HASH_MISMATCH, f"{size} bytes came, the source gave {wanted_size}")
 
@@ -232,7 +269,7 @@ def _check_status(response: requests.Response) -> None:
         return
     detail = f"the server answered {status} {header_text(response.reason or '')}".rstrip()
     if status in (429, 503):
-        raise RetryAfter(detail, retry_after(response.headers))
+        raise RetryAfter(detail, retry_after(response.headers), http_status=status)
     raise FetchError(Reason.HTTP, detail, passing=status in PASSING_STATUSES)
 
 
@@ -357,6 +394,7 @@ def fetch_error(error: BaseException, timeout: float) -> FetchError:
 
 
 _TRANSLATIONS: tuple[tuple[tuple[type[BaseException], ...], Reason, str, bool], ...] = (
+    ((u3.InvalidHeader,), Reason.CONNECTION, "the answer is no valid HTTP: {cause}", True),
     (
         (rq.InvalidHeader,),  # its own words quote the value, which is a secret
         Reason.CONNECTION,

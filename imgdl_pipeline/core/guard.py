@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from imgdl_pipeline.core import deadline
 from imgdl_pipeline.core.outcome import FetchError, Reason, ResourceError, UnreachableError
+from imgdl_pipeline.core.settings import HOST_SLOTS
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -23,7 +24,6 @@ _IPV4_WITHIN = tuple(
         ipaddress.IPv6Network,
         (
             "64:ff9b::/96",  # NAT64, RFC 6052
-            "64:ff9b:1::/48",  # local NAT64, RFC 8215
             "::ffff:0:0:0/96",  # IPv4-translated, RFC 2765
         ),
     )
@@ -37,6 +37,7 @@ _NOT_PUBLIC: tuple[Network, ...] = tuple(
             "168.63.129.16/32",  # Azure's platform services, in public space
             "192.0.0.0/24",  # IETF assignments, with a cloud's metadata among them
             "192.88.99.0/24",  # 6to4 relays, RFC 7526
+            "64:ff9b:1::/48",  # local NAT64, RFC 8215: where its IPv4 address stands, only its owner knows
             "100::/64",  # discard, RFC 6666
             "3fff::/20",  # documentation, RFC 9637
             "5f00::/16",  # SRv6 SIDs, RFC 9602
@@ -46,8 +47,8 @@ _NOT_PUBLIC: tuple[Network, ...] = tuple(
 """Beside what `is_global` knows, which depends on the version of Python."""
 _IPV4_COMPATIBLE = ipaddress.IPv6Network("::/96")  # RFC 4291, 2.5.5.1: deprecated, still routed by some
 
-OPT_OUTS = frozenset({"noai", "noimageai", "noindex", "noimageindex"})
-"""The X-Robots-Tag rules that we heed."""
+OPT_OUTS = frozenset({"noai", "noimageai", "noindex", "noimageindex", "none"})
+"""The X-Robots-Tag rules that we heed; `none` is short for noindex and nofollow."""
 
 RULES_WITH_VALUES = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
 """Rules that are written with a colon, as the name of an agent is."""
@@ -85,16 +86,25 @@ def check_opt_out(x_robots_tags: Iterable[str], user_agent: str) -> None:
     Raises:
         FetchError: `opt_out`.
     """
-    us = user_agent.partition("/")[0].partition(" ")[0].lower()
+    us = product_token(user_agent).lower()
     for value in x_robots_tags:
         scope = ""
         for part in value.lower().split(","):
             rule = part.strip()
             agent, colon, scoped_rule = rule.partition(":")
-            if colon and agent.strip() not in RULES_WITH_VALUES:
+            if colon and _AGENT.fullmatch(agent) and agent.strip() not in RULES_WITH_VALUES:
                 scope, rule = agent.strip(), scoped_rule.strip()
             if rule in OPT_OUTS and scope in ("", "*", us):
                 raise FetchError(Reason.OPT_OUT, f"X-Robots-Tag says {rule}")
+
+
+_AGENT = re.compile(r"\s*[^\s,]+\s*")
+"""An agent's name before a colon is one word; a date, which has commas and colons too, has more."""
+
+
+def product_token(user_agent: str) -> str:
+    """The name by which robots.txt files and X-Robots-Tag headers know an agent (RFC 9309, 2.2.1)."""
+    return re.split(r"[/\s(]", user_agent, maxsplit=1)[0]
 
 
 ANYWHERE = ("0.0.0.0/0", "::/0")
@@ -187,7 +197,7 @@ def _connect_to_first(host: str, port: int, found: _Found) -> socket.socket:
                 return deadline.connect(family, address)
         except TimeoutError as error:
             if is_last:
-                raise FetchError(Reason.TIMEOUT, f"connecting to {host}: {error}", passing=True) from error
+                raise UnreachableError(f"connecting to {host}: {error}", Reason.TIMEOUT) from error
             failures.append(f"{address[0]} port {port}: {error}")
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
@@ -230,11 +240,14 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def host_of(url: str) -> str:
-    """The host and port that a URL leads to, however they are spelled; links that are no URLs share one."""
+    """The host and port that a URL leads to, however they are spelled; links that are no URLs share one.
+
+    A host that `HOST_SLOTS` names is one host on all of its ports.
+    """
     try:
         parts = urlsplit(url)
         port = parts.port or DEFAULT_PORTS.get(parts.scheme)
     except ValueError:
         return ""
     host = (parts.hostname or "").rstrip(".")
-    return f"{host}:{port}" if host else ""
+    return host if host in HOST_SLOTS or not host else f"{host}:{port}"

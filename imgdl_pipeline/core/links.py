@@ -52,7 +52,8 @@ class Link:
         return Link(url, attributes or {}, headers)
 
 
-_USERINFO = re.compile(r"(?P<before>[^/?#]*//)(?P<secret>[^/?#]*)@")
+_USERINFO = re.compile(r"(?P<before>(?:[^/?#\\@:]*:[/\\\s]*|[/\\]{2,}))(?P<secret>[^/?#\\]*)@")
+"""However many slashes there are, and whichever way they lean: such a link is refused, but has a row."""
 
 
 def links_table(links: Iterable[Link], listed_at: datetime) -> pa.Table:

@@ -96,8 +96,22 @@ class FetchError(Exception):
 class UnreachableError(FetchError):
     """No connection to a host could be made: what is in the way concerns all of its links."""
 
-    def __init__(self, detail: str) -> None:
-        super().__init__(Reason.CONNECTION, detail, passing=True)
+    def __init__(self, detail: str, reason: Reason = Reason.CONNECTION) -> None:
+        super().__init__(reason, detail, passing=True)
+
+
+class RetryAfter(FetchError):
+    """The host asks everyone to wait before the next request.
+
+    Args:
+        detail: In words.
+        seconds: How long, or None where it did not say.
+        http_status: Of its answer.
+    """
+
+    def __init__(self, detail: str, seconds: float | None, *, http_status: int) -> None:
+        super().__init__(Reason.HTTP, detail, http_status=http_status, passing=True)
+        self.seconds = seconds
 
 
 class ResourceError(Exception):

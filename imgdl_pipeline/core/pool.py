@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, TypeVar
 
-from imgdl_pipeline.core.schedule import Later, Schedule
+from imgdl_pipeline.core.schedule import Later, Pause, Schedule
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class DownloadWorker(threading.Thread, Generic[T, R]):
         pool = self._pool
         while (item := pool.take()) is not None:
             try:
-                outcome: R | Later[T] | Done[T, R] = pool.work(item)
+                outcome: R | Later[T] | Pause[R] | Done[T, R] = pool.work(item)
             except BaseException as error:  # noqa: BLE001 -- a dead worker would leave join() waiting for ever
                 outcome = Done(item, error=error)
             pool.give_back(item, outcome)
@@ -70,8 +70,8 @@ class DownloadPool(Generic[T, R]):
     and joins all threads.
 
     Args:
-        work: Called in a worker thread with an item. Returns a result, or `Later`. It must look at `stop`
-            wherever it waits.
+        work: Called in a worker thread with an item. Returns a result, a `Pause` with one, or `Later`. It
+            must look at `stop` wherever it waits.
         workers: Threads.
         slots: How many items of a host may be worked on at the same time.
         host_of: Names an item's host.
@@ -83,7 +83,7 @@ class DownloadPool(Generic[T, R]):
 
     def __init__(
         self,
-        work: Callable[[T], R | Later[T]],
+        work: Callable[[T], R | Later[T] | Pause[R]],
         *,
         workers: int = 8,
         slots: Callable[[str], int] = lambda _: 8,
@@ -178,12 +178,15 @@ class DownloadPool(Generic[T, R]):
                 self._fill_queue()
             self.queue.task_done()
 
-    def give_back(self, item: T, outcome: R | Later[T] | Done[T, R]) -> None:
+    def give_back(self, item: T, outcome: R | Later[T] | Pause[R] | Done[T, R]) -> None:
         """For a worker: an item is done, or is to be handed out again; its slot is free."""
         with self._lock:
             self._busy -= 1
             if isinstance(outcome, Later):
                 self._schedule.again(outcome, time.monotonic())
+            elif isinstance(outcome, Pause):
+                self._schedule.leave_alone(outcome.host, time.monotonic() + outcome.seconds)
+                outcome = outcome.result
             self._schedule.finished(item)
             self._fill_queue()
         if isinstance(outcome, Done):

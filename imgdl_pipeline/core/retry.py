@@ -40,9 +40,10 @@ class Retry:
         """
         if not error.passing or attempts >= self.attempts:
             return None
-        if asked_s is not None:
-            return asked_s if asked_s <= self.longest_asked_s else None
-        return self.jitter() * min(self.longest_s, self.first_s * 2.0 ** (attempts - 1))
+        if asked_s is not None and asked_s > self.longest_asked_s:
+            return None
+        chosen = self.jitter() * min(self.longest_s, self.first_s * 2.0 ** (attempts - 1))
+        return max(asked_s or 0.0, chosen)  # some hosts ask for 0 s, again and again
 
 
 LASTING = (

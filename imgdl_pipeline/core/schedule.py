@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,21 @@ class Later(Generic[T]):
     item: T
     seconds: float
     host: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Pause(Generic[R]):
+    """A worker's answer: its item is done, and a host is to be left alone for a while.
+
+    Args:
+        result: What became of the item.
+        seconds: How long the others wait.
+        host: Whose items they are.
+    """
+
+    result: R
+    seconds: float
+    host: str
 
 
 class Schedule(Generic[T]):
@@ -106,11 +122,14 @@ class Schedule(Generic[T]):
         self._held += 1
         heapq.heappush(self._delayed, (due, next(self._sequence), later.item))
         if later.host:
-            host = later.host
-            self._left_alone[host] = max(due, self._left_alone.get(host, due))
-            if host in self._in_turn:
-                self._in_turn.discard(host)
-                self._turns.remove(host)
+            self.leave_alone(later.host, due)
+
+    def leave_alone(self, host: str, until: float) -> None:
+        """Hand out no item of a host before that time."""
+        self._left_alone[host] = max(until, self._left_alone.get(host, until))
+        if host in self._in_turn:
+            self._in_turn.discard(host)
+            self._turns.remove(host)
 
     def seconds_until_due(self, now: float) -> float:
         """How long until something that waits for its time may go out; infinity if nothing does."""

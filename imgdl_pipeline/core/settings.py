@@ -197,8 +197,8 @@ class DownloadSettings(Settings):
         return self.user_agent or f"imgdl_pipeline/{__version__} (+{HOME_PAGE})"
 
     def slots(self, host: str) -> int:
-        """Requests in flight to a host at most; `host` may end in its port."""
-        return min(self.per_host, HOST_SLOTS.get(host.partition(":")[0], self.per_host))
+        """Requests in flight to a host at most; `host` is as `host_of` names it."""
+        return min(self.per_host, HOST_SLOTS.get(host, self.per_host))
 
     def overridden_by(self, overrides: Mapping[str, Any]) -> "DownloadSettings":
         """These settings, with some replaced; the new ones are validated as any other."""

@@ -5,6 +5,7 @@ all go through a `Session` made by `new_session`.
 """
 
 import functools
+import http.client
 import os
 import ssl
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies, select_proxy
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import HeaderParsingError
+from urllib3.util.response import assert_header_parsing
 from urllib3.util.ssl_ import create_urllib3_context
 
 from imgdl_pipeline.core.deadline import DeadlineSSLSocket, current
@@ -42,6 +45,29 @@ def tls_context(ca_bundle: str | None = None) -> ssl.SSLContext:
     context.sslsocket_class = DeadlineSSLSocket
     context.load_verify_locations(ca_bundle or os.environ.get("REQUESTS_CA_BUNDLE") or certifi.where())
     return context
+
+
+class StrictResponse(http.client.HTTPResponse):
+    """An answer without what http.client lets pass, and a server can misuse."""
+
+    def begin(self) -> None:
+        """Read the headers. One that is none would hide all that come after it.
+
+        Raises:
+            http.client.HTTPException: A header is malformed.
+        """
+        super().begin()
+        try:
+            assert_header_parsing(self.headers)
+        except HeaderParsingError as error:
+            raise http.client.HTTPException("a header is malformed") from error
+
+    def _read_next_chunk_size(self) -> int:
+        """A chunk's size; one of -1 would be read to the end of the connection, at once and in memory."""
+        size: int = super()._read_next_chunk_size()  # type: ignore[misc]
+        if size < 0:
+            raise ValueError("a chunk of negative size")
+        return size
 
 
 KEPT_HOSTS = 8
@@ -108,10 +134,14 @@ def _guarded_pools(guard: AddressGuard) -> dict[str, Any]:
     """Connection pools by scheme whose new connections come from the guard."""
 
     class GuardedHTTPConnection(HTTPConnection):
+        response_class = StrictResponse
+
         def _new_conn(self) -> Any:
             return guard.connect(self.host, self.port or 80)
 
     class GuardedHTTPSConnection(HTTPSConnection):
+        response_class = StrictResponse
+
         def _new_conn(self) -> Any:
             return guard.connect(self.host, self.port or 443)
 
@@ -146,8 +176,30 @@ def new_session(
     return session
 
 
+def prepared(url: str) -> requests.PreparedRequest:
+    """A request whose `url` is spelled as it will be sent.
+
+    That spelling is to be judged, and no other: parsers of URLs disagree about backslashes and dots, and the
+    host that is connected to is this one's.
+
+    Raises:
+        requests.RequestException: It is no URL.
+    """
+    request = requests.PreparedRequest()
+    request.prepare_method("GET")
+    request.prepare_url(url, None)
+    return request
+
+
 def get(session: requests.Session, url: str, headers: Mapping[str, str] | None = None) -> requests.Response:
-    """Ask for a URL and return once the headers are there; the body is read from `raw`.
+    """Ask for a URL; see `send`."""
+    return send(session, prepared(url), headers)
+
+
+def send(
+    session: requests.Session, request: requests.PreparedRequest, headers: Mapping[str, str] | None = None
+) -> requests.Response:
+    """Send a request and return once the headers are there; the body is read from `raw`.
 
     The request goes straight to the adapter. So no cookie is kept, no redirect is followed (requests
     would read the whole body of one, however long), no password is taken from the environment, and a third
@@ -157,14 +209,16 @@ def get(session: requests.Session, url: str, headers: Mapping[str, str] | None =
         FetchError: The guard's.
         requests.RequestException, urllib3.exceptions.HTTPError, OSError: Anything else went wrong.
     """
-    request = requests.PreparedRequest()
-    request.prepare("GET", url, headers={**session.headers, **(headers or {})})
+    request.prepare_headers({**session.headers, **(headers or {})})
+    url = str(request.url)
+    if "@" in url:
+        request.prepare_auth(None)
     proxies = get_environ_proxies(url) if session.trust_env else None
     return session.get_adapter(url).send(request, stream=True, timeout=current().left(), proxies=proxies)
 
 
 def redirect_target(response: requests.Response) -> str | None:
-    """Where a redirect leads, as an absolute URL; None for an answer that is none.
+    """Where a redirect leads, spelled as it would be sent; None for an answer that is none.
 
     Raises:
         FetchError: `scheme`: its Location is no URL.
@@ -173,8 +227,8 @@ def redirect_target(response: requests.Response) -> str | None:
         return None
     location = header_text(response.headers["Location"])
     try:
-        return urljoin(response.url, location)
-    except ValueError as error:
+        return str(prepared(urljoin(response.url, location)).url)
+    except (ValueError, requests.RequestException) as error:
         raise FetchError(Reason.SCHEME, "redirected to what is no valid URL") from error
 
 
@@ -202,11 +256,6 @@ class Validators:
     def of(response_headers: Mapping[str, str]) -> "Validators":
         """Those that an answer came with."""
         return Validators(response_headers.get("ETag"), response_headers.get("Last-Modified"))
-
-    @staticmethod
-    def are_in(headers: Mapping[str, str]) -> bool:
-        """Whether a request with these headers may be answered by 304."""
-        return "If-None-Match" in headers or "If-Modified-Since" in headers
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from imgdl_pipeline.core.deadline import Abandoned
 from imgdl_pipeline.core.fetch import (
     Fetcher,
+    Hop,
     NotModified,
-    RetryAfter,
     fetch_error,
     kind_of,
 )
-from imgdl_pipeline.core.outcome import FetchError
+from imgdl_pipeline.core.outcome import FetchError, RetryAfter
 from imgdl_pipeline.core.settings import DownloadSettings
 from imgdl_pipeline.core.transport import Validators, retry_after
 from imgdl_pipeline_tests.conftest import jpeg
@@ -31,9 +31,17 @@ from imgdl_pipeline_tests.server import WebServer
 PICTURE = jpeg()
 
 
+def fetched_from(fetcher, url, *args):
+    """What a link leads to, however many hosts are on the way."""
+    arrived = fetcher.fetch(url, *args)
+    while isinstance(arrived, Hop):
+        arrived = fetcher.fetch(url, *args, hop=arrived)
+    return arrived
+
+
 def refusal(fetcher, url, *args):
     with pytest.raises(FetchError) as caught:
-        fetcher.fetch(url, *args)
+        fetched_from(fetcher, url, *args)
     return caught.value
 
 
@@ -454,7 +462,8 @@ def test_a_links_own_headers_go_to_its_own_host_only(fetcher, server):
         elsewhere.serve("/c.jpg", PICTURE)
         server.redirect("/b.jpg", elsewhere.url("/c.jpg"))
         url = server.redirect("/a.jpg", "/b.jpg")
-        fetcher.fetch(url, None, Validators('"v1"'), {"Referer": "https://h.org/", "X-Key": "k"}).body.close()
+        own = {"Referer": "https://h.org/", "X-Key": "k"}
+        fetched_from(fetcher, url, None, Validators('"v1"'), own).body.close()
         [(_, foreign)] = elsewhere.requests
     assert all(
         (headers["Referer"], headers["X-Key"]) == ("https://h.org/", "k") for _, headers in server.requests
@@ -463,6 +472,79 @@ def test_a_links_own_headers_go_to_its_own_host_only(fetcher, server):
     assert foreign["If-None-Match"] == '"v1"'
     assert "Referer" not in foreign
     assert "X-Key" not in foreign
+
+
+@pytest.mark.parametrize("location", ["http://{other}\\@{own}/c.jpg", "http:\\\\{other}\\@{own}/c.jpg"])
+def test_a_host_that_is_spelled_to_look_like_another_gets_none_of_its_headers(fetcher, server, location):
+    with WebServer() as elsewhere:
+        elsewhere.forward = lambda handler: handler.answer(200, PICTURE)
+        other, own = (f"127.0.0.1:{each.server_port}" for each in (elsewhere, server))
+        server.serve("/c.jpg", PICTURE)
+        url = server.redirect("/a.jpg", location.format(other=other, own=own))
+        try:
+            fetched_from(fetcher, url, None, None, {"Authorization": "Basic s3cret"}).body.close()
+        except FetchError:
+            pass
+        assert all("Authorization" not in headers for _, headers in elsewhere.requests)
+
+
+def test_a_redirect_to_another_host_waits_for_that_hosts_turn(fetcher, server):
+    with WebServer() as elsewhere:
+        url = server.redirect("/a.jpg", elsewhere.serve("/b.jpg", PICTURE))
+        hop = fetcher.fetch(url)
+        assert (hop.host, hop.redirects) == (f"127.0.0.1:{elsewhere.server_port}", 1)
+        assert 0 < hop.seconds < 30
+        assert elsewhere.paths() == []
+        with fetcher.fetch(url, hop=hop).body as body:
+            assert body.read() == PICTURE
+
+
+@pytest.mark.parametrize("size", [b"-1", b"-5", b"-0x1"])
+def test_a_chunk_of_negative_size_is_incomplete_and_not_read_to_the_end(loopback, server, size):
+    start = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n\xff\xd8\xff\r\n" + size + b"\r\n"
+    sent = []
+
+    def answer(handler):
+        handler.send_raw(start)
+        for _ in range(64):
+            handler.wfile.write(bytes(1 << 20))
+            sent.append(1)
+
+    server.routes["/a.jpg"] = answer
+    with with_settings(loopback, max_bytes=1_000_000) as fetcher:
+        assert refusal(fetcher, server.url("/a.jpg")).code == "incomplete"
+    assert len(sent) < 64
+
+
+def test_a_malformed_header_is_connection_and_says_little(fetcher, server, caplog):
+    flood = b"".join(b"X-%d: %s\r\n" % (number, b"a" * 5000) for number in range(20))
+    head = b"HTTP/1.1 200 OK\r\nno colon here\r\n" + flood + b"X-Robots-Tag: noai\r\n\r\n"
+    server.routes["/a.jpg"] = lambda handler: handler.send_raw(head + PICTURE)
+    error = refusal(fetcher, server.url("/a.jpg"))
+    assert (error.code, error.passing) == ("connection", True)
+    assert error.detail == "the answer is no valid HTTP: a header is malformed"
+    assert len(caplog.text) < 1000
+
+
+def test_two_lengths_are_the_servers_fault(fetcher, server):
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 5, 6\r\n\r\n"
+    server.routes["/a.jpg"] = lambda handler: handler.send_raw(head + PICTURE)
+    error = refusal(fetcher, server.url("/a.jpg"))
+    assert error.code == "connection"
+    assert error.detail.startswith("the answer is no valid HTTP")
+
+
+def test_robots_rules_are_asked_for_the_path_that_is_sent(loopback, server):
+    server.serve("/robots.txt", b"User-agent: *\nDisallow: /private/", Content_Type="text/plain")
+    server.serve("/private/a.jpg", PICTURE)
+    with with_settings(loopback, robots_txt=True) as fetcher:
+        for path in ("/open/../private/a.jpg", "/./private/a.jpg", "/%70rivate/a.jpg"):
+            assert refusal(fetcher, server.url(path)).code == "robots"
+
+
+def test_an_owner_may_opt_out_with_an_answer_that_has_no_body(fetcher, server):
+    server.serve("/a.jpg", b"", 304, X_Robots_Tag="noai")
+    assert refusal(fetcher, server.url("/a.jpg"), None, Validators('"v1"')).code == "opt_out"
 
 
 def test_a_look_up_that_hangs_is_timeout_at_the_deadline(loopback, monkeypatch):
