@@ -128,7 +128,7 @@ def our_validation(images: Path, folder: Path) -> Run:
 
 
 def jpeginfo(images: Path, folder: Path, cores: int = 1) -> Run:
-    """libjpeg's own verdict on every image of a folder."""
+    """Libjpeg's own verdict on every image of a folder."""
     find = f"find -L {images} -name '*.jpg' -print0"
     return timed(["sh", "-c", f"{find} | xargs -0 -P {cores} -n 100 jpeginfo -c > verdicts.txt"], folder)
 

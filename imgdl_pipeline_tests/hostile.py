@@ -6,6 +6,7 @@ real catalog, and prints the table of outcomes. The tests run the same cases.
 
 import gzip
 import io
+import re
 import socket
 import sys
 import tempfile
@@ -104,6 +105,12 @@ def many_scans(count: int) -> bytes:
     return data[:-2] + data[start:-2] * count + data[-2:]
 
 
+def resized(data: bytes, width: int, height: int) -> bytes:
+    """A JPEG that says it is larger than it is."""
+    frame = re.search(rb"\xff[\xc0\xc2]", data).start()
+    return data[: frame + 5] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + data[frame + 9 :]
+
+
 def segment(marker: int, payload: bytes) -> bytes:
     return bytes([0xFF, marker]) + (len(payload) + 2).to_bytes(2, "big") + payload
 
@@ -167,6 +174,12 @@ def status_cases() -> Iterator[Case]:
         body = b"" if status in (204, 304) else b"no"
         yield Case(f"status {status}", f"failed/http_{status}", f"/status{status}.jpg", answer(body, status))
     yield Case("a redirect to itself", "failed/redirects", "/loop.jpg", to("/loop.jpg"))
+    yield Case(
+        "a redirect to a host that is spelled to look like another",
+        "refused/private_address",
+        "/backslash.jpg",
+        to("http://127.0.0.2:{port}\\\\@127.0.0.1:{port}/image.jpg"),
+    )
     yield Case("a redirect to a file", "refused/scheme", "/to-file.jpg", to("file:///etc/passwd"))
     yield Case("a redirect to no URL", "refused/scheme", "/to-nothing.jpg", to("http://["))
     yield Case("a redirect to removed.png", "failed/placeholder", "/deleted.jpg", to("/removed.png"))
@@ -231,6 +244,23 @@ def http_cases() -> Iterator[Case]:
     zeros = zlib.compress(bytes(100_000_000))
     yield Case(
         "a compressed bomb", "invalid/not_jpeg", "/bomb.gz.jpg", answer(zeros, Content_Encoding="deflate")
+    )
+    chunked = b"Transfer-Encoding: chunked\r\n\r\n3\r\n\xff\xd8\xff\r\n"
+    for size in (b"-1", b"-5"):
+        path = f"/chunk{size.decode()}.jpg"
+        body = raw(OK_HEAD, chunked + size + b"\r\n" + bytes(5_000_000))
+        yield Case(f"a chunk of {size.decode()} bytes", "failed/incomplete", path, body)
+    yield Case(
+        "a header without a colon, and what it would hide",
+        "failed/connection",
+        "/colon.jpg",
+        raw(OK_HEAD, b"no colon\r\nX-Robots-Tag: noai\r\n\r\n", PICTURE),
+    )
+    yield Case(
+        "two lengths in one header",
+        "failed/connection",
+        "/lengths.jpg",
+        raw(OK_HEAD, b"Content-Length: 5, 6\r\n\r\n", PICTURE),
     )
     yield Case("a cookie", "ok", "/cookie.jpg", answer(Set_Cookie="id=1"))
 

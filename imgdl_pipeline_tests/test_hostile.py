@@ -1,7 +1,6 @@
 """The hostile web, all of it at once: each case has its outcome, and nothing else happens."""
 
 import json
-import re
 import subprocess
 import sys
 import threading
@@ -11,7 +10,7 @@ import pytest
 
 from imgdl_pipeline.core.store import Store
 from imgdl_pipeline_tests.conftest import jpeg
-from imgdl_pipeline_tests.hostile import OK_HEAD, answer, bomb, cases, forever, run
+from imgdl_pipeline_tests.hostile import OK_HEAD, answer, bomb, cases, forever, resized, run
 
 
 @pytest.fixture(scope="module")
@@ -97,9 +96,3 @@ FLOODS = {
     "flood": (OK_HEAD + b"\r\n\xff\xd8\xff", b"x" * 65536),
     "headers": (OK_HEAD, b"X-Y: " + b"z" * 60_000 + b"\r\n"),
 }
-
-
-def resized(data, width, height):
-    """A JPEG that says it is larger than it is."""
-    frame = re.search(rb"\xff[\xc0\xc2]", data).start()
-    return data[: frame + 5] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + data[frame + 9 :]

@@ -22,7 +22,7 @@ FAILURES = 3
 MAX_REDIRECTS = 5  # RFC 9309, 2.3.1.2: at least five hops are to be followed
 
 KEPT_RULES = 50_000
-"""Lines of all hosts' files that are remembered; a line takes some 600 bytes. What was forgotten is asked again."""
+"""Lines of all hosts' files that are remembered, some 600 bytes each; what was forgotten is asked for again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class _Rules:
 
 @dataclass(slots=True)
 class _Asking:
-    """A host's lock, held while its file is fetched so that it is fetched once, and what went wrong before."""
+    """A host's lock, held while its file is fetched, and what went wrong before."""
 
     lock: threading.Lock
     failures: int = 0
@@ -136,7 +136,7 @@ _AGENT_LINE = re.compile(r"\s*user-?agent\s*:\s*([^\s#/]*)", re.IGNORECASE)
 
 
 def own_group(text: str, agent: str) -> list[str]:
-    """The rules for an agent: those of all groups that name it, or else of those for everyone (RFC 9309, 2.2.1).
+    """The rules for an agent: of all groups that name it, or else of those for everyone (RFC 9309, 2.2.1).
 
     The parser would keep every rule once for each agent of its group, so that a file of 200 kB that names a
     thousand agents and ten thousand rules would take gigabytes.
@@ -179,8 +179,8 @@ def _ask(url: str, session: requests.Session, agent: str) -> _Rules | str:
     """The rules, or where the file is said to lie.
 
     Raises:
-        RetryAfter: The host is busy or broken: until it gives its file, all of it is off limits. RFC 9309 lets
-            429 pass as if there were no file; whoever says that we ask too much means the images, too.
+        RetryAfter: The host is busy or broken: until it gives its file, all of it is off limits. RFC 9309
+            lets 429 pass as if there were no file; who says that we ask too much means the images, too.
     """
     check_scheme(url)
     with get(session, url) as response:

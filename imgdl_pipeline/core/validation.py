@@ -40,6 +40,9 @@ LARGE_BYTES = 4_000_000
 MAX_SCANS = 100
 """Encoders make some ten scans; each costs a pass over all pixels, and takes a few bytes to ask for."""
 
+MAX_SCANNED_BYTES = 2_000_000_000
+"""All scans together may pass over that much of what an image takes to decode: a second's work at most."""
+
 EXIF_TEXT_CHARS = 1000
 """A longer EXIF text is cut; a tag is a caption, not a payload."""
 
@@ -135,7 +138,7 @@ def validate_jpeg(data: bytes, limits: Limits) -> JpegFacts:
     header = _header(data)
     limits.check(header)
     if header.decode_bytes:  # where one scan holds all, libjpeg allows no second one
-        _check_scans(data)
+        _check_scans(data, header)
     with turn(max(len(data), header.decode_bytes)):
         gray = _decode_strictly(data)
     return JpegFacts(
@@ -159,13 +162,15 @@ def _header(data: bytes) -> JpegHeader:
         raise InvalidImageError(Reason.CORRUPT, str(error)) from error
 
 
-def _check_scans(data: bytes) -> None:
+def _check_scans(data: bytes, header: JpegHeader) -> None:
     try:
         scans = count_scans(data)
     except BadHeaderError as error:
         raise InvalidImageError(Reason.CORRUPT, str(error)) from error
-    if scans > MAX_SCANS:
-        raise InvalidImageError(Reason.CORRUPT, f"{scans} scans, and no encoder makes more than {MAX_SCANS}")
+    most = min(MAX_SCANS, MAX_SCANNED_BYTES // header.decode_bytes)
+    if scans > most:
+        detail = f"{scans} scans of {header.width} × {header.height}, where no encoder makes more than {most}"
+        raise InvalidImageError(Reason.CORRUPT, detail)
 
 
 def _decode_strictly(data: bytes) -> npt.NDArray[np.uint8]:

@@ -1,5 +1,7 @@
 import base64
+import socket
 import threading
+from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
 
 import pyarrow as pa
@@ -20,6 +22,7 @@ from imgdl_pipeline.core.retry import Retry
 from imgdl_pipeline.core.settings import HOST_SLOTS, DownloadSettings
 from imgdl_pipeline.core.store import StoreError, catalog_path, downloads_path, links_path
 from imgdl_pipeline_tests.conftest import jpeg
+from imgdl_pipeline_tests.server import WebServer
 
 PICTURE = jpeg()
 NOW = datetime(2026, 11, 22, tzinfo=timezone.utc)
@@ -494,6 +497,78 @@ def test_a_host_whose_owner_allows_two_requests_at_a_time_gets_no_more(store, se
     for scheme in ("http", "https"):
         host = host_of(f"{scheme}://upload.wikimedia.org/a.jpg")
         assert [DownloadSettings(per_host=number).slots(host) for number in (1, 16)] == [1, 2]
+
+
+def test_a_host_that_is_redirected_to_gets_no_more_requests_at_a_time_than_any_other(store, server, loopback):
+    with ExitStack() as stack:
+        hosts = [stack.enter_context(WebServer()) for _ in range(4)]
+        settings = loopback.overridden_by({"workers": 16, "per_host": 2})
+        in_flight, most, lock = [0], [0], threading.Lock()
+
+        def answer(handler):
+            with lock:
+                in_flight[0] += 1
+                most[0] = max(most[0], in_flight[0])
+            server.release.wait(0.02)
+            with lock:
+                in_flight[0] -= 1
+            handler.answer(200, PICTURE)
+
+        urls = []
+        for number, host in enumerate(hosts * 6):
+            server.routes[f"/{number}.jpg"] = answer
+            urls.append(host.redirect(f"/{number}.jpg", server.url(f"/{number}.jpg")))
+        listed(store, *urls)
+        assert {row["status"] for row in rows(download(store, settings)).values()} == {"ok"}
+    assert most == [2]
+
+
+@pytest.mark.parametrize(("seconds", "asked"), [("1", 8), ("3600", 8)])
+def test_a_pause_that_a_redirects_target_asks_for_is_kept(store, server, loopback, seconds, asked):
+    with WebServer() as target:
+        busy = target.serve("/busy.jpg", b"", 429, Retry_After=seconds)
+        listed(store, *(server.redirect(f"/{number}.jpg", busy) for number in range(40)))
+        run = download(store, loopback, retry=Retry(attempts=1))
+        told = rows(run)
+        assert {row["reason"] for row in told.values()} == {"http_429"}
+        if seconds == "3600":
+            assert len(target.paths()) <= asked
+        else:
+            assert run.seconds > 3  # forty requests, eight a second
+
+
+def test_a_pause_is_kept_also_when_its_link_is_not_tried_again(store, server, loopback):
+    busy = [server.serve(f"/{number}.jpg", b"", 429, Retry_After="1") for number in range(17)]
+    listed(store, *busy)
+    run = download(store, loopback, retry=Retry(attempts=1))
+    assert {row["reason"] for row in rows(run).values()} == {"http_429"}
+    assert run.seconds >= 2  # eight, a pause, eight, a pause, and one
+
+
+def test_a_host_whose_connections_time_out_is_given_up(store, loopback):
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        waiting = [socket.socket() for _ in range(4)]
+        for each in waiting:
+            each.setblocking(False)
+            each.connect_ex(full.getsockname())
+        listed(store, *(f"http://127.0.0.1:{full.getsockname()[1]}/{number}.jpg" for number in range(100)))
+        settings = loopback.overridden_by({"timeout": 0.3})
+        run = download(store, settings, retry=Retry(attempts=1))
+        for each in waiting:
+            each.close()
+    told = rows(run).values()
+    assert {row["reason"] for row in told} == {"timeout", "connection"}
+    assert sum(row["attempts"] == 0 for row in told) >= 50
+    assert run.seconds < 10
+
+
+@pytest.mark.parametrize("size", [100.0, "100.0", 100, "100"])
+def test_a_byte_count_is_checked_however_a_table_writes_it(store, server, loopback, size):
+    listed(store, server.serve("/a.jpg", PICTURE), bytes=size)
+    [row] = rows(download(store, loopback)).values()
+    assert row["reason"] == "hash_mismatch"
 
 
 def test_an_outage_does_not_count_when_a_link_dies_later(store, server, loopback):

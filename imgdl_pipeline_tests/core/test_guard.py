@@ -24,7 +24,7 @@ NOT_PUBLIC = [
     *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:a9fe:a9fe", "::127.0.0.1"),
     *("2002:7f00:1::", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "2001:db8::1", "2001::1"),
     *("168.63.129.16", "192.0.0.192", "192.88.99.1", "64:ff9b:1::a00:1", "::ffff:0:7f00:1"),
-    *("3fff::1", "5f00::1", "100::1"),
+    *("3fff::1", "5f00::1", "100::1", "64:ff9b:1:a00:1:100:808:808", "64:ff9b:1::808:808"),
 ]
 PUBLIC = ["8.8.8.8", "198.35.26.112", "2620:0:861:ed1a::2:b", "::ffff:8.8.8.8", "64:ff9b::808:808"]
 
@@ -116,6 +116,11 @@ def test_any_text_is_a_link_that_passes_or_a_refusal(text):
     [
         *(["noai"], ["noimageai"], ["noindex"], ["NoImageIndex"], ["all, noai"], ["nofollow", "noai"]),
         *(["imgdl_pipeline: noai"], ["*: noindex"], ["unavailable_after: 1 Jan 2030, noai"]),
+        *(
+            ["none"],
+            ["unavailable_after: Sat, 25 Jun 2030 15:00:00 GMT, noai"],
+            ["nofollow, otherbot: all", "none"],
+        ),
         ["otherbot: nofollow, imgdl_pipeline: noindex"],
         ["max-image-preview:large, noai"],
         ["max-snippet:-1, max-video-preview:0, noindex"],
@@ -170,3 +175,64 @@ def test_an_address_that_does_not_answer_leaves_time_for_the_next():
             connected.close()
         for each in waiting:
             each.close()
+
+
+def resolving_to(monkeypatch, *answers):
+    """A resolver that gives another list of addresses each time, as a hostile name server does."""
+    given = iter(answers)
+
+    def resolve(host, port, **_):
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in next(given)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+
+
+def test_a_name_with_a_public_and_a_private_address_is_refused_before_a_packet(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as inside:
+        inside.setblocking(False)
+        resolving_to(monkeypatch, ["8.8.8.8", "127.0.0.1"])
+        with working_until(Deadline(2, threading.Event())):
+            error = refusal(AddressGuard().connect, "rebinding.example", inside.getsockname()[1])
+        assert error.reason is Reason.PRIVATE_ADDRESS
+        with pytest.raises(BlockingIOError):
+            inside.accept()
+
+
+def test_a_name_that_resolves_differently_the_second_time_is_connected_to_where_it_was_judged(monkeypatch):
+    """There is no second time: the address that was judged is the one that is connected to."""
+    with socket.create_server(("127.0.0.1", 0)) as outside, socket.create_server(("127.0.0.2", 0)) as inside:
+        resolving_to(monkeypatch, ["127.0.0.1"], ["127.0.0.2"], ["127.0.0.2"])
+        with working_until(Deadline(2, threading.Event())):
+            port = outside.getsockname()[1]
+            with AddressGuard(["127.0.0.1/32"]).connect("rebinding.example", port) as connected:
+                assert connected.getpeername() == outside.getsockname()
+            error = refusal(
+                AddressGuard(["127.0.0.1/32"]).connect, "rebinding.example", inside.getsockname()[1]
+            )
+        assert error.reason is Reason.PRIVATE_ADDRESS
+
+
+def test_a_look_up_that_may_succeed_later_is_passing(monkeypatch):
+    def resolve(*_, **__):
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with working_until(Deadline(2, threading.Event())):
+        error = refusal(AddressGuard().connect, "h.example", 80)
+    assert (error.reason, error.passing) == (Reason.DNS, True)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "\uff11\uff12\uff17.0.0.1",
+        "127\u30020\u30020\u30021",
+        "\u2460\u2461\u2466.0.0.1",
+        "2130706433",
+        "0x7f.1",
+        "127.1",
+    ],
+)
+def test_an_address_in_odd_digits_is_judged_by_what_it_leads_to(host):
+    with working_until(Deadline(5, threading.Event())):
+        assert refusal(AddressGuard().connect, host, 80).reason in (Reason.PRIVATE_ADDRESS, Reason.DNS)

@@ -56,6 +56,10 @@ def test_what_json_has_no_form_for_is_written_as_text_or_null():
         ("https://m%C3%A9:p%40ss@h.org", "https://h.org", "mé:p@ss".encode()),
         ("ftp://me@h.org/@b", "ftp://h.org/@b", b"me:"),
         ("http://a@b@h.org/", "http://h.org/", b"a@b:"),
+        ("http:///me:pw@h.org/a.jpg", "http:///h.org/a.jpg", b"me:pw"),
+        ("http:\\\\me:pw@h.org/a.jpg", "http:\\\\h.org/a.jpg", b"me:pw"),
+        ("http:me:pw@h.org/a.jpg", "http:h.org/a.jpg", b"me:pw"),
+        ("http:/\t/me:pw@h.org/a.jpg", "http:/\t/h.org/a.jpg", b"me:pw"),
     ],
 )
 def test_a_name_and_password_are_no_part_of_a_link_but_a_header_for_its_host(text, url, secret):

@@ -3,10 +3,10 @@ import threading
 
 import pytest
 
+from imgdl_pipeline.core import robots as robots_module
 from imgdl_pipeline.core.deadline import Deadline, working_until
 from imgdl_pipeline.core.guard import AddressGuard
 from imgdl_pipeline.core.outcome import FetchError
-from imgdl_pipeline.core import robots as robots_module
 from imgdl_pipeline.core.robots import MAX_BYTES, Robots, own_group
 from imgdl_pipeline.core.settings import DownloadSettings
 from imgdl_pipeline.core.transport import new_session

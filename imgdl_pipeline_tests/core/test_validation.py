@@ -22,6 +22,7 @@ from imgdl_pipeline.core.validation import (
     validate_jpeg,
 )
 from imgdl_pipeline_tests.conftest import jpeg, photo
+from imgdl_pipeline_tests.hostile import many_scans, resized
 
 LIMITS = Limits(max_pixels=10_000_000, max_decode_bytes=1_000_000)
 SOUND = jpeg(1, (640, 480))
@@ -220,10 +221,17 @@ def test_a_photo_with_a_video_behind_it_is_valid():
 
 
 def test_a_file_that_asks_for_the_same_scan_again_and_again_is_not_decoded(monkeypatch):
-    from imgdl_pipeline_tests.hostile import many_scans
-
     monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda *_: pytest.fail("decoded"))
     assert verdict(many_scans(200)) == "corrupt"
+
+
+def test_a_large_image_may_have_fewer_scans_than_a_small_one():
+    limits = Limits(max_pixels=100_000_000, max_decode_bytes=120_000_000)
+    large = resized(many_scans(60), 6000, 6000)
+    with pytest.raises(InvalidImageError, match="scans of 6000 × 6000, where no encoder makes more"):
+        validate_jpeg(large, limits)
+    with pytest.raises(InvalidImageError, match="Inconsistent progression"):  # it is decoded
+        validate_jpeg(many_scans(60), limits)
 
 
 def test_a_progressive_image_that_takes_too_much_memory_is_not_decoded():
