@@ -236,6 +236,21 @@ def without_userinfo(text: str, mark: str = "…@") -> str:
     return _AUTHORITY.sub(f"//{mark}", text)
 
 
+_SECRET_PARAMETER = re.compile(r"([?&;][^=&#\s]*(?:key|token|secret|sig|passw|auth)[^=&#\s]*=)[^&#\s]+", re.I)
+
+
+def without_secrets(text: str, secrets: Iterable[str] = ()) -> str:
+    """A text in which no URL shows a user's name, a password or a key, nor anything else that is secret.
+
+    Args:
+        text: Of ours, or of strangers: servers repeat what they were sent.
+        secrets: What else it must not hold.
+    """
+    for secret in filter(None, secrets):
+        text = text.replace(secret, "…")
+    return _SECRET_PARAMETER.sub(r"\1…", without_userinfo(text))
+
+
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 

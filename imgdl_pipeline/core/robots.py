@@ -22,7 +22,7 @@ FAILURES = 3
 MAX_REDIRECTS = 5  # RFC 9309, 2.3.1.2: at least five hops are to be followed
 
 KEPT_RULES = 50_000
-"""Lines of all hosts' files that are remembered, some 600 bytes each; what was forgotten is asked for again."""
+"""Lines of all hosts' files that are remembered, some 600 bytes each; a forgotten file is asked for again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,10 +99,7 @@ def list_links(source: SourceSettings, web: Web) -> Iterator[Link]:
     except (SourceError, Unchanged, MissingSecretError):
         raise
     except Exception as error:
-        name = type_name(type(source))
-        raise SourceError(
-            f"the source {name} met what it does not know: {type(error).__name__}: {error}"
-        ) from error
+        raise web.unexpected(error) from error
 
 
 def serving(source: SourceSettings) -> AbstractContextManager[object]:

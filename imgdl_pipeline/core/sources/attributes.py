@@ -4,16 +4,22 @@ A source may say more, under names of its own; these mean the same whichever sou
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from html import unescape
 from html.parser import HTMLParser
+from itertools import islice
 from typing import Any
+from urllib.parse import urljoin
+
+from imgdl_pipeline.core.links import Link
 
 NAMES = {
     "title": "its name, as plain text",
     "caption": "its description, as plain text",
     "author": "who made it",
+    "author_url": "a page about who made it",
     "credit": "how its owner wants to be named",
     "license": "its licence's name",
     "license_url": "where its licence stands",
@@ -60,19 +66,43 @@ def iso_of_epoch(seconds: Any) -> str | None:
         return None
 
 
+_BLOCKS = frozenset({"br", "p", "div", "li", "dt", "dd", "tr", "td", "th", "h1", "h2", "h3", "h4", "hr"})
+"""Elements that separate words, though no space may stand between them."""
+
+_VOID = frozenset(
+    {"br", "hr", "img", "input", "link", "meta", "wbr", "col", "area", "base", "embed", "source"}
+)
+_HIDDEN_STYLE = re.compile(r"display\s*:\s*none", re.IGNORECASE)
+
+
 class _Text(HTMLParser):
-    """Collects the text of a piece of HTML."""
+    """Collects the text of a piece of HTML that a person would see."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self.parts: list[str] = []
+        self._hidden_depth = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in _BLOCKS:
+            self.parts.append(" ")
+        is_hidden = tag in ("style", "script") or _HIDDEN_STYLE.search(dict(attrs).get("style") or "")
+        if tag not in _VOID and (self._hidden_depth or is_hidden):
+            self._hidden_depth += 1
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in _BLOCKS:
+            self.parts.append(" ")
+        if tag not in _VOID:
+            self._hidden_depth = max(0, self._hidden_depth - 1)
 
     def handle_data(self, data: str) -> None:
-        self.parts.append(data)
+        if not self._hidden_depth:
+            self.parts.append(data)
 
 
 def plain_text(html: str | None) -> str:
-    """The text of a piece of HTML, white space folded."""
+    """The text of a piece of HTML, white space folded, without what its styles hide."""
     text = html if isinstance(html, str) else ""
     parser = _Text()
     try:
@@ -81,6 +111,28 @@ def plain_text(html: str | None) -> str:
     except AssertionError:  # a declaration such as <![x, on which the parser gives up
         parser.parts = [re.sub(r"<[^>]*>?", " ", text)]
     return " ".join("".join(parser.parts).split())
+
+
+_HREF = re.compile(r"""<a\s[^>]*?href\s*=\s*["']([^"'<>]+)["']""", re.IGNORECASE)
+
+
+def first_href(html: str, base: str) -> str | None:
+    """Where the first link of a piece of HTML leads."""
+    match = _HREF.search(html)
+    return urljoin(base, unescape(match[1])) if match else None
+
+
+def distinct(links: Iterable[Link], most: int | None) -> Iterator[Link]:
+    """Each link once, and no more of them than that: sources name a picture in several places."""
+    return islice(_once(links), most)
+
+
+def _once(links: Iterable[Link]) -> Iterator[Link]:
+    seen: set[str] = set()
+    for link in links:
+        if link.url not in seen:
+            seen.add(link.url)
+            yield link
 
 
 JPEG_TYPES = frozenset({"image/jpeg", "image/jpg", "image/pjpeg"})

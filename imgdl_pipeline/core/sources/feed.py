@@ -5,9 +5,8 @@ https://www.jsonfeed.org/version/1.1/. The XML is parsed by libxml2, which resol
 DTD and asks no network; a feed that declares entities of its own is refused.
 """
 
-import re
+import codecs
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any, Literal
 from urllib.parse import urljoin
 
@@ -16,7 +15,7 @@ from pydantic import Field
 
 from imgdl_pipeline.core.links import Link
 from imgdl_pipeline.core.settings import HttpUrl, MaxImages, SourceSettings
-from imgdl_pipeline.core.sources.attributes import iso_date, may_be_jpeg, number, plain_text, said
+from imgdl_pipeline.core.sources.attributes import distinct, iso_date, may_be_jpeg, number, plain_text, said
 from imgdl_pipeline.core.sources.web import Document, Web, parsed_json
 
 FEED_BYTES = 50_000_000
@@ -37,12 +36,12 @@ def list_links(source: FeedSource, web: Web) -> Iterator[Link]:
         SourceError: The feed could not be had, or is none.
         Unchanged: The server says that it is what it was.
     """
-    with web.document(source.url, conditionally=True) as document:
-        yield from islice(_links(document), source.max_images)
+    with web.document(source.url, limit=FEED_BYTES, conditionally=True) as document:
+        yield from distinct(_links(document), source.max_images)
 
 
 def _links(document: Document) -> Iterator[Link]:
-    text = document.read(FEED_BYTES)
+    text = document.read()
     if text.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
         return _of_json_feed(document, parsed_json(text))
     return _of_xml(_parsed_xml(document, text))
@@ -51,10 +50,24 @@ def _links(document: Document) -> Iterator[Link]:
 # XML
 
 ROOTS = ("rss", "rdf", "feed")
-_END = re.compile(rb"(</\s*([\w.-]+:)?(rss|rdf|feed)\s*>|/>)\s*(<!--.*-->\s*)*$", re.IGNORECASE | re.DOTALL)
+
+_HARMLESS = frozenset(
+    {
+        etree.ErrorTypes.ERR_INVALID_CHAR,
+        etree.ErrorTypes.ERR_UNDECLARED_ENTITY,
+        etree.ErrorTypes.WAR_UNDECLARED_ENTITY,
+        etree.ErrorTypes.ERR_ENTITYREF_SEMICOL_MISSING,
+        etree.ErrorTypes.ERR_NAME_REQUIRED,
+        etree.ErrorTypes.NS_ERR_UNDEFINED_NAMESPACE,
+        etree.ErrorTypes.NS_ERR_QNAME,
+    }
+)
+"""What people get wrong in a feed, and libxml2 repairs without a loss. Any other error may cost items."""
 
 
 def _parsed_xml(document: Document, text: bytes) -> etree._Element:
+    if not text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        text = text.replace(b"\0", b"")  # libxml2 would take the first one for the end
     parser = etree.XMLParser(
         resolve_entities=False,
         load_dtd=False,
@@ -69,11 +82,12 @@ def _parsed_xml(document: Document, text: bytes) -> etree._Element:
         raise document.error(f"this is no feed: {error}") from error
     if root is None or _name(root) not in ROOTS:
         raise document.error("this is no feed: neither RSS nor Atom nor JSON Feed")
-    if b"\0" not in text and not _END.search(text[-2000:]):  # what is repaired is damage, not loss
-        raise document.error("the feed is cut: it does not end as it should")
     declared = root.getroottree().docinfo.internalDTD
     if declared is not None and next(declared.iterentities(), None) is not None:
         raise document.error("the feed declares entities, which no feed needs")
+    damage = next((each for each in parser.error_log if each.type not in _HARMLESS), None)
+    if damage is not None:
+        raise document.error(f"the feed is damaged in line {damage.line}: {damage.message}")
     return root
 
 
@@ -82,13 +96,16 @@ def _name(element: etree._Element) -> str:
     return element.tag.rpartition("}")[2].rpartition(":")[2].lower() if isinstance(element.tag, str) else ""
 
 
-MEDIA = "{http://search.yahoo.com/mrss/}"
-MEDIA_WITHOUT_SLASH = "{http://search.yahoo.com/mrss}"  # as many write it
+MEDIA = (
+    "{http://search.yahoo.com/mrss/}",
+    "{http://search.yahoo.com/mrss}",  # as many write it
+    "{http://www.rssboard.org/media-rss}",
+)
 DUBLIN_CORE = "{http://purl.org/dc/elements/1.1/}"
 
 
 def _is_media(element: etree._Element, name: str) -> bool:
-    return element.tag in (MEDIA + name, MEDIA_WITHOUT_SLASH + name)
+    return element.tag in [namespace + name for namespace in MEDIA]
 
 
 def _of_xml(root: etree._Element) -> Iterator[Link]:
@@ -106,7 +123,7 @@ def _of_item(item: etree._Element) -> Iterator[Link]:
         name = _name(enclosure)
         if name == "enclosure" and enclosure.get("url"):
             attribute = "url"
-        elif name == "link" and enclosure.get("rel") == "enclosure" and enclosure.get("href"):
+        elif name == "link" and _relation(enclosure) == "enclosure" and enclosure.get("href"):
             attribute = "href"
         elif name == "content" and enclosure.get("src") and may_be_jpeg(enclosure.get("type")):
             attribute = "src"
@@ -115,6 +132,11 @@ def _of_item(item: etree._Element) -> Iterator[Link]:
         if may_be_jpeg(enclosure.get("type")):
             size = number(enclosure.get("length"))
             yield Link.from_text(_absolute(enclosure, attribute), said({**told, "size": size}))
+
+
+def _relation(link: etree._Element) -> str:
+    """What a link of Atom is to its entry, in small letters and without IANA's address (RFC 4287)."""
+    return str(link.get("rel", "alternate")).rpartition("/")[2].lower()
 
 
 def _wanted(media_type: str | None, medium: str | None) -> bool:
@@ -165,7 +187,7 @@ def _told_by_media(content: etree._Element) -> dict[str, Any]:
             break
         for child in place:
             name = _name(child) if _is_media(child, _name(child)) else ""
-            for key, value in _MEDIA_SAYS.get(name, lambda _: {})(child).items():
+            for key, value in said(_MEDIA_SAYS.get(name, lambda _: {})(child)).items():
                 told.setdefault(key, value)
     return said(told)
 
@@ -232,7 +254,7 @@ def _author(item: etree._Element) -> str | None:
 
 def _page(item: etree._Element) -> str | None:
     for link in item:
-        if _name(link) == "link" and link.get("rel", "alternate") == "alternate":
+        if _name(link) == "link" and _relation(link) == "alternate":
             href = link.get("href") or _text(link)
             return joined(str(link.base or ""), href) if href else None
     return None
@@ -241,7 +263,7 @@ def _page(item: etree._Element) -> str | None:
 def _license_url(item: etree._Element) -> str | None:
     """A link of rel=license (RFC 4946), or Creative Commons' own element."""
     for child in item:
-        if _name(child) == "link" and child.get("rel") == "license":
+        if _name(child) == "link" and _relation(child) == "license":
             return str(child.get("href") or "")
         if _name(child) == "license" and not _is_media(child, "license"):
             return _text(child) or next(iter(child.attrib.values()), None)

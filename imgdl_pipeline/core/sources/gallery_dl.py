@@ -8,20 +8,22 @@ first number says what each one is.
 import json
 import logging
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from itertools import islice
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from imgdl_pipeline.core.guard import without_userinfo
+from imgdl_pipeline.core.guard import without_secrets
 from imgdl_pipeline.core.links import Link
 from imgdl_pipeline.core.settings import HttpUrl, MaxImages, SourceSettings
-from imgdl_pipeline.core.sources.attributes import number, plain_text, said
+from imgdl_pipeline.core.sources.attributes import distinct, number, plain_text, said
 from imgdl_pipeline.core.sources.web import SHOWN_CHARS, SourceError, Web
 
 logger = logging.getLogger(__name__)
@@ -31,6 +33,8 @@ FILE, UNRESOLVED, FAILURE = 3, 6, -1
 """Kinds of messages: a file, a page that was not looked into, and what went wrong."""
 
 JPEG_EXTENSIONS = frozenset({"jpg", "jpeg", "jpe", "jfif"})
+IS_JPEG = f"extension.lower() in {('', *sorted(JPEG_EXTENSIONS))}"
+"""The same for the program: an expression of Python."""
 
 
 class GalleryDlSource(SourceSettings):
@@ -59,11 +63,11 @@ def list_links(source: GalleryDlSource, web: Web) -> Iterator[Link]:  # noqa: AR
     if unread:
         logger.warning("%s: gallery-dl did not look into %d pages", _shown(source), unread)
     links = (_link(message) for message in messages if message[0] == FILE and len(message) == 3)
-    return islice((link for link in links if link is not None), source.max_images)
+    return distinct((link for link in links if link is not None), source.max_images)
 
 
 def _shown(source: GalleryDlSource) -> str:
-    return without_userinfo(source.url)
+    return without_secrets(source.url)
 
 
 def _command(source: GalleryDlSource) -> list[str]:
@@ -77,40 +81,59 @@ def _command(source: GalleryDlSource) -> list[str]:
     command = [program, "--config-ignore", "--resolve-json", "--no-input", "-o", "output.private=true"]
     if source.config:
         command += ["--config", source.config]
+    if source.max_images:  # it looks no further than it must
+        command += ["--filter", IS_JPEG, "--range", f"1-{source.max_images}"]
     return [*command, "--", source.url]
 
 
 def _messages(source: GalleryDlSource) -> list[list[Any]]:
     """What the program printed, each message a list that begins with its kind."""
+    code, printed, said_to_people = _run(_command(source), source)
     try:
-        run = subprocess.run(  # noqa: S603 -- the URL comes after --, and is one
-            _command(source),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=source.list_timeout,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        words = f"{PROGRAM} did not end within {source.list_timeout:g} s; list_timeout allows more"
-        raise SourceError(f"{_shown(source)}: {words}") from error
-    said_to_people = run.stderr.decode("utf-8", "replace").strip()
-    try:
-        messages = json.loads(run.stdout.decode("utf-8", "replace"))
+        messages: Any = json.loads(printed)
     except ValueError:
         messages = None
-    if not isinstance(messages, list) or not all(isinstance(each, list) and each for each in messages):
-        words = said_to_people or run.stdout.decode("utf-8", "replace") or "no word"
-        raise SourceError(
-            f"{_shown(source)}: {PROGRAM} ended with exit code {run.returncode}: {words[-SHOWN_CHARS:]}"
-        )
+    is_whole = isinstance(messages, list) and all(isinstance(each, list) and each for each in messages)
+    has_failure = is_whole and any(message[0] == FAILURE for message in messages)
+    if not is_whole or (code and not has_failure):
+        words = said_to_people or without_secrets(printed) or "no word"
+        raise SourceError(f"{_shown(source)}: {PROGRAM} ended with exit code {code}: {words[-SHOWN_CHARS:]}")
     if said_to_people:
         logger.warning("%s: %s", _shown(source), said_to_people[-SHOWN_CHARS:])
-    return messages
+    found: list[list[Any]] = messages
+    return found
+
+
+def _run(command: list[str], source: GalleryDlSource) -> tuple[int, str, str]:
+    """Run the program: its exit code, what it printed, and what it said to people.
+
+    It has a process group of its own, so that nothing which it has started outlives the time limit.
+    """
+    with subprocess.Popen(  # noqa: S603 -- the URL comes after --, and is one
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as run:
+        try:
+            printed, told = run.communicate(timeout=source.list_timeout)
+        except subprocess.TimeoutExpired as error:
+            words = f"{PROGRAM} did not end within {source.list_timeout:g} s; list_timeout allows more"
+            raise SourceError(f"{_shown(source)}: {words}") from error
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(run.pid, signal.SIGKILL)
+    return (
+        run.returncode,
+        printed.decode("utf-8", "replace"),
+        without_secrets(told.decode("utf-8", "replace").strip()),
+    )
 
 
 def _failure(source: GalleryDlSource, message: list[Any]) -> SourceError:
     told = message[1] if len(message) > 1 and isinstance(message[1], dict) else {}
-    words = f"{told.get('error', 'an error')}: {told.get('message', '')}"
+    words = without_secrets(f"{told.get('error', 'an error')}: {told.get('message', '')}")
     return SourceError(f"{_shown(source)}: {PROGRAM} failed: {words[:SHOWN_CHARS]}")
 
 
@@ -122,14 +145,17 @@ def _link(message: list[Any]) -> Link | None:
     extension = str(known.get("extension") or "").lower()
     if extension and extension not in JPEG_EXTENSIONS:
         return None
-    headers = known.get("_http_headers")
-    return Link.from_text(
-        str(url),
-        _attributes(known),
-        {str(name): str(value) for name, value in headers.items() if value}
-        if isinstance(headers, dict)
-        else {},
-    )
+    return Link.from_text(str(url), _attributes(known), _headers(known.get("_http_headers")))
+
+
+_PRINTED_BYTES = re.compile(r"""b(['"])(.*)\1""", re.DOTALL)
+
+
+def _headers(given: Any) -> dict[str, str]:
+    """The headers that can be sent; gallery-dl prints those that are bytes as Python does."""
+    named = given.items() if isinstance(given, dict) else ()
+    headers = {str(name): _PRINTED_BYTES.sub(r"\2", str(value)) for name, value in named if value}
+    return {name: value for name, value in headers.items() if value.isascii() and value.isprintable()}
 
 
 def _attributes(known: dict[str, Any]) -> dict[str, Any]:
@@ -139,9 +165,9 @@ def _attributes(known: dict[str, Any]) -> dict[str, Any]:
             "title": _one_of(known, "title", "filename"),
             "caption": plain_text(_one_of(known, "description", "caption", "content")),
             "author": _one_of(known, "author", "artist", "user", "username", "uploader", "creator"),
-            "license": _one_of(known, "license"),
+            "license": _one_of(known, "license_name", "license"),
             "page": _one_of(known, "post_url", "webpage_url", "page_url", "source_url"),
-            "album": _one_of(known, "album", "gallery", "subcategory"),
+            "album": _one_of(known, "album", "gallery"),
             "date": _one_of(known, "date", "created_at"),
             "id": _one_of(known, "id", "image_id", "post_id"),
             "tags": known.get("tags") if isinstance(known.get("tags"), list) else None,

@@ -4,15 +4,16 @@ https://iiif.io/api/presentation/3.0/ and /2.1/; where a canvas's image has an I
 full size is asked of it as JPEG (https://iiif.io/api/image/3.0/#4-image-requests). No key is needed.
 """
 
+import re
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any, Literal
+from urllib.parse import urljoin
 
 from pydantic import Field
 
 from imgdl_pipeline.core.links import Link
 from imgdl_pipeline.core.settings import HttpUrl, MaxImages, SourceSettings
-from imgdl_pipeline.core.sources.attributes import may_be_jpeg, number, plain_text, said
+from imgdl_pipeline.core.sources.attributes import distinct, may_be_jpeg, number, plain_text, said
 from imgdl_pipeline.core.sources.web import SourceError, Web, parsed_json
 
 DEPTH = 10
@@ -40,7 +41,7 @@ def list_links(source: IiifSource, web: Web) -> Iterator[Link]:
     Raises:
         SourceError: A manifest could not be had, or is none.
     """
-    return islice(_below(source.manifest, _Reader(source, web), DEPTH), source.max_images)
+    return distinct(_below(source.manifest, _Reader(source, web), DEPTH), source.max_images)
 
 
 class _Reader:
@@ -70,11 +71,18 @@ def _origin(url: str) -> str:
     return "/".join(url.split("/", 3)[:3]).lower()
 
 
-def _below(url: str, reader: _Reader, depth: int) -> Iterator[Link]:
-    """A manifest's images, or those of a collection's members, page after page."""
-    page: str | None = url
+def _below(url: str, reader: _Reader, depth: int, resource: Json | None = None) -> Iterator[Link]:
+    """A manifest's images, or those of a collection's members, page after page.
+
+    Args:
+        url: Where it lies.
+        reader: To read it with.
+        depth: Levels that may come below it.
+        resource: Itself, where the collection that names it holds it whole.
+    """
+    page = url
     while page:
-        resource = reader.read(page)
+        resource = resource or reader.read(page)
         if resource is None:
             return
         if _kind(resource) == "manifest":
@@ -83,21 +91,23 @@ def _below(url: str, reader: _Reader, depth: int) -> Iterator[Link]:
         for member in _members(resource):
             if not depth:
                 raise SourceError(f"{page}: collections within collections, more than {DEPTH} deep")
-            yield from _below(member, reader, depth - 1)
-        page = _id(resource.get("next") or resource.get("first"))
+            whole = member if _is_whole(member) else None
+            yield from _below(urljoin(page, _id(member)), reader, depth - 1, whole)
+        following = _id(resource.get("next") or resource.get("first"))
+        page, resource = urljoin(page, following) if following else "", None
 
 
 def _resource(url: str, web: Web, *, is_trusted: bool) -> Json:
-    with web.document(url, is_trusted=is_trusted) as document:
-        data = parsed_json(document.read(MANIFEST_BYTES))
+    with web.document(url, limit=MANIFEST_BYTES, is_trusted=is_trusted) as document:
+        data = parsed_json(document.read())
         if isinstance(data, dict) and _kind(data) in ("manifest", "collection", "collectionpage"):
             return data
         raise document.error("this is no IIIF manifest or collection")
 
 
 def _kind(resource: Json) -> str:
-    """`manifest` or `collection`, in version 3's `type` or version 2's `@type`."""
-    return str(resource.get("type") or resource.get("@type") or "").rpartition(":")[2].lower()
+    """`manifest` or `collection`, in version 3's `type` or version 2's `@type`, with a prefix or as a URL."""
+    return re.split("[:/]", str(resource.get("type") or resource.get("@type") or ""))[-1].lower()
 
 
 def _id(resource: Any) -> str:
@@ -113,12 +123,21 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _members(collection: Json) -> Iterator[str]:
-    """What a collection, or a page of one, holds."""
-    for key in ("items", "members", "manifests", "collections"):
+_CONTENTS = ("items", "members", "manifests", "collections", "sequences")
+
+
+def _members(collection: Json) -> Iterator[Any]:
+    """What a collection, or a page of one, holds: by name, or itself."""
+    for key in _CONTENTS:
         for member in _list(collection.get(key)):
-            if _id(member):
-                yield _id(member)
+            if _id(member) or _is_whole(member):
+                yield member
+
+
+def _is_whole(member: Any) -> bool:
+    """Whether a member of a collection is there with all that it holds."""
+    is_resource = isinstance(member, dict) and _kind(member) in ("manifest", "collection")
+    return is_resource and any(_list(member.get(key)) for key in _CONTENTS)
 
 
 def _of_manifest(manifest: Json) -> Iterator[Link]:
@@ -154,6 +173,8 @@ def _chosen(body: Any) -> Iterator[Json]:
     kind = _kind(body)
     if kind == "choice":
         yield from _chosen(body.get("default") or next(iter(_list(body.get("items"))), None))
+    elif kind == "specificresource":  # a part of an image, or one turned around: the whole is what is wanted
+        yield from _chosen(body.get("source") or body.get("full"))
     elif kind in ("image", ""):
         yield body
 
@@ -163,22 +184,28 @@ def _link(body: Json, canvas: Json, told: Json) -> Link | None:
     url = _full_image(body)
     if url is None:
         return None
+    license_url = _rights(body) or _rights(canvas)  # what is said of one image counts for it
     own = {
+        "license_url": license_url,
+        "credit": _credit(canvas),
         "title": _plain(canvas.get("label")) or told.get("album"),
         "width": number(body.get("width")),
         "height": number(body.get("height")),
         "id": _id(canvas),
     }
-    return Link.from_text(url, said({**told, **own}))
+    return Link.from_text(url, {**told, **said(own)})
 
 
 def _full_image(body: Json) -> str | None:
     for service in _list(body.get("service")):
         version = _image_api(service) if isinstance(service, dict) else 0
         if version and _id(service):
-            size = "max" if version >= 3 else "full"
-            return f"{_id(service).rstrip('/')}/full/{size}/0/default.jpg"
+            return f"{_id(service).rstrip('/')}/full/{_FULL_SIZE[version]}"
     return (_id(body) or None) if may_be_jpeg(str(body.get("format") or "")) else None
+
+
+_FULL_SIZE = {1: "full/0/native.jpg", 2: "full/0/default.jpg", 3: "max/0/default.jpg"}
+"""By version of the Image API."""
 
 
 def _image_api(service: Json) -> int:
@@ -186,24 +213,33 @@ def _image_api(service: Json) -> int:
     words = " ".join(str(service.get(key, "")) for key in ("type", "@type", "@context", "profile"))
     if "ImageService3" in words or "image/3" in words:
         return 3
+    if "ImageService1" in words or "image-api/1" in words or "image/1" in words:
+        return 1
     is_image = "ImageService" in words or "/image/" in words or "image-api" in words
     return 2 if is_image else 0
 
 
 def _told_by_manifest(manifest: Json) -> Json:
-    statement = manifest.get("requiredStatement")
     homepages = _list(manifest.get("homepage")) or _list(manifest.get("related"))
-    credit = statement.get("value") if isinstance(statement, dict) else manifest.get("attribution")
     return said(
         {
             "album": _plain(manifest.get("label")),
             "caption": _plain(manifest.get("summary") or manifest.get("description")),
-            "credit": _plain(credit),
-            "license_url": _id(next(iter(_list(manifest.get("rights") or manifest.get("license"))), None)),
+            "credit": _credit(manifest),
+            "license_url": _rights(manifest),
             "page": _id(homepages[0]) if homepages else _id(manifest),
             **_metadata(manifest),
         }
     )
+
+
+def _rights(resource: Json) -> str:
+    return _id(next(iter(_list(resource.get("rights") or resource.get("license"))), None))
+
+
+def _credit(resource: Json) -> str:
+    statement = resource.get("requiredStatement")
+    return _plain(statement.get("value") if isinstance(statement, dict) else resource.get("attribution"))
 
 
 _LABELS = {
@@ -224,8 +260,17 @@ def _metadata(manifest: Json) -> Json:
 
 
 def _plain(value: Any) -> str:
-    """A text in version 3's language map or version 2's forms: English first, then whatever is there."""
+    """A text in version 3's language map or version 2's forms: English where it is there, else the first."""
     if isinstance(value, dict) and "@value" not in value:
-        value = value.get("en") or value.get("none") or next(iter(value.values()), None)
-    texts = [each.get("@value") if isinstance(each, dict) else each for each in _list(value)]
-    return plain_text("; ".join(str(each) for each in texts if each))
+        texts = [(language, text) for language, each in value.items() for text in _list(each)]
+    else:
+        forms = [each if isinstance(each, dict) else {"@value": each} for each in _list(value)]
+        texts = [(str(each.get("@language", "")), each.get("@value")) for each in forms]
+    languages = [language for language, _ in texts]
+    chosen = min(languages, key=_is_foreign, default="")
+    return plain_text("; ".join(str(text) for language, text in texts if language == chosen and text))
+
+
+def _is_foreign(language: str) -> int:
+    """English first, then what has no language, then the others as they come."""
+    return {"en": 0, "none": 1, "@none": 1, "": 1}.get(language.split("-")[0].lower(), 2)

@@ -6,14 +6,13 @@ by 429, which is waited for as long as that is reasonable.
 
 import logging
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any, Literal
 
 from pydantic import Field
 
 from imgdl_pipeline.core.links import Link
 from imgdl_pipeline.core.settings import HttpUrl, MaxImages, Secret, SourceSettings
-from imgdl_pipeline.core.sources.attributes import number, said
+from imgdl_pipeline.core.sources.attributes import distinct, may_be_jpeg, number, said
 from imgdl_pipeline.core.sources.web import Answer, Web
 
 logger = logging.getLogger(__name__)
@@ -45,7 +44,7 @@ def list_links(source: OpenverseSource, web: Web) -> Iterator[Link]:
         SourceError: A request failed.
         MissingSecretError: The token's variable is not set.
     """
-    return islice(_results(source, web), source.max_images)
+    return distinct(_results(source, web), source.max_images)
 
 
 def _results(source: OpenverseSource, web: Web) -> Iterator[Link]:
@@ -64,8 +63,19 @@ def _results(source: OpenverseSource, web: Web) -> Iterator[Link]:
         data = _data(answer)
         if not data["results"]:
             return
-        yield from (_link(each) for each in data["results"] if isinstance(each, dict) and each.get("url"))
-        page, pages = page + 1, number(data.get("page_count")) or 0
+        yield from (_link(each) for each in data["results"] if _is_wanted(each))
+        page, pages = (
+            page + 1,
+            number(data.get("page_count")) or page + 1,
+        )  # without a count, until a page is empty
+
+
+def _is_wanted(image: Any) -> bool:
+    """Whether a result has an address, and nothing says that it is no JPEG."""
+    if not isinstance(image, dict) or not image.get("url"):
+        return False
+    kind = str(image.get("filetype") or "").lower()
+    return may_be_jpeg(f"image/{kind}" if kind else None)
 
 
 def _data(answer: Answer) -> dict[str, Any]:

@@ -110,7 +110,7 @@ def _files(path: str, web: Web) -> list[_File]:
 
 @contextmanager
 def _on_the_web(url: str, web: Web) -> Iterator[IO[bytes]]:
-    with web.document(url) as document:
+    with web.document(url, limit=None) as document:
         yield document.file
 
 

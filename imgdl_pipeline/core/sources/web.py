@@ -20,7 +20,13 @@ import requests
 from urllib3 import exceptions as u3
 
 from imgdl_pipeline.core.deadline import Deadline, working_until
-from imgdl_pipeline.core.guard import ANYWHERE, AddressGuard, check_scheme, without_userinfo
+from imgdl_pipeline.core.guard import (
+    ANYWHERE,
+    AddressGuard,
+    check_scheme,
+    without_secrets,
+    without_userinfo,
+)
 from imgdl_pipeline.core.outcome import FetchError
 from imgdl_pipeline.core.settings import DownloadSettings
 from imgdl_pipeline.core.transport import Validators, get, new_session, redirect_target, retry_after
@@ -31,7 +37,7 @@ ANSWER_S = 120.0
 """Seconds for one answer of an API or a link list, however slowly it comes."""
 
 ANSWER_BYTES = 100_000_000
-"""A longer answer of an API is an error; documents may be longer, as they wait in a file."""
+"""A longer answer of an API is an error; so is a longer document, unless its source allows more."""
 
 LONGEST_WAIT_S = 300.0
 """All waits for one answer together; an API that wants more fails the listing, and says so."""
@@ -99,15 +105,9 @@ class Document(Answer):
         """Let go of the file."""
         self.file.close()
 
-    def read(self, limit: int) -> bytes:
-        """All of it.
-
-        Raises:
-            SourceError: There are more bytes than that.
-        """
-        body = self.file.read(limit + 1)
-        _check_length(self.request, body, limit)
-        return body
+    def read(self) -> bytes:
+        """All of it, at once."""
+        return self.file.read()
 
 
 class Web:
@@ -131,6 +131,7 @@ class Web:
         self.validators: dict[str, Mapping[str, str]] = {}
         self._known = validators or {}
         self._sleep = sleep
+        self._last: Answer | None = None
         self._trusted = new_session(AddressGuard(ANYWHERE), settings)
         self._guarded = new_session(AddressGuard(settings.allow_addresses), settings)
 
@@ -160,17 +161,28 @@ class Web:
             SourceError: Three requests failed, or the server stayed busy for longer than 300 s.
         """
         full = f"{url}?{urlencode(parameters)}" if parameters else url
-        request = f"GET {without_userinfo(full)}"
+        request = f"GET {without_secrets(full)}"
         return self._patiently(request, lambda: self._ask_api(full, headers or {}, request), busy)
+
+    def unexpected(self, error: Exception) -> SourceError:
+        """The error of a source that could make nothing of what it was given last."""
+        words = f"this is not what was expected: {type(error).__name__}: {error}"
+        return SourceError(words) if self._last is None else self._last.error(words)
 
     @contextmanager
     def document(
-        self, url: str, *, conditionally: bool = False, is_trusted: bool = True
+        self,
+        url: str,
+        *,
+        limit: int | None = ANSWER_BYTES,
+        conditionally: bool = False,
+        is_trusted: bool = True,
     ) -> Iterator[Document]:
         """A whole document, for the length of a `with` block; redirects are followed.
 
         Args:
             url: Where.
+            limit: Bytes that it may have; None for any number, as it waits in a file.
             conditionally: Ask for it only if it has changed since the last listing.
             is_trusted: Whether the galleries file names it; what a document of others names may not lie at
                 an address that strangers' links may not lead to.
@@ -179,13 +191,13 @@ class Web:
             SourceError: It could not be had.
             Unchanged: It has not changed.
         """
-        request = f"GET {without_userinfo(url)}"
+        request = f"GET {without_secrets(url)}"
         key = hashlib.sha256(url.encode()).hexdigest()  # a URL may hold a secret
         validators = self._known.get(key, {}) if conditionally else {}
         session = self._trusted if is_trusted else self._guarded
 
         def ask() -> Document:
-            return self._fetch(url, session, validators, request)
+            return self._fetch(url, session, validators, request, limit)
 
         found = self._patiently(request, ask, lambda _: False)
         with found.file:
@@ -204,6 +216,7 @@ class Web:
         while True:
             answer = _answer_or_problem(ask, request)
             if not isinstance(answer, str) and not _is_passing(answer) and not busy(answer):
+                self._last = answer
                 return answer
             problem, wait = _problem(answer)
             if isinstance(answer, str) or answer.status >= 500:
@@ -220,17 +233,18 @@ class Web:
     def _ask_api(self, url: str, headers: Mapping[str, str], request: str) -> Answer:
         with _in_time(), get(self._trusted, url, headers) as response:
             body = response.raw.read(ANSWER_BYTES + 1, decode_content=True)
-        _check_length(request, body, ANSWER_BYTES)
-        return Answer(
-            request,
-            response.status_code,
-            response.headers,
-            parsed_json(body),
-            _shown(body[: 4 * SHOWN_CHARS]),
-        )
+        _check_length(request, len(body), ANSWER_BYTES)
+        sent = [word for value in headers.values() for word in (value, value.split()[-1])]
+        text = without_secrets(_shown(body), sent)
+        return Answer(request, response.status_code, response.headers, parsed_json(body), text)
 
     def _fetch(
-        self, url: str, session: requests.Session, validators: Mapping[str, str], request: str
+        self,
+        url: str,
+        session: requests.Session,
+        validators: Mapping[str, str],
+        request: str,
+        limit: int | None,
     ) -> Document:
         with _in_time():
             for _ in range(MAX_REDIRECTS + 1):
@@ -238,13 +252,13 @@ class Web:
                 with get(session, url, validators) as response:
                     target = redirect_target(response)
                     if target is None:
-                        return _received(response, url, request)
+                        return _received(response, url, request, limit)
                     url, session = target, self._guarded
         raise SourceError(f"{request}: redirected more than {MAX_REDIRECTS} times")
 
 
-def _check_length(request: str, body: bytes, limit: int) -> None:
-    if len(body) > limit:
+def _check_length(request: str, size: int, limit: int | None) -> None:
+    if limit is not None and size > limit:
         raise SourceError(f"{request}: the answer is longer than {limit} bytes")
 
 
@@ -262,30 +276,35 @@ def _in_time() -> Iterator[None]:
         yield
 
 
-def _received(response: requests.Response, url: str, request: str) -> Document:
+def _received(response: requests.Response, url: str, request: str, limit: int | None) -> Document:
     file = tempfile.TemporaryFile()
     try:
         while chunk := response.raw.read(CHUNK_BYTES, decode_content=True):
             file.write(chunk)
+            _check_length(request, file.tell(), limit)
     except BaseException:
         file.close()
         raise
     file.seek(0)
-    start = _shown(file.read(4 * SHOWN_CHARS))
+    start = without_secrets(_shown(file.read(4 * SHOWN_CHARS)))
     file.seek(0)
     bare_url = without_userinfo(url, mark="")
     return Document(request, response.status_code, response.headers, None, start, bare_url, file)
 
 
 def _shown(start: bytes) -> str:
-    return start.decode("utf-8", "replace")[:SHOWN_CHARS]
+    return start[: 4 * SHOWN_CHARS].decode("utf-8", "replace")[:SHOWN_CHARS]
 
 
 def _answer_or_problem(ask: Callable[[], T], request: str) -> T | str:
     """One request: the answer, or in words why there is none."""
     try:
         return ask()
-    except (requests.RequestException, u3.HTTPError, OSError, FetchError) as error:
+    except FetchError as error:
+        if not error.passing:  # to ask again would be in vain
+            raise SourceError(f"{request}: {error.detail}") from error
+        return f"{request}: {error.detail}"
+    except (requests.RequestException, u3.HTTPError, OSError) as error:
         return f"{request}: {_words(error)}"
 
 
@@ -304,8 +323,6 @@ def _problem(answer: Answer | str) -> tuple[str, float | None]:
 
 
 def _words(error: BaseException) -> str:
-    if isinstance(error, FetchError):
-        return error.detail
     if isinstance(error, requests.exceptions.InvalidHeader):  # its words quote the value, which is a secret
         return "a header that is to be sent holds what no header may"
-    return without_userinfo(str(error))
+    return without_secrets(str(error))

@@ -6,7 +6,6 @@ its author, licence and SHA-1, which the download is checked against.
 
 import re
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
@@ -14,7 +13,7 @@ from pydantic import Field
 
 from imgdl_pipeline.core.links import Link
 from imgdl_pipeline.core.settings import HttpUrl, MaxImages, SourceSettings
-from imgdl_pipeline.core.sources.attributes import plain_text, said
+from imgdl_pipeline.core.sources.attributes import distinct, first_href, plain_text, said
 from imgdl_pipeline.core.sources.web import Answer, Web
 
 
@@ -53,16 +52,32 @@ def list_links(source: WikimediaCommonsSource, web: Web) -> Iterator[Link]:
         SourceError: A request failed, or there is no such category.
     """
     category = re.sub(r"^category:", "", source.category.strip(), flags=re.IGNORECASE)
-    return islice(_once(_files_below(source, web, f"Category:{category}")), source.max_images)
+    links = distinct(_files_below(source, web, f"Category:{category}"), source.max_images)
+    first = next(links, None)
+    if first is None:
+        _check_exists(source.api_url, web, f"Category:{category}")
+        return
+    yield first
+    yield from links
 
 
-def _once(links: Iterator[Link]) -> Iterator[Link]:
-    """Each link once: a file may be in several categories."""
-    seen: set[str] = set()
-    for link in links:
-        if link.url not in seen:
-            seen.add(link.url)
-            yield link
+def _check_exists(api_url: str, web: Web, category: str) -> None:
+    """A name with a slip in it would otherwise look like a category without files.
+
+    Raises:
+        SourceError: There is no such category.
+    """
+    query = {
+        "action": "query",
+        "format": "json",
+        "formatversion": "2",
+        "titles": category,
+        "prop": "categoryinfo",
+    }
+    answer = web.json(api_url, query, busy=_is_busy)
+    [page] = _query_data(answer)["query"]["pages"]
+    if "categoryinfo" not in page:
+        raise answer.error(f"there is no category {category}")
 
 
 def _files_below(source: WikimediaCommonsSource, web: Web, top: str) -> Iterator[Link]:
@@ -118,6 +133,8 @@ def _pages(api_url: str, web: Web, query: dict[str, str]) -> Iterator[dict[str, 
     while True:
         answer = web.json(api_url, {**basic, **continued}, busy=_is_busy)
         data = _query_data(answer)
+        if continued and not {"query", "batchcomplete"} & data.keys():
+            raise answer.error("the MediaWiki API broke off in the middle of the list")
         for page in data.get("query", {}).get("pages", []):
             pieces.setdefault(page.get("pageid", -len(pieces) - 1), {}).update(page)
         continued = {key: str(value) for key, value in data.get("continue", {}).items()}
@@ -151,6 +168,10 @@ def _link(page: Mapping[str, Any]) -> Link | None:
         for name, key in _EXTMETADATA.items()
         if key in metadata
     }
+    artist = metadata.get("Artist", {}).get("value")
+    attributes["author_url"] = (
+        first_href(str(artist), str(info.get("descriptionurl") or "")) if artist else None
+    )
     attributes["title"] = attributes.get("title") or str(page.get("title", ""))[len("File:") :]
     known = {
         "page": info.get("descriptionurl"),

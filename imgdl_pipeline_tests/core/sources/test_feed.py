@@ -173,13 +173,54 @@ def test_an_empty_feed_lists_nothing(list_feed):
 
 @pytest.mark.parametrize("kept", [0.3, 0.6, 0.99])
 def test_a_feed_that_is_cut_is_an_error_and_no_short_list(list_feed, kept):
-    with pytest.raises(SourceError, match="the feed is cut"):
+    with pytest.raises(SourceError, match="the feed is damaged in line"):
         list_feed(RSS[: int(len(RSS) * kept)])
 
 
-def test_a_feed_with_damage_inside_gives_what_can_be_read(list_feed):
-    damaged = RSS.replace("<title>Three</title>", "<title>Th & ree</tilte>&nbsp;<un:known x=1>")
-    assert len(list_feed(damaged)) >= 2
+TEN = "".join(f"<item><title>{n}</title><enclosure url='https://h.org/{n}.jpg'/></item>\n" for n in range(10))
+WHOLE = f"<rss><channel>\n{TEN}</channel></rss>"
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        WHOLE[: WHOLE.index("/>", 300) + 2],
+        WHOLE[: len(WHOLE) // 2].encode("utf-16"),
+        (WHOLE[: len(WHOLE) // 2] + "\0").encode(),
+        WHOLE.replace("<title>4", "<title><![CDATA["),
+        WHOLE.replace("<title>4", "<title><!--"),
+        WHOLE.replace("<title>4", "<title>" + "<b>" * 300),
+        WHOLE.replace("<title>4", "</channel></rss>"),
+        WHOLE.replace("url='https://h.org/4.jpg'", "url=https://h.org/4.jpg'"),
+        "</rss>" + "<!---->" * 280 + "x",
+    ],
+    ids=[
+        *(
+            "cut after an element",
+            "cut UTF-16",
+            "cut and a NUL",
+            "a CDATA without end",
+            "a comment without end",
+        ),
+        *("elements within elements", "an end too early", "a broken attribute", "comments without end"),
+    ],
+)
+def test_a_feed_that_lost_items_is_an_error_and_no_short_list(list_feed, damaged):
+    text = damaged.decode("latin-1") if isinstance(damaged, bytes) else damaged
+    with pytest.raises(SourceError, match=r"the feed is damaged in line|this is no feed"):
+        list_feed(text.encode("latin-1") if isinstance(damaged, bytes) else damaged)
+
+
+@pytest.mark.parametrize(
+    "flaw",
+    ["Th & ree", "&nbsp;", "&auml", "<br/>", "<no:prefix/>", "a\x01b", "a\0b", "x&y=z"],
+)
+def test_a_flaw_that_costs_nothing_is_repaired(list_feed, flaw):
+    assert len(list_feed(WHOLE.replace("<title>4", f"<title>{flaw}"))) == 10
+
+
+def test_what_comes_after_a_whole_feed_is_no_damage(list_feed):
+    assert len(list_feed(WHOLE + "<!-- " + "x" * 3000 + " --><?done?>\n")) == 10
 
 
 def test_no_password_of_the_feeds_own_url_is_in_what_it_lists(server):

@@ -64,7 +64,6 @@ def test_the_real_program_lists_a_sites_pictures(server, booru):
         "title": "a",
         "author": "Ann",
         "date": "2023-11-14 22:13:20",
-        "album": "tag",
         "id": "1",
         "width": 320,
         "md5": MD5,
@@ -164,16 +163,72 @@ def test_a_program_that_does_not_end_is_ended(program):
 
 
 def test_no_more_than_max_images_are_listed_and_the_url_is_no_option(program):
-    program('print(json.dumps([[3, "https://h.org/a.jpg", {"title": sys.argv}]] * 5))')
+    program('print(json.dumps([[3, f"https://h.org/{n // 2}.jpg", {"title": sys.argv}] for n in range(9)]))')
     links = listed("https://h.org/?--exec", max_images=2, config="my.conf")
     assert len(links) == 2
     program_arguments = GalleryDlSource(
         type="gallery_dl", url="https://h.org/", max_images=2, config="my.conf"
     )
     command = gallery_dl._command(program_arguments)
+    assert command[command.index("--range") + 1] == "1-2"
     assert command[-2:] == ["--", "https://h.org/"]
     assert "--config-ignore" in command
     assert Path(command[0]).name == "gallery-dl"
+
+
+def test_the_real_program_looks_no_further_than_it_must(server, booru):
+    pages = []
+
+    def answer(handler):
+        pages.append(handler.path)
+        number = len(pages)
+        posts = [
+            {"id": n, "file_url": server.url(f"/{n}.{'png' if n % 2 else 'jpg'}"), "created_at": 1700000000}
+            for n in range(number * 100, number * 100 + 40)
+        ]
+        handler.answer(200, json.dumps(posts if number < 9 else []).encode(), "application/json")
+
+    server.routes["/post.json"] = answer
+    assert [link.url for link in listed(**booru, max_images=3)] == [
+        server.url(f"/{number}.jpg") for number in (100, 102, 104)
+    ]
+    assert len(pages) == 1
+
+
+@pytest.mark.parametrize("printed", ["[]", '[[3, "https://h.org/a.jpg", {}]]'])
+def test_an_exit_code_that_is_not_0_is_an_error_whatever_was_printed(program, printed):
+    program(f"print('{printed}'); print('AuthenticationError: log in', file=sys.stderr); sys.exit(16)")
+    with pytest.raises(SourceError, match="exit code 16: AuthenticationError: log in"):
+        listed("https://h.org/")
+
+
+def test_no_password_of_its_url_is_in_its_error(caplog):
+    with pytest.raises(SourceError) as caught:
+        listed("http://ann:hunter2@127.0.0.1:9/album")
+    assert "hunter2" not in f"{caught.value} {caplog.text}"
+
+
+def test_nothing_that_the_program_has_started_outlives_its_time(program, tmp_path):
+    child = "import time, pathlib; time.sleep(1); pathlib.Path(sys.argv[1]).touch()".replace(
+        "import", "import sys,"
+    )
+    program(f"import subprocess; subprocess.run([sys.executable, '-c', {child!r}, '{tmp_path}/alive'])")
+    with pytest.raises(SourceError, match="did not end within"):
+        listed("https://h.org/", list_timeout=0.3)
+    assert no_process_has(f"{tmp_path}/alive")
+
+
+def no_process_has(word):
+    """Whether no process was started with that word: killed ones may take a moment to go."""
+    lines = (file.read_bytes() for file in Path("/proc").glob("[0-9]*/cmdline") if file.exists())
+    return not any(word.encode() in line.split(b"\0") for line in lines)
+
+
+def test_a_header_that_cannot_be_sent_is_left_out(program):
+    headers = {"Referer": "b'https://h.org/'", "X-Name": "\u00e9\u4e2d", "X-Fine": "yes"}
+    program(f"print(json.dumps([[3, 'https://h.org/a.jpg', {{'_http_headers': {headers!r}}}]]))")
+    [link] = listed("https://h.org/")
+    assert link.request_headers == {"Referer": "https://h.org/", "X-Fine": "yes"}
 
 
 def test_no_message_among_the_files_is_an_empty_list(program):

@@ -169,7 +169,8 @@ def test_the_pages_of_a_collection_are_followed(list_manifest, server):
 
 def test_a_collection_of_many_pages_is_read_to_its_end(list_manifest, server):
     for number in range(30):
-        server.serve(f"/m{number}", json.dumps({**MANIFEST_3, "items": MANIFEST_3["items"][:1]}).encode())
+        manifest = json.dumps({**MANIFEST_3, "items": MANIFEST_3["items"][:1]})
+        server.serve(f"/m{number}", manifest.replace("https://i.org/", f"https://i{number}.org/").encode())
         page = {"@type": "sc:Collection", "manifests": [server.url(f"/m{number}")]}
         page |= {"next": server.url(f"/page{number + 1}")} if number < 29 else {}
         server.serve(f"/page{number}", json.dumps(page).encode())

@@ -47,6 +47,13 @@ class Commons:
 
     def answer(self, handler):
         query = {key: value[0] for key, value in parse_qs(urlsplit(handler.path).query).items()}
+        if query.get("prop") == "categoryinfo":
+            page = {
+                "title": query["titles"],
+                **({"categoryinfo": {}} if "Nothing here" in query["titles"] else {}),
+            }
+            handler.answer(200, json.dumps({"query": {"pages": [page]}}).encode(), "application/json")
+            return
         answers = self.answers.get((query["gcmtitle"], query["gcmtype"]), [{"batchcomplete": True}])
         data = answers.pop(0) if len(answers) > 1 else answers[0]
         handler.answer(200, json.dumps(data).encode(), "application/json")
@@ -82,6 +89,7 @@ def test_a_category_is_listed_with_all_that_is_known(commons):
     assert link.attributes == {
         "title": "1.jpg",
         "author": "Ann & Bob",
+        "author_url": "https://commons.wikimedia.org/wiki/User:Ann",
         "license": "CC BY-SA 4.0",
         "license_url": "https://creativecommons.org/licenses/by-sa/4.0",
         "caption": "A galaxy.",
@@ -174,6 +182,40 @@ def test_a_second_page_that_fails_fails_the_list(commons):
 
 def test_an_empty_category_is_an_empty_list(commons):
     assert commons.listed("Nothing here") == []
+
+
+def test_a_category_that_does_not_exist_is_an_error(commons):
+    with pytest.raises(SourceError, match="there is no category Category:Gallaxies"):
+        commons.listed("Gallaxies")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"<html>busy</html>", b'{"query": {"pages": [', b'{"query": {"pages": {"1": {}}}}', b'{"query": []}'],
+    ids=["HTML", "cut JSON", "pages by number", "a query that is none"],
+)
+def test_an_answer_of_another_shape_is_an_error_that_shows_it(commons, body):
+    commons.server.serve("/w/api.php", body, Content_Type="application/json")
+    with pytest.raises(SourceError) as caught:
+        commons.listed("Galaxies")
+    assert "GET http://127.0.0.1" in str(caught.value)
+    assert str(caught.value).endswith(f"(status 200): {body.decode()}")
+
+
+def test_a_list_that_breaks_off_after_a_page_is_an_error(commons):
+    more = {"continue": {"gcmcontinue": "x", "continue": "-"}}
+    commons.serve("Galaxies", batch(page(1), **more), {})
+    with pytest.raises(SourceError, match="broke off in the middle of the list"):
+        commons.listed("Galaxies")
+
+
+def test_subcategories_are_listed_over_several_pages(commons):
+    below = [{"pageid": n, "title": f"Category:{n}"} for n in range(4)]
+    more = {"continue": {"gcmcontinue": "x", "continue": "-"}}
+    commons.serve("Top", batch(*below[:2], **more), batch(*below[2:]), type_="subcat")
+    for number in range(4):
+        commons.serve(str(number), batch(page(number)))
+    assert len(commons.listed("Top", depth=1)) == 4
 
 
 @pytest.mark.parametrize(
