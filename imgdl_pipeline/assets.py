@@ -104,10 +104,11 @@ def build_assets(galleries: Galleries) -> list[dg.AssetsDefinition]:
     return [gallery_links, gallery_images, gallery_catalog]
 
 
-def _upstream(galleries: Galleries) -> list[dg.AssetKey]:
-    """The assets that write the link lists of some galleries, each once."""
+def _upstream(galleries: Galleries) -> list[dg.AssetDep]:
+    """The assets that write the link lists of some galleries, each once, however they are partitioned."""
     named = (getattr(each.source, "asset", None) for each in galleries.galleries)
-    return [dg.AssetKey.from_user_string(name) for name in dict.fromkeys(filter(None, named))]
+    keys = (dg.AssetKey.from_user_string(name) for name in dict.fromkeys(filter(None, named)))
+    return [dg.AssetDep(key, partition_mapping=dg.AllPartitionMapping()) for key in keys]
 
 
 def open_store(galleries: Galleries) -> Store:

@@ -12,6 +12,7 @@ import yaml
 
 from imgdl_pipeline.core.galleries import SECRET_KEYS, Galleries
 from imgdl_pipeline.core.settings import UNKNOWN_KEY
+from imgdl_pipeline.core.sources import BROKEN
 
 COMPONENT_TYPE = "imgdl_pipeline.ImageGalleries"
 
@@ -91,14 +92,22 @@ def _check_cron(schedule: str | None, locate: Locate) -> None:
         ) from error
 
 
+_ANY_SECRET_KEY = frozenset().union(*SECRET_KEYS.values())
+
+
 def _line_of(error: Any, locate: Locate) -> str:
     path: KeyPath = ("attributes", *error["loc"])
     if error["type"] == UNKNOWN_KEY:
         path = (*path, error["ctx"]["key"])
     value = error.get("input")
-    is_shown = isinstance(value, (str, int, float)) and path[-1] not in SECRET_KEYS
-    shown = f", not {value!r}" if is_shown and error["type"] != UNKNOWN_KEY else ""
-    return f"{locate(path)}: {'.'.join(map(str, path))}: {error['msg']}{shown}"
+    is_shown = (
+        isinstance(value, (str, int, float))
+        and path[-1] not in _ANY_SECRET_KEY
+        and error["type"] != UNKNOWN_KEY
+    )
+    broken = BROKEN.get(str(value.get("type"))) if isinstance(value, dict) else None
+    words = broken or error["msg"] + (f", not {value!r}" if is_shown else "")
+    return f"{locate(path)}: {'.'.join(map(str, path))}: {words}"
 
 
 def _line(node: yaml.Node | None, path: KeyPath) -> int:
@@ -142,8 +151,9 @@ _JINJA = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False) 
 def _rendered(value: Any, path: KeyPath, locate: Locate, scope: Mapping[str, Any]) -> Any:
     """The value with its templates rendered, as text; secrets stay templates until they are used."""
     if isinstance(value, Mapping):
+        secret_keys = SECRET_KEYS.get(str(value.get("type")), _ANY_SECRET_KEY)
         return {
-            key: each if key in SECRET_KEYS else _rendered(each, (*path, key), locate, scope)
+            key: each if key in secret_keys else _rendered(each, (*path, key), locate, scope)
             for key, each in value.items()
         }
     if isinstance(value, list):

@@ -7,6 +7,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from imgdl_pipeline import ImageGalleries
+from imgdl_pipeline.core.galleries import Galleries
 from imgdl_pipeline.core.sources import source_types, type_name
 from imgdl_pipeline.galleries_file import read_galleries_file
 
@@ -58,3 +60,20 @@ def test_a_gallerys_links_stand_downstream_of_the_asset_that_makes_its_list(tmp_
         run = job.execute_in_process(partition_key="products", instance=instance)
     assert run.output_for_node is not None
     assert run.asset_materializations_for_node("gallery_links")[0].metadata["links"].value == 2
+
+
+@pytest.mark.parametrize(
+    "partitions",
+    [None, dg.DailyPartitionsDefinition("2026-01-01"), dg.StaticPartitionsDefinition(["a", "b"])],
+    ids=["none", "daily", "others"],
+)
+def test_the_asset_that_makes_a_list_may_have_partitions_of_its_own(partitions):
+    @dg.asset(key=["shop", "products"], partitions_def=partitions)
+    def products() -> None: ...
+
+    source = {"type": "url_list", "path": "p.parquet", "asset": "shop/products"}
+    galleries = Galleries.model_validate({"galleries": [{"name": "g", "source": source}]})
+    defs = dg.Definitions.merge(
+        dg.Definitions(assets=[products]), dg.build_defs_for_component(ImageGalleries(galleries))
+    )
+    dg.Definitions.validate_loadable(defs)

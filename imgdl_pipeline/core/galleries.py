@@ -11,7 +11,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from imgdl_pipeline.core.settings import CheckSettings, DownloadSettings, Secret, Settings, SourceSettings
-from imgdl_pipeline.core.sources import source_types
+from imgdl_pipeline.core.sources import source_types, type_name
 
 STORE_SCHEMES = ("s3", "gs", "az", "file")
 STORE_SCHEMES_TEXT = ", ".join(f"{scheme}://" for scheme in STORE_SCHEMES)
@@ -31,13 +31,13 @@ def _is_secret(annotation: Any) -> bool:
     return annotation is Secret or Secret in get_args(annotation)
 
 
-SECRET_KEYS = frozenset(
-    key
+SECRET_KEYS = {
+    type_name(source): frozenset(
+        key for key, field in source.model_fields.items() if _is_secret(field.annotation)
+    )
     for source in source_types()
-    for key, field in source.model_fields.items()
-    if _is_secret(field.annotation)
-)
-"""Keys whose values are rendered when they are used, and never shown."""
+}
+"""By type of source, the keys whose values are rendered when they are used, and never shown."""
 
 
 class Gallery(Settings):

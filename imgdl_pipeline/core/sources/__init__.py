@@ -6,6 +6,7 @@ with the source's own keys. Another package's module is named by an entry point 
 """
 
 import functools
+import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import entry_points
@@ -26,34 +27,40 @@ from imgdl_pipeline.core.sources import (
 )
 from imgdl_pipeline.core.sources.web import SourceError, Unchanged, Web
 
+logger = logging.getLogger(__name__)
+
 OURS = (demo, url_list, imgur, wikimedia_commons, feed, iiif, openverse, gallery_dl)
 
 ENTRY_POINTS = "imgdl_pipeline.sources"
 
 
-class SourceModuleError(Exception):
-    """Another package's source can't be used; says which, and what it lacks."""
+BROKEN: dict[str, str] = {}
+"""Other packages' sources that cannot be used, by name, with what they lack: only their galleries suffer."""
 
 
 @functools.cache
 def _modules() -> dict[type[SourceSettings], ModuleType]:
     """Every source's module, by the type of its settings."""
     modules = {settings_type(module): module for module in OURS}
-    taken = {type_name(each) for each in modules}
     for entry in entry_points(group=ENTRY_POINTS):
         try:
             module = entry.load()
-            settings = settings_type(module)
-        except Exception as error:
-            raise SourceModuleError(f"the source {entry.name!r} ({entry.value}): {error}") from error
-        if type_name(settings) != entry.name or entry.name in taken:
-            raise SourceModuleError(
-                f"the source {entry.name!r} ({entry.value}): its settings' type is {type_name(settings)!r}; "
-                "it must be the entry point's name, and no other source's"
-            )
-        taken.add(entry.name)
-        modules[settings] = module
+            modules[_settings_of(entry.name, module, [type_name(each) for each in modules])] = module
+        except Exception as error:  # noqa: BLE001 -- another package's code
+            BROKEN[entry.name] = f"the source {entry.name!r} ({entry.value}): {type(error).__name__}: {error}"
+            logger.error("%s", BROKEN[entry.name])  # noqa: TRY400 -- its words are enough
     return modules
+
+
+def _settings_of(name: str, module: ModuleType, taken: list[str]) -> type[SourceSettings]:
+    """The settings of another package's source, whose type must be its name."""
+    settings = settings_type(module)
+    if type_name(settings) != name or name in taken:
+        raise TypeError(
+            f"its settings' type is {type_name(settings)!r}; it must be the entry point's name, and no "
+            "other source's"
+        )
+    return settings
 
 
 def settings_type(module: ModuleType) -> type[SourceSettings]:

@@ -2,7 +2,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imgdl_pipeline.core.links import Link
 from imgdl_pipeline.core.sources.attributes import (
+    distinct,
+    first_href,
     iso_date,
     iso_of_epoch,
     may_be_jpeg,
@@ -60,6 +63,35 @@ def test_seconds_since_1970_become_iso(seconds, iso):
 @given(st.text())
 def test_any_html_becomes_text(html):
     assert plain_text(html) == " ".join(plain_text(html).split())
+
+
+@pytest.mark.parametrize(
+    ("html", "text"),
+    [
+        ("Ann<br>Bob", "Ann Bob"),
+        ("<p>a</p><p>b</p>", "a b"),
+        ("<ul><li>a</li><li>b</li></ul>", "a b"),
+        ("<style>.x{color:red}</style>Ann", "Ann"),
+        ('1912<div style="display:none">date QS:P571,+1912<br>x</div>', "1912"),
+        ('<span style="display: none;"><b>x</b></span>Ann', "Ann"),
+        ("<b>A</b>nn &amp; Bob", "Ann & Bob"),
+        ("</div></div>Ann<img src=x>", "Ann"),
+    ],
+)
+def test_html_is_read_as_a_person_sees_it(html, text):
+    assert plain_text(html) == text
+
+
+def test_the_first_link_of_html_is_found_and_made_whole():
+    html = '<b class="x">by</b> <a class="y" href="//h.org/wiki?a=1&amp;b=2">Ann</a><a href="/c">C</a>'
+    assert first_href(html, "https://base.org/x") == "https://h.org/wiki?a=1&b=2"
+    assert first_href("Ann", "https://base.org/x") is None
+
+
+def test_each_link_comes_once_and_no_more_than_were_asked_for():
+    links = [Link(url) for url in "aabacd"]
+    assert [link.url for link in distinct(links, 3)] == ["a", "b", "c"]
+    assert len(list(distinct(links, None))) == 4
 
 
 @pytest.mark.parametrize(

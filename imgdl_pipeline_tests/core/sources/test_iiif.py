@@ -232,3 +232,85 @@ def test_what_is_no_manifest_is_an_error_that_shows_it(list_manifest, data):
 )
 def test_a_manifest_of_odd_parts_lists_what_it_can(list_manifest, manifest):
     assert list_manifest(manifest) == []
+
+
+def test_the_whole_image_of_a_part_is_listed(list_manifest):
+    whole = image3("a", service=[{"id": "https://i.org/a", "type": "ImageService3"}])
+    part = {
+        "type": "SpecificResource",
+        "source": whole,
+        "selector": {"type": "ImageApiSelector", "rotation": "90"},
+    }
+    old_part = {
+        "@type": "oa:SpecificResource",
+        "full": {"@id": "https://i.org/b.jpg", "@type": "dctypes:Image"},
+    }
+    canvas_2 = {"images": [{"resource": old_part}]}
+    assert [link.url for link in list_manifest({**MANIFEST_3, "items": [canvas3(1, part)]})] == [
+        "https://i.org/a/full/max/0/default.jpg"
+    ]
+    assert [link.url for link in list_manifest({**MANIFEST_2, "sequences": [{"canvases": [canvas_2]}]})] == [
+        "https://i.org/b.jpg"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("service", "end"),
+    [
+        (
+            {
+                "@id": "https://i.org/a",
+                "profile": "http://library.stanford.edu/iiif/image-api/1.1/compliance.html",
+            },
+            "full/full/0/native.jpg",
+        ),
+        ({"@id": "https://i.org/a", "@type": "ImageService1"}, "full/full/0/native.jpg"),
+        (
+            {"@id": "https://i.org/a", "profile": "http://iiif.io/api/image/2/level2.json"},
+            "full/full/0/default.jpg",
+        ),
+        ({"id": "https://i.org/a", "type": "ImageService3", "profile": "level0"}, "full/max/0/default.jpg"),
+    ],
+)
+def test_each_version_of_the_image_api_is_asked_in_its_own_words(list_manifest, service, end):
+    [link] = list_manifest({**MANIFEST_3, "items": [canvas3(1, image3("a", service=service))]})
+    assert link.url == f"https://i.org/a/{end}"
+
+
+def test_what_is_said_of_one_image_counts_for_it(list_manifest):
+    own = {
+        "rights": "http://rightsstatements.org/vocab/InC/1.0/",
+        "requiredStatement": {"value": {"en": ["Bob"]}},
+    }
+    first, second = (canvas3(number, image3(str(number))) for number in (1, 2))
+    links = list_manifest({**MANIFEST_3, "items": [{**first, **own}, second]})
+    assert [(link.attributes["license_url"], link.attributes["credit"]) for link in links] == [
+        ("http://rightsstatements.org/vocab/InC/1.0/", "Bob"),
+        ("http://creativecommons.org/licenses/by/4.0/", "The Museum"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        {"de": ["Buch"], "en-GB": ["Book"]},
+        [{"@value": "Buch", "@language": "de"}, {"@value": "Book", "@language": "en"}],
+        {"de": ["Buch"], "none": ["Book"]},
+        [{"@value": "Buch", "@language": "de"}, "Book"],
+        "Book",
+    ],
+)
+def test_a_text_in_several_languages_is_read_in_english_where_there_is_some(list_manifest, label):
+    link, *_ = list_manifest({**MANIFEST_3, "label": label})
+    assert link.attributes["album"] == "Book"
+
+
+def test_members_that_a_collection_holds_whole_are_not_asked_for(list_manifest, server):
+    inner = {"type": "Collection", "id": "urn:not-on-the-web", "items": [{**MANIFEST_3, "id": "urn:neither"}]}
+    assert len(list_manifest({"type": "Collection", "items": [inner]})) == len(list_manifest(MANIFEST_3))
+    assert set(server.paths()) == {"/manifest"}
+
+
+def test_a_members_name_may_be_relative(list_manifest, server):
+    server.serve("/3", json.dumps(MANIFEST_3).encode())
+    assert list_manifest({"type": "Collection", "items": [{"id": "/3", "type": "Manifest"}]})

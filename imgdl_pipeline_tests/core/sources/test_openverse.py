@@ -94,6 +94,27 @@ def test_a_link_carries_what_openverse_says_of_it(openverse):
     }
 
 
+def test_what_openverse_says_is_no_jpeg_is_left_out(openverse):
+    results = [{**result(n), "filetype": kind} for n, kind in enumerate(("png", "jpg", "svg", None, "jpeg"))]
+    data = {"page_count": 1, "results": results}
+    openverse.special[1] = [(200, json.dumps(data).encode(), {})]
+    assert [link.attributes["id"] for link in openverse.listed()] == ["id-1", "id-3", "id-4"]
+
+
+def test_without_a_count_pages_are_read_until_one_is_empty(openverse):
+    for page in (1, 2, 3):
+        data = {"results": [result(page)] if page < 3 else []}
+        openverse.special[page] = [(200, json.dumps(data).encode(), {})]
+    assert len(openverse.listed()) == 2
+
+
+def test_a_token_that_the_server_repeats_is_not_shown(openverse):
+    openverse.special[1] = [(401, b'{"detail": "bad token Bearer s3cr3t"}', {})]
+    with pytest.raises(SourceError, match=r"status 401\): {.detail.: .bad token …") as caught:
+        openverse.listed({"TOKEN": "s3cr3t"}, token="{{ env.TOKEN }}")
+    assert "s3cr3t" not in str(caught.value)
+
+
 def test_a_licence_is_asked_for_and_no_more_pages_than_needed(openverse):
     openverse.listed(license="cc0,by", max_images=3)
     assert [query["license"] for query in openverse.queries()] == ["cc0,by"] * 2

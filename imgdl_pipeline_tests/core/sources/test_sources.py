@@ -95,8 +95,29 @@ print([link.url for link in list_links(gallery.source, None)], "shelf" in str(Ga
 
 
 @pytest.mark.parametrize(
-    ("type_", "words"), [("shopp", "its settings' type is 'shopp'"), ("demo", "its settings' type is 'demo'")]
+    ("type_", "words"),
+    [
+        ("shopp", "TypeError: its settings' type is 'shopp'"),
+        ("demo", "TypeError: its settings' type is 'demo'"),
+        ('shop"]; import no_such_module #', "ModuleNotFoundError: No module named 'no_such_module'"),
+    ],
 )
-def test_another_packages_source_that_cannot_be_used_is_named(tmp_path, type_, words):
-    run = run_with_plugin(tmp_path, type_, "import imgdl_pipeline.core.galleries")
-    assert "SourceModuleError: the source 'shop' (shop): " + words in run.stderr
+def test_another_packages_source_that_cannot_be_used_stops_its_own_galleries_only(tmp_path, type_, words):
+    file = tmp_path / "galleries.yaml"
+    text = "type: imgdl_pipeline.ImageGalleries\nattributes:\n  galleries:\n    - name: g\n      source: {type: %s}"
+    code = f"""
+from pathlib import Path
+from imgdl_pipeline.galleries_file import GalleriesFileError, read_galleries_file
+file = Path({str(file)!r})
+file.write_text({text % "demo"!r})
+print(read_galleries_file(file).galleries[0].name)
+file.write_text({text % "shop"!r})
+try:
+    read_galleries_file(file)
+except GalleriesFileError as error:
+    print(error)
+"""
+    run = run_with_plugin(tmp_path, type_, code)
+    told = f"{file}:5: attributes.galleries.0.source: the source 'shop' (shop): {words}"
+    assert run.stdout.startswith(f"g\n{told}"), run.stderr
+    assert words in run.stderr

@@ -1,3 +1,4 @@
+import gzip
 import json
 
 import pytest
@@ -111,3 +112,26 @@ def test_a_document_that_redirects_to_a_private_address_is_refused(web, server):
 def test_a_document_that_cannot_be_had_says_why(web, server, status, words):
     with pytest.raises(SourceError, match=words):
         web.document(server.serve("/list.txt", b"gone", status)).__enter__()
+
+
+@pytest.mark.parametrize(
+    "path", ["/list?api_key=SECRET", "/list?a=1&access_token=SECRET", "/list?X-Sig=SECRET"]
+)
+def test_a_key_in_a_url_is_not_shown(web, server, path):
+    server.serve("/list", b"no such token=SECRET in ?token=SECRET", 403)
+    with pytest.raises(SourceError, match="GET http") as caught:
+        web.document(server.url(path)).__enter__()
+    assert "=SECRET" not in str(caught.value).partition("(status")[0]
+
+
+def test_a_compressed_document_is_not_unpacked_beyond_its_limit(web, server):
+    bomb = gzip.compress(bytes(50_000_000))
+    url = server.serve("/list", bomb, Content_Encoding="gzip")
+    with pytest.raises(SourceError, match="the answer is longer than 3000000 bytes"):
+        web.document(url, limit=3_000_000).__enter__()
+
+
+def test_a_link_that_is_refused_is_not_asked_for_again_and_again(web, waits):
+    with pytest.raises(SourceError, match="only http and https"):
+        web.document("ftp://h.org/list").__enter__()
+    assert waits == []
