@@ -4,6 +4,7 @@ Each is done to the real thing: a process of Dagster's own command, a file syste
 speaks S3 and fails.
 """
 
+import hashlib
 import os
 import random
 import signal
@@ -23,9 +24,10 @@ import pytest
 import requests
 
 from imgdl_pipeline.core.catalog import build_catalog
+from imgdl_pipeline.core.checkpoints import CHECKPOINT_S
+from imgdl_pipeline.core.columns import CATALOG, DOWNLOADS
 from imgdl_pipeline.core.downloads import download_gallery
 from imgdl_pipeline.core.lease import GalleryBusyError
-from imgdl_pipeline.core.ledger import CHECKPOINT_S
 from imgdl_pipeline.core.links import Link, links_table
 from imgdl_pipeline.core.retry import Retry
 from imgdl_pipeline.core.settings import DownloadSettings
@@ -212,6 +214,8 @@ def test_two_runs_of_one_gallery_at_the_same_time_are_one_run_and_a_clear_refusa
 IN_A_NAMESPACE = """
 import subprocess, sys
 from imgdl_pipeline.core.catalog import build_catalog
+from imgdl_pipeline.core.checkpoints import CHECKPOINT_S
+from imgdl_pipeline.core.columns import CATALOG, DOWNLOADS
 from imgdl_pipeline.core.downloads import download_gallery
 from imgdl_pipeline.core.store import Store, StoreError
 from imgdl_pipeline_tests.test_survival import SETTINGS, listed
@@ -341,3 +345,81 @@ def test_what_a_killed_writer_left_is_cleaned_up_and_nothing_else(server, store,
     assert not orphan.exists()
     assert all(store.get(row["path"]) for row in rows)
     assert len(rows) == 2
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+class MortalStore(Store):
+    """Writes so many times; then the process that uses it is dead, and does nothing any more."""
+
+    def __init__(self, root: str, writes: int) -> None:
+        super().__init__(root)
+        self.left, self.lock = writes, threading.Lock()
+
+    def _lives(self) -> None:
+        with self.lock:
+            self.left -= 1
+            if self.left < 0:
+                raise Killed
+
+    def put(self, path, data):
+        self._lives()
+        super().put(path, data)
+
+    def create(self, path, data):
+        self._lives()
+        return super().create(path, data)
+
+    def delete(self, paths):
+        if paths:
+            self._lives()
+        super().delete(paths)
+
+
+def run_once(store: Store, settings: DownloadSettings) -> None:
+    download_gallery("g", store, settings, retry=Retry(attempts=1))
+    build_catalog("g", store, settings, threads=1)
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["a first run", "a run that asks for all again"])
+def test_a_run_that_is_killed_before_any_of_its_writes_is_carried_on(server, tmp_path, is_first, monkeypatch):
+    """Whichever write is the first that does not happen: two runs later, all is as if nothing had been."""
+    for module in ("ledger", "catalog"):
+        monkeypatch.setattr(f"imgdl_pipeline.core.{module}.CHECKPOINT_S", 0.0)
+    pictures = [jpeg(number) for number in range(5)]
+    good = [server.serve(f"/{number}.jpg", pictures[number], ETag='"v1"') for number in range(3)]
+    damaged = server.serve("/damaged.jpg", pictures[3][:-500])
+    settings = SETTINGS.overridden_by({"workers": 1, "recheck": 0.000001})
+    died = 0
+    for writes in range(1000):
+        root = str(tmp_path / str(writes))
+        listed(Store(root), [*good, damaged, server.url("/dead.jpg")])
+        server.serve("/0.jpg", pictures[0], ETag='"v1"')
+        if not is_first:
+            run_once(Store(root), settings)
+            server.serve("/0.jpg", pictures[4], ETag='"v2"')
+        try:
+            run_once(MortalStore(root, writes), settings)
+        except Killed:
+            died += 1
+        else:
+            break
+        for _ in range(2):
+            run_once(Store(root), settings)
+        assert_sound(Store(root), len(good))
+    assert died > 10
+
+
+def assert_sound(store: Store, images: int) -> None:
+    """Ledger, catalog and files tell the same, and nothing is left over."""
+    stored = {file.path for file in store.list(images_path("g"))}
+    for path, schema in ((downloads_path("g"), DOWNLOADS), (catalog_path("g"), CATALOG)):
+        rows = store.read_table(path, schema).to_pylist()
+        assert len(rows) == images + 2
+        known = {row["path"]: row["sha256"] for row in rows if row["status"] == "ok"}
+        assert set(known) == stored
+        assert len(known) == images
+        assert all(hashlib.sha256(store.get(path)).hexdigest() == known[path] for path in known)
+    assert not [file for file in store.list("") if "_checkpoints" in file.path]

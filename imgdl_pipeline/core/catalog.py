@@ -16,21 +16,26 @@ from itertools import islice
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imgdl_pipeline.core.columns import CATALOG, DOWNLOADS, is_first, kept, taken
+from imgdl_pipeline.core.checkpoints import CHECKPOINT_S, Checkpoints
+from imgdl_pipeline.core.columns import CATALOG, DOWNLOADS, LINKS, is_first, kept, taken
 from imgdl_pipeline.core.ledger import Ledger
-from imgdl_pipeline.core.listing import read_links
+from imgdl_pipeline.core.listing import read_links, unseen_links
 from imgdl_pipeline.core.outcome import Reason, Status
 from imgdl_pipeline.core.settings import DownloadSettings
-from imgdl_pipeline.core.store import Store, catalog_path
+from imgdl_pipeline.core.store import Store, catalog_path, checked_path
 from imgdl_pipeline.core.validation import InvalidImageError, JpegFacts, Limits, turn, validate_jpeg
 
 FACTS = pa.schema(
-    CATALOG.field(name) for name in ("url", "status", "reason", "detail", *JpegFacts.__dataclass_fields__)
+    [
+        CATALOG.field(name)
+        for name in ("url", "status", "reason", "detail", "sha256", *JpegFacts.__dataclass_fields__)
+    ],
+    metadata=CATALOG.metadata,
 )
 """What checking a file gives: its facts, or a status that is not ok, with the reason."""
 
 REMEMBERED = pa.schema(
-    (*FACTS, *(CATALOG.field(name) for name in ("sha256", "attributes", "first_seen", "last_seen"))),
+    (*FACTS, *(CATALOG.field(name) for name in ("attributes", "first_seen", "last_seen"))),
     metadata=CATALOG.metadata,
 )
 """What is taken from the last catalog; the rest of it stands in the ledger."""
@@ -99,23 +104,53 @@ def build_catalog(
         StoreError: The store failed.
     """
     started = time.monotonic()
-    links = read_links(store, gallery)
-    previous = store.read_table(catalog_path(gallery), REMEMBERED)
-    previous = REMEMBERED.empty_table() if previous is None else previous
     with Ledger(store, gallery) as ledger:
-        known = known_facts(ledger.table, previous)
+        lists = Lists.of(store, gallery)
+        previous = store.read_table(catalog_path(gallery), REMEMBERED)
+        previous = REMEMBERED.empty_table() if previous is None else previous
+        checkpoints = Checkpoints(store, checked_path(gallery), FACTS)
+        found = pa.concat_tables([previous.select(FACTS.names), *checkpoints.tables()])
+        known = known_facts(ledger.table, found)
         to_check = stored_images(ledger.table, known)
-        checked = _facts_table(
-            _check_all(to_check, store, Limits.of(settings), threads or os.cpu_count() or 1, on_progress)
-        )
+        rows = _check_all(to_check, store, Limits.of(settings), threads or os.cpu_count() or 1, on_progress)
+        checked = _facts_table(rows, checkpoints)
         discard_invalid(ledger, store, checked)
         facts = pa.concat_tables([checked, known])
-        catalog = assemble(links, ledger.table, facts, previous)
+        catalog = assemble(lists, ledger.table, facts, previous)
         new = catalog.num_rows - previous.num_rows
-        del links, known, facts, previous  # a long list's are large, and writing takes memory, too
+        del found, known, facts, previous  # a long list's are large, and writing takes memory, too
         store.sweep(catalog_path(gallery).rpartition("/")[0])
         store.write_table(catalog_path(gallery), catalog)
+        checkpoints.clear()
+        lists.are_seen()
     return CatalogRun(catalog, checked.num_rows, new, time.monotonic() - started)
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """The gallery's link list, and what left the lists before it without a catalog in between.
+
+    Args:
+        current: As LINKS.
+        unseen: As LINKS, the older ones first; a link may stand there more than once.
+        kept: Where `unseen` comes from.
+    """
+
+    current: pa.Table
+    unseen: pa.Table
+    kept: Checkpoints
+
+    @staticmethod
+    def of(store: Store, gallery: str) -> "Lists":
+        """Those of a gallery; raises StoreError where there is none yet."""
+        kept = unseen_links(store, gallery)
+        return Lists(
+            read_links(store, gallery), pa.concat_tables([LINKS.empty_table(), *kept.tables()]), kept
+        )
+
+    def are_seen(self) -> None:
+        """Forget what the catalog has now."""
+        self.kept.clear()
 
 
 def known_facts(ledger: pa.Table, previous: pa.Table) -> pa.Table:
@@ -171,11 +206,12 @@ def _check_all(
         except InvalidImageError as error:
             return {
                 "url": image.url,
+                "sha256": image.sha256,
                 "status": error.reason.status.value,
                 "reason": error.reason.value,
                 "detail": error.detail,
             }
-        return {"url": image.url, "status": Status.OK.value, **asdict(facts)}
+        return {"url": image.url, "sha256": image.sha256, "status": Status.OK.value, **asdict(facts)}
 
     rows = (
         StoredImage(**row)
@@ -208,11 +244,16 @@ def _mapped(
             future.cancel()
 
 
-def _facts_table(rows: Iterator[dict[str, object]]) -> pa.Table:
-    batches = []
-    while batch := list(islice(rows, BATCH_ROWS)):
-        batches.append(pa.RecordBatch.from_pylist(batch, schema=FACTS))
-    return pa.Table.from_batches(batches, schema=FACTS)
+def _facts_table(rows: Iterator[dict[str, object]], checkpoints: Checkpoints) -> pa.Table:
+    """All rows, of which those that took longer are checkpointed as they come."""
+    tables, batch, due = [FACTS.empty_table()], [], time.monotonic() + CHECKPOINT_S
+    for row in rows:
+        batch.append(row)
+        if time.monotonic() >= due:
+            tables.append(pa.Table.from_pylist(batch, schema=FACTS))
+            checkpoints.add(tables[-1])
+            batch, due = [], time.monotonic() + CHECKPOINT_S
+    return pa.concat_tables([*tables, pa.Table.from_pylist(batch, schema=FACTS)])
 
 
 def discard_invalid(ledger: Ledger, store: Store, checked: pa.Table) -> None:
@@ -244,27 +285,34 @@ def _failures(before: pa.ChunkedArray, reason: pa.ChunkedArray) -> pa.ChunkedArr
 _OF_A_STORED_FILE = ("path", "sha256", "bytes", "etag", "last_modified", "fetched_at")
 
 
-def assemble(links: pa.Table, ledger: pa.Table, facts: pa.Table, previous: pa.Table) -> pa.Table:
+def assemble(lists: Lists, ledger: pa.Table, facts: pa.Table, previous: pa.Table) -> pa.Table:
     """The catalog's rows: the listed links in their order, then those that are listed no more, in theirs.
 
     Args:
-        links: As LINKS.
+        lists: What was listed.
         ledger: As DOWNLOADS; a link that was not tried yet has no row in it, and gets none.
         facts: As FACTS.
         previous: The last catalog.
     """
-    order = _listed_order(ledger["url"], links["url"], previous["url"])
+    order = _listed_order(ledger["url"], lists.current["url"], previous["url"])
     tried = _Rows(ledger, order)
     url = tried["url"].combine_chunks()
-    listed, known, before = (
+    newest_first = lists.unseen.take(pa.array(range(lists.unseen.num_rows - 1, -1, -1), pa.int64()))
+    listed, known, before, missed_first, missed_last = (
         _Rows(table, pc.index_in(url, value_set=table["url"].combine_chunks()))
-        for table in (links, facts, previous)
+        for table in (lists.current, facts, previous, lists.unseen, newest_first)
     )
     columns = {name: known[name] for name in JpegFacts.__dataclass_fields__}
     columns["duplicate_of"] = _duplicate_of(url, tried["sha256"].combine_chunks())
-    columns["attributes"] = pc.coalesce(listed["attributes"], before["attributes"], "{}")
-    columns["first_seen"] = pc.coalesce(before["first_seen"], listed["listed_at"], tried["tried_at"])
-    columns["last_seen"] = pc.coalesce(listed["listed_at"], before["last_seen"], tried["tried_at"])
+    columns["attributes"] = pc.coalesce(
+        listed["attributes"], missed_last["attributes"], before["attributes"], "{}"
+    )
+    columns["first_seen"] = pc.coalesce(
+        before["first_seen"], missed_first["listed_at"], listed["listed_at"], tried["tried_at"]
+    )
+    columns["last_seen"] = pc.coalesce(
+        listed["listed_at"], missed_last["listed_at"], before["last_seen"], tried["tried_at"]
+    )
     columns |= {name: tried[name] for name in CATALOG.names if name not in columns}
     return pa.table({name: columns[name] for name in CATALOG.names}).cast(CATALOG)
 

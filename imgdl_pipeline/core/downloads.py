@@ -117,7 +117,7 @@ class DownloadRun:
 def plan(
     links: pa.Table,
     ledger: pa.Table,
-    stored: pa.Array,
+    stored: pa.Table,
     settings: DownloadSettings,
     now: datetime,
     *,
@@ -131,7 +131,8 @@ def plan(
     Args:
         links: As LINKS.
         ledger: As DOWNLOADS; `row` is a link's place in it, null where it has none.
-        stored: The paths of all stored images; `is_stored` says whether the link's is among them.
+        stored: All stored images; `is_stored` says whether the link's is among them, with as many bytes as
+            the ledger says.
         settings: For `recheck`.
         now: The time of the run.
         force: Ask for all of them, those that have an image conditionally.
@@ -142,7 +143,9 @@ def plan(
         return pc.fill_null(pc.take(column, row), fill_value=False)
 
     is_ok = pc.equal(ledger["status"], Status.OK.value)
-    is_stored = of_link(pc.and_(is_ok, pc.is_in(ledger["path"], value_set=stored)))
+    place = pc.index_in(ledger["path"], value_set=stored["path"].combine_chunks())
+    is_whole = pc.equal(pc.take(stored["bytes"], place), ledger["bytes"])
+    is_stored = of_link(pc.and_(is_ok, is_whole))
     wanted = pc.and_not(pc.invert(is_stored), of_link(left_alone(ledger, now)))
     if settings.recheck != "never":
         before = pa.scalar(now - timedelta(days=settings.recheck), ledger["tried_at"].type)
@@ -152,17 +155,16 @@ def plan(
     return planned if force else planned.filter(wanted)
 
 
-def orphans(gallery: str, stored: pa.Array, ledger: pa.Table, links: pa.Table) -> list[str]:
-    """Images that no row knows and no link leads to: a killed run's, whose list has changed since.
+def orphans(stored: pa.Table, ledger: pa.Table) -> list[str]:
+    """Images that no row knows: a killed run's, whose links are asked for again or have left the list.
 
     Only files whose names are such as we give are looked at. A gallery without a ledger has none: what was
     lost is not to be lost altogether.
     """
-    unknown = stored.filter(pc.invert(pc.is_in(stored, value_set=ledger["path"].combine_chunks())))
-    if not ledger.num_rows or not len(unknown):
+    if not ledger.num_rows:
         return []
-    expected = {image_path(gallery, url) for url in links["url"].to_pylist()}
-    return [path for path in unknown.to_pylist() if is_image_path(path) and path not in expected]
+    is_known = pc.is_in(stored["path"], value_set=ledger["path"].combine_chunks())
+    return [path for path in stored["path"].filter(pc.invert(is_known)).to_pylist() if is_image_path(path)]
 
 
 def jobs(planned: pa.Table, ledger: pa.Table) -> Iterator[Job]:
@@ -180,7 +182,7 @@ def _job(link: dict[str, Any], before: dict[str, Any]) -> Job:
         expected=json.loads(link["attributes"] or "{}"),
         request_headers=json.loads(link["request_headers"] or "{}"),
         known=Download(**before) if link["is_stored"] else None,
-        failures=(before["failures"] or 0) if is_lasting(before["reason"]) else 0,
+        failures=(before["failures"] or 0) if before["reason"] else 0,
     )
 
 
@@ -227,8 +229,8 @@ def download_gallery(
     started_at = datetime.now(timezone.utc)
     with Ledger(store, gallery) as ledger, Fetcher(settings, stop) as fetcher:
         store.sweep(images_path(gallery))
-        stored = store.paths(images_path(gallery))
-        store.delete(orphans(gallery, stored, ledger.table, links))
+        stored = store.files(images_path(gallery))
+        store.delete(orphans(stored, ledger.table))
         planned = plan(links, ledger.table, stored, settings, started_at, force=force)
         todo = interleaved(planned[:limit])
         retry = retry or Retry(settings.attempts)
@@ -347,6 +349,8 @@ class _Work:
 
     def _stored(self, job: Job, fetched: Fetched) -> Download:
         path = image_path(self.gallery, job.url)
+        if job.known is not None and job.known.sha256 == fetched.digests["sha256"]:
+            return replace(_unchanged(job), etag=fetched.etag, last_modified=fetched.last_modified)
         if job.known is not None and not self._is_whole(job, fetched):
             return _unchanged(job)
         in_memory = fetched.bytes <= IN_MEMORY_BYTES
@@ -400,5 +404,5 @@ def _row(job: Job, error: FetchError) -> Download:
         reason=error.code,
         detail=error.detail,
         http_status=error.http_status,
-        failures=job.failures + 1 if is_lasting(error.code) else 0,
+        failures=job.failures + is_lasting(error.code),
     )

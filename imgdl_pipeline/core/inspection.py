@@ -60,7 +60,7 @@ def altered_files(
 def unknown_files(gallery: str, catalog: pa.Table, store: Store) -> list[str]:
     """Files among a gallery's images that no whole image of the catalog has: damaged ones are not to stay."""
     known = _stored(catalog)["path"].combine_chunks()
-    paths = store.paths(images_path(gallery))
+    paths = store.files(images_path(gallery))["path"]
     unknown: list[str] = paths.filter(pc.invert(pc.is_in(paths, value_set=known))).to_pylist()
     return unknown
 

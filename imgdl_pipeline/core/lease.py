@@ -95,15 +95,16 @@ class Lease:
         while True:
             highest = self._highest()
             seen = (highest, self._store.get(self._path(highest)) if highest else None)
-            if watched is not None and seen != watched and seen[1] is not None:
-                raise self._busy(seen[1])
-            if seen[1] is None or _is_over(_parsed(seen[1])) or seen == watched:
+            is_over = seen[1] is None or _is_over(_parsed(seen[1]))
+            if watched is not None and seen != watched and not is_over:
+                raise self._busy(seen[1] or b"")
+            if is_over or seen == watched:
                 if self._create(highest + 1):
                     self._drop(highest)
                     return highest + 1
                 watched = None
                 continue
-            self._watch(seen[1])
+            self._watch(seen[1] or b"")
             watched = seen
 
     def _create(self, number: int) -> bool:
@@ -191,8 +192,10 @@ def _parsed(text: bytes) -> dict[str, Any]:
 
 
 def _is_near(holder: dict[str, Any]) -> bool:
-    """Whether the holder's process would be seen from here."""
-    return holder.get("host") == socket.gethostname() and holder.get("processes") == _processes()
+    """Whether the holder's process would be seen from here; without /proc, nobody can tell."""
+    processes = _processes()
+    is_same_host = holder.get("host") == socket.gethostname()
+    return bool(processes) and is_same_host and holder.get("processes") == processes
 
 
 def _is_here(holder: dict[str, Any]) -> bool:

@@ -14,15 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from imgdl_pipeline.core.checkpoints import CHECKPOINT_S, Checkpoints
 from imgdl_pipeline.core.columns import CATALOG, DOWNLOADS, is_first, kept
 from imgdl_pipeline.core.lease import Lease
 from imgdl_pipeline.core.store import Store, StoreError, catalog_path, checkpoints_path, downloads_path
 
 logger = logging.getLogger(__name__)
-
-CHECKPOINT_S = 2.0
-"""Seconds between two checkpoints of the ledger."""
-
 
 LEASED_S = 1.0
 """Age of half-written files that are swept: other runs may be writing their leases beside them just now."""
@@ -68,12 +65,9 @@ class Ledger:
         self._store = store
         self._gallery = gallery
         self._clock = clock
-        self._folder = checkpoints_path(gallery)
         self._lease = Lease(store, gallery)
         self._buffer: list[Download] = []
         self._checkpoint_due = 0.0
-        self._checkpoints: list[str] = []
-        self._checkpointed: list[pa.Table] = []
         self._is_there = False
         self.table = DOWNLOADS.empty_table()
 
@@ -99,12 +93,13 @@ class Ledger:
     def open(self) -> None:
         """Read what is there, what a killed run had checkpointed included; the lease is the caller's."""
         self._store.sweep(downloads_path(self._gallery).rpartition("/")[0], older_than_s=LEASED_S)
-        self._checkpoints = sorted(file.path for file in self._store.list(self._folder))
+        self._checkpoints = Checkpoints(self._store, checkpoints_path(self._gallery), DOWNLOADS)
         known = self._store.read_table(downloads_path(self._gallery), DOWNLOADS)
-        left = [self._store.read_table(path, DOWNLOADS) for path in self._checkpoints]
         self._is_there = known is not None
-        found = [self._from_catalog() if known is None else known, *left]
+        found = [self._from_catalog() if known is None else known, *self._checkpoints.tables()]
         self.table = _merged(found, by_time=True)
+        if len(self._checkpoints):
+            self._write(self.table)
         self._checkpoint_due = self._clock() + CHECKPOINT_S
 
     def _from_catalog(self) -> pa.Table | None:
@@ -129,11 +124,7 @@ class Ledger:
         """Write what came since the last checkpoint, as a file of its own."""
         if self._buffer:
             self._lease.check()
-            number = 1 + max((_number(path) for path in self._checkpoints), default=0)
-            path = f"{self._folder}/{number:06d}-{time.time_ns()}.parquet"
-            self._checkpointed.append(download_table(self._buffer))
-            self._store.write_table(path, self._checkpointed[-1])
-            self._checkpoints.append(path)
+            self._checkpoints.add(download_table(self._buffer))
             self._buffer.clear()
         self._checkpoint_due = self._clock() + CHECKPOINT_S
 
@@ -143,9 +134,8 @@ class Ledger:
 
     def _close(self) -> None:
         """Merge everything into the ledger's one file, and drop the checkpoints."""
-        if self._checkpoints or self._buffer or not self._is_there:
-            self._write(_merged([self.table, *self._checkpointed, download_table(self._buffer)]))
-            self._checkpointed.clear()
+        if len(self._checkpoints) or self._buffer or not self._is_there:
+            self._write(_merged([self.table, *self._checkpoints.tables(), download_table(self._buffer)]))
             self._buffer.clear()
 
     def _write(self, table: pa.Table) -> None:
@@ -154,12 +144,7 @@ class Ledger:
         self._lease.check()
         self._store.write_table(downloads_path(self._gallery), table)
         self._is_there = True
-        self._store.delete(self._checkpoints)
         self._checkpoints.clear()
-
-
-def _number(checkpoint: str) -> int:
-    return int(checkpoint.rpartition("/")[2].partition("-")[0])
 
 
 def _merged(tables: list[pa.Table | None], *, by_time: bool = False) -> pa.Table:

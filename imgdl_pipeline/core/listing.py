@@ -8,18 +8,29 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from imgdl_pipeline.core.columns import LINKS
+from imgdl_pipeline.core.checkpoints import Checkpoints
+from imgdl_pipeline.core.columns import CATALOG, LINKS
 from imgdl_pipeline.core.galleries import Gallery
 from imgdl_pipeline.core.links import links_table
 from imgdl_pipeline.core.settings import DownloadSettings
 from imgdl_pipeline.core.sources import SourceError, Unchanged, Web, list_links
-from imgdl_pipeline.core.store import Store, StoreError, links_path, validators_path
+from imgdl_pipeline.core.store import (
+    Store,
+    StoreError,
+    catalog_path,
+    links_path,
+    unseen_links_path,
+    validators_path,
+)
 
 logger = logging.getLogger(__name__)
 
 LISTED_AT = pa.schema([LINKS.field("listed_at")], metadata=LINKS.metadata)
 """All that is asked of most old lists: their length, and their time."""
+
+NEVER = datetime.min.replace(tzinfo=timezone.utc)
 
 ABANDONED_S = 60.0
 """A half-written list of this age has no writer any more; lists are written without a lease."""
@@ -58,10 +69,44 @@ def list_gallery(
     if not links.num_rows:
         _check_empty(gallery, before)
     store.sweep(path.rpartition("/")[0], older_than_s=ABANDONED_S)
+    _keep_unseen(store, gallery.name, before, links)
     store.write_table(path, links)
     if web.validators:
         _keep_validators(gallery, store, web.validators, links)
     return links
+
+
+def unseen_links(store: Store, gallery: str) -> Checkpoints:
+    """What left the list before a catalog had it: kept until the next one has.
+
+    Raises:
+        StoreError: It could not be listed.
+    """
+    return Checkpoints(store, unseen_links_path(gallery), LINKS)
+
+
+def _keep_unseen(store: Store, gallery: str, before: pa.Table | None, links: pa.Table) -> None:
+    """Keep of a list that no catalog has seen what the catalog could not learn from the next one."""
+    listed_at = _time_of(before)
+    if listed_at is None:
+        return
+    last_seen = _catalog_column(store, gallery, "last_seen")
+    if (pc.max(last_seen).as_py() or NEVER) >= listed_at:
+        return
+    old, known = read_links(store, gallery), _catalog_column(store, gallery, "url")
+    is_listed, is_known = (
+        pc.is_in(old["url"], value_set=urls.combine_chunks()) for urls in (links["url"], known)
+    )
+    lost = old.filter(pc.invert(pc.and_(is_listed, is_known)))
+    if lost.num_rows:
+        unseen_links(store, gallery).add(lost)
+
+
+def _catalog_column(store: Store, gallery: str, name: str) -> pa.ChunkedArray:
+    """A column of the last catalog, empty where there is none."""
+    schema = pa.schema([CATALOG.field(name)], metadata=CATALOG.metadata)
+    catalog = store.read_table(catalog_path(gallery), schema)
+    return (schema.empty_table() if catalog is None else catalog)[name]
 
 
 def _listed_again(before: pa.Table, now: datetime) -> pa.Table:

@@ -5,6 +5,7 @@ made here and nowhere else.
 """
 
 import hashlib
+import os
 import re
 import tempfile
 import time
@@ -12,6 +13,7 @@ import unicodedata
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -29,15 +31,26 @@ HASH_DIGITS = 20
 """Of the link's SHA-256: 80 bits, so that even a billion links never meet."""
 
 
-LISTED_PATHS = 10_000
-"""Paths of a listing that are held as objects at a time."""
+LISTED_FILES = 10_000
+"""Files of a listing that are held as objects at a time."""
+
+FILES = pa.schema([("path", pa.string()), ("bytes", pa.int64())])
+"""A listing as Arrow has it."""
 
 PARTS_AT_A_TIME = 1
 """Of a large file, 5 MB each: every worker may be storing one, and memory is to stay flat."""
 
 
+RETRIES: Any = {"retry_timeout": timedelta(seconds=60)}
+"""Of a request to an object store: how long its library tries it again, ten times at most."""
+
+
 class StoreError(Exception):
     """The store did not take or give a file; says which, where and why."""
+
+
+class UnreadableError(StoreError):
+    """A file is there, but it is not what it should be."""
 
 
 def image_path(gallery: str, url: str) -> str:
@@ -94,6 +107,16 @@ def downloads_path(gallery: str) -> str:
 def checkpoints_path(gallery: str) -> str:
     """The folder of the ledger's checkpoints; readers of Parquet folders skip names with an underscore."""
     return f"downloads/gallery={gallery}/_checkpoints"
+
+
+def checked_path(gallery: str) -> str:
+    """The folder of what the catalog has checked so far, until it is written."""
+    return f"catalog/gallery={gallery}/_checkpoints"
+
+
+def unseen_links_path(gallery: str) -> str:
+    """The folder of links that left the list before a catalog had them."""
+    return f"links/gallery={gallery}/_unseen"
 
 
 def contact_sheets_path(gallery: str) -> str:
@@ -230,13 +253,14 @@ class Store:
         except (OSError, obstore.exceptions.BaseError) as error:
             raise StoreError(f"cannot list {self.location(folder)}: {_first_line(error)}") from error
 
-    def paths(self, folder: str) -> pa.Array:
-        """The paths of every file below a folder, as Arrow has them; raises as `list` does."""
-        paths = (file.path for file in self.list(folder))
-        chunks = []
-        while chunk := list(islice(paths, LISTED_PATHS)):
-            chunks.append(pa.array(chunk, pa.string()))
-        return pa.chunked_array(chunks, pa.string()).combine_chunks()
+    def files(self, folder: str) -> pa.Table:
+        """Every file below a folder, as Arrow has them: `path` and `bytes`; raises as `list` does."""
+        files = self.list(folder)
+        batches = []
+        while batch := list(islice(files, LISTED_FILES)):
+            columns = [[file.path for file in batch], [file.bytes for file in batch]]
+            batches.append(pa.RecordBatch.from_arrays(list(map(pa.array, columns)), schema=FILES))
+        return pa.Table.from_batches(batches, schema=FILES).combine_chunks()
 
     def read_table(self, path: str, schema: pa.Schema) -> pa.Table | None:
         """A Parquet file of ours, or None where there is none yet.
@@ -256,7 +280,7 @@ class Store:
             there = set(file.schema_arrow.names)
             table = file.read([name for name in schema.names if name in there])
         except (pa.ArrowException, OSError) as error:
-            raise StoreError(f"{self.location(path)} is no Parquet file: {error}") from error
+            raise UnreadableError(f"{self.location(path)} is no Parquet file: {error}") from error
         return self._upgraded(path, table, schema)
 
     def _upgraded(self, path: str, table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -292,6 +316,22 @@ class Store:
             if not self._holds(path, file):
                 file.seek(0)
                 self.put(path, file)
+                self._make_durable(path)
+
+    def _make_durable(self, path: str) -> None:
+        """Let a file outlive a power failure; an object store does so by itself."""
+        if self._folder is None:
+            return
+        file = self._folder / path
+        try:
+            for each in (file, file.parent):
+                descriptor = os.open(each, os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+        except OSError as error:
+            raise StoreError(f"cannot store {self.location(path)}: {error.strerror}") from error
 
     def _holds(self, path: str, file: IO[bytes]) -> bool:
         """Whether a stored file has these very bytes."""
@@ -322,7 +362,7 @@ def _open(root: str) -> Any:
     try:
         if "://" not in root:
             return obstore.store.LocalStore(Path(root).absolute(), mkdir=True)
-        return obstore.store.from_url(root)
+        return obstore.store.from_url(root, retry_config=RETRIES)
     except (OSError, ValueError, obstore.exceptions.BaseError) as error:
         raise StoreError(f"cannot open the store {root}: {_first_line(error)}") from error
 

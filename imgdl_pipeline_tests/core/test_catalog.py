@@ -12,7 +12,7 @@ from imgdl_pipeline.core.ledger import Download, Ledger
 from imgdl_pipeline.core.links import Link, links_table
 from imgdl_pipeline.core.retry import Retry
 from imgdl_pipeline.core.settings import DownloadSettings
-from imgdl_pipeline.core.store import StoreError, catalog_path, downloads_path, links_path
+from imgdl_pipeline.core.store import StoreError, catalog_path, checked_path, downloads_path, links_path
 from imgdl_pipeline_tests.conftest import jpeg
 from imgdl_pipeline_tests.core.test_ledger import kill
 
@@ -215,3 +215,22 @@ def test_a_verdict_outlives_the_checkpoints_of_a_killed_run(server, store, loopb
     build_catalog("g", store, DownloadSettings())
     [row] = store.read_table(downloads_path("g"), DOWNLOADS).to_pylist()
     assert (row["status"], row["reason"], row["path"]) == ("invalid", "truncated", None)
+
+
+def test_what_was_checked_before_an_interrupt_is_not_checked_again(store, loopback, server, monkeypatch):
+    links = [Link(server.serve(f"/{number}.jpg", jpeg(number))) for number in range(40)]
+    store.write_table(links_path("g"), links_table(links, MONDAY))
+    download_gallery("g", store, loopback)
+    monkeypatch.setattr("imgdl_pipeline.core.catalog.CHECKPOINT_S", 0.0)
+
+    def interrupt(progress):
+        if progress.done == 39:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_catalog("g", store, loopback, on_progress=interrupt)
+    built = build_catalog("g", store, loopback)
+    assert built.checked == 2
+    assert set(built.catalog["status"].to_pylist()) == {"ok"}
+    assert None not in built.catalog["phash"].to_pylist()
+    assert list(store.list(checked_path("g"))) == []

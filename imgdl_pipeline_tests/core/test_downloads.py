@@ -20,7 +20,7 @@ from imgdl_pipeline.core.links import Link, links_table
 from imgdl_pipeline.core.outcome import ResourceError
 from imgdl_pipeline.core.retry import Retry
 from imgdl_pipeline.core.settings import HOST_SLOTS, DownloadSettings
-from imgdl_pipeline.core.store import StoreError, catalog_path, downloads_path, links_path
+from imgdl_pipeline.core.store import StoreError, catalog_path, downloads_path, image_path, links_path
 from imgdl_pipeline_tests.conftest import jpeg
 from imgdl_pipeline_tests.server import WebServer
 
@@ -349,10 +349,11 @@ def test_a_ledger_of_many_links_is_planned_column_by_column(store, loopback):
     from imgdl_pipeline.core.downloads import plan
 
     urls = [f"https://h.org/{number}.jpg" for number in range(50_000)]
-    ledger = download_table([row(url, path=url) for url in urls[:-5]])
+    ledger = download_table([row(url, path=url, bytes=7) for url in urls[:-5]])
     links = links_table([Link(url) for url in urls], NOW)
-    todo = plan(links, ledger, pa.array(urls[:-10]), loopback, NOW)
-    assert todo["url"].to_pylist() == urls[-10:]
+    stored = pa.table({"path": urls[:-10], "bytes": [6, *[7] * (len(urls) - 11)]})
+    todo = plan(links, ledger, stored, loopback, NOW)
+    assert todo["url"].to_pylist() == [urls[0], *urls[-10:]]
 
 
 def test_a_host_that_refuses_connections_is_given_up_and_the_others_go_on(store, server, loopback):
@@ -578,6 +579,51 @@ def test_an_outage_does_not_count_when_a_link_dies_later(store, server, loopback
         assert rows(download(store, loopback))[url]["failures"] == 0
     server.serve("/a.jpg", b"", 404)
     assert [rows(download(store, loopback))[url]["failures"] for _ in range(2)] == [1, 2]
+
+
+def test_an_image_that_is_not_as_long_as_it_was_is_fetched_again(store, server, loopback):
+    """As a power failure may leave one, or somebody's editor."""
+    url = server.serve("/a.jpg", PICTURE)
+    listed(store, url)
+    path = rows(download(store, loopback))[url]["path"]
+    store.put(path, b"")
+    download(store, loopback)
+    assert store.get(path) == PICTURE
+
+
+def test_a_recheck_that_gives_the_same_bytes_rewrites_nothing(store, server, loopback, tmp_path):
+    url = server.serve("/a.jpg", PICTURE, ETag='"v1"')
+    listed(store, url)
+    known = rows(download(store, loopback))[url]
+    file = tmp_path / "store" / known["path"]
+    before = file.stat()
+    server.serve("/a.jpg", PICTURE, ETag='"v2"')
+    run = download(store, loopback, force=True)
+    assert (file.stat().st_ino, file.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert run.fetched.num_rows == 0
+    assert rows(run)[url]["etag"] == '"v2"'
+    assert rows(run)[url]["fetched_at"] == known["fetched_at"]
+    assert build_catalog("g", store, loopback).checked == 1
+    assert build_catalog("g", store, loopback).checked == 0
+
+
+def test_a_passing_failure_forgets_no_lasting_ones(store, server, loopback):
+    url = server.url("/a.jpg")
+    listed(store, url)
+    counted = []
+    for status in (404, 404, 500, 404):
+        server.serve("/a.jpg", b"", status)
+        counted.append(rows(download(store, loopback, force=True))[url]["failures"])
+    assert counted == [1, 2, 2, 3]
+
+
+def test_a_file_without_a_row_is_swept_though_its_link_is_listed(store, server, loopback):
+    listed(store, server.serve("/a.jpg", PICTURE), server.url("/dead.jpg"))
+    download(store, loopback)
+    stray = image_path("g", server.url("/dead.jpg"))
+    store.put(stray, PICTURE)
+    download(store, loopback)
+    assert store.get(stray) is None
 
 
 def test_a_users_own_file_among_the_images_is_left_alone(store, server, loopback):

@@ -160,11 +160,23 @@ def test_another_machines_lease_that_is_renewed_is_respected(store, monkeypatch)
 def test_another_machines_lease_that_ends_meanwhile_is_no_hindrance(store, monkeypatch):
     leave(store, **FOREIGN)
     lease = Lease(store, "g", lapse_s=0.1)
-    monkeypatch.setattr(
-        lease._released, "wait", lambda _: store.delete([f"{leases_path('g')}/00000001.json"])
-    )
+
+    def release(_):
+        monkeypatch.undo()
+        store.put(f"{leases_path('g')}/00000001.json", lease_module.RELEASED)
+
+    monkeypatch.setattr(lease._released, "wait", release)
     with lease:
-        assert held(store) == ["00000001.json"]
+        assert held(store) == ["00000002.json"]
+
+
+def test_where_no_process_can_be_seen_a_lease_lapses_as_another_machines_does(store, monkeypatch, caplog):
+    """As on macOS, which has no /proc: a process of that number may be any."""
+    monkeypatch.setattr(lease_module, "_processes", lambda: "")
+    leave(store, pid=1)
+    with Lease(store, "g", lapse_s=0.1):
+        assert held(store) == ["00000002.json"]
+    assert "waiting 0.1 s to see whether it lives" in caplog.text
 
 
 def test_rubbish_in_a_lease_is_somebody_elses_until_it_lapses(store):

@@ -71,9 +71,10 @@ def test_a_checkpoint_that_a_killed_run_did_not_get_to_delete_is_older_than_the_
     store.write_table(f"{checkpoints_path('g')}/000007-1.parquet", download_table([row("a")]))
     with Ledger(store, "g") as ledger:
         assert ledger.table["attempts"].to_pylist() == [2]
+        assert list(store.list(checkpoints_path("g"))) == []
         ledger.add(row("a", tried_at=later, attempts=3))
         ledger.checkpoint()
-        [_, newest] = sorted(file.path for file in store.list(checkpoints_path("g")))
+        [newest] = [file.path for file in store.list(checkpoints_path("g"))]
         assert "/000008-" in newest
 
 

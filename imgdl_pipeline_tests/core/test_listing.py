@@ -3,8 +3,10 @@ import os
 
 import pytest
 
+from imgdl_pipeline.core.catalog import build_catalog
+from imgdl_pipeline.core.downloads import download_gallery
 from imgdl_pipeline.core.galleries import Gallery
-from imgdl_pipeline.core.listing import list_gallery, read_links
+from imgdl_pipeline.core.listing import list_gallery, read_links, unseen_links
 from imgdl_pipeline.core.sources import SourceError
 from imgdl_pipeline.core.store import StoreError, links_path
 
@@ -90,3 +92,29 @@ def test_what_a_killed_writer_left_is_swept(list_file, store, tmp_path):
     os.utime(half, (0, 0))
     list_file("a")
     assert not half.exists()
+
+
+def test_what_left_the_list_before_a_catalog_had_it_is_not_forgotten(list_file, store, loopback, server):
+    """Monday's catalog is there; Tuesday's run was killed before its own; on Wednesday a link is gone."""
+    old, short, stays = (server.url(f"/{name}.jpg") for name in ("old", "short", "stays"))
+
+    def listed_at():
+        return read_links(store, "g")["listed_at"][0].as_py()
+
+    list_file(old, stays)
+    download_gallery("g", store, loopback)
+    build_catalog("g", store, loopback)
+    list_file(old, short, stays)
+    tuesday = listed_at()
+    download_gallery("g", store, loopback)
+    list_file(stays)
+    wednesday = listed_at()
+    assert len(unseen_links(store, "g")) == 1
+    download_gallery("g", store, loopback)
+    rows = {row["url"]: row for row in build_catalog("g", store, loopback).catalog.to_pylist()}
+    assert (rows[short]["first_seen"], rows[short]["last_seen"]) == (tuesday, tuesday)
+    assert rows[old]["last_seen"] == tuesday
+    assert rows[stays]["last_seen"] == wednesday
+    assert len(unseen_links(store, "g")) == 0
+    list_file(stays)
+    assert len(unseen_links(store, "g")) == 0

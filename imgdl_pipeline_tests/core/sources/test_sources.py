@@ -104,7 +104,8 @@ print([link.url for link in list_links(gallery.source, None)], "shelf" in str(Ga
 )
 def test_another_packages_source_that_cannot_be_used_stops_its_own_galleries_only(tmp_path, type_, words):
     file = tmp_path / "galleries.yaml"
-    text = "type: imgdl_pipeline.ImageGalleries\nattributes:\n  galleries:\n    - name: g\n      source: {type: %s}"
+    head = "type: imgdl_pipeline.ImageGalleries\nattributes:\n  galleries:\n    - name: g\n"
+    text = f"{head}      source: {{type: %s}}"
     code = f"""
 from pathlib import Path
 from imgdl_pipeline.galleries_file import GalleriesFileError, read_galleries_file
