@@ -32,8 +32,8 @@ screenshots: .venv/installed  ## the README's pictures, from the tests that clic
 	cp build/screenshots/*_shows_its_pictures_and_checks.png docs/contact_sheet.png
 	cp build/screenshots/*_have_their_results.png docs/checks.png
 
-bench: .venv/installed  ## waiting: 8 workers against one, against the tutorial's script, curl and aria2c
-	$(BIN)/python benchmarks/waiting.py
+bench: .venv/installed  ## against curl, aria2c, jpeginfo, img2dataset, Scrapy and the textbook's script; half an hour
+	$(BIN)/python benchmarks/run.py
 
 lock:  ## pin exact versions with hashes, for every Python we run on
 	uv pip compile --universal --python-version 3.10 --generate-hashes --no-emit-index-url \

@@ -54,13 +54,17 @@ class StrictResponse(http.client.HTTPResponse):
         """Read the headers. One that is none would hide all that come after it.
 
         Raises:
-            http.client.HTTPException: A header is malformed.
+            http.client.HTTPException: A header is malformed, or the body has two lengths.
         """
         super().begin()
         try:
             assert_header_parsing(self.headers)
         except HeaderParsingError as error:
+            self.close()
             raise http.client.HTTPException("a header is malformed") from error
+        if len({each.strip() for each in self.headers.get("Content-Length", "").split(",")}) > 1:
+            self.close()
+            raise http.client.HTTPException("the body has two lengths")
 
     def _read_next_chunk_size(self) -> int:
         """A chunk's size; one of -1 would be read to the end of the connection, at once and in memory."""
