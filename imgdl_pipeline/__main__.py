@@ -9,7 +9,7 @@ import dagster as dg
 
 from imgdl_pipeline.component import JOB_NAME
 from imgdl_pipeline.core.outcome import Status
-from imgdl_pipeline.definitions import defs
+from imgdl_pipeline.definitions import defs, galleries
 from imgdl_pipeline.galleries_file import GalleriesFileError
 
 UI_COMMAND = "make dev"
@@ -30,18 +30,20 @@ def main(gallery: str = "demo") -> int:
         Path(home).mkdir(parents=True, exist_ok=True)
     with dg.DagsterInstance.get() if home else dg.DagsterInstance.ephemeral() as instance:
         try:
-            job = defs().resolve_job_def(JOB_NAME)
+            known = galleries()
         except GalleriesFileError as error:
             return _failed(str(error))
-        names = list(job.partitions_def.get_partition_keys()) if job.partitions_def else []
+        names = [each.name for each in known.galleries]
         if gallery not in names:
             return _failed(f"there is no gallery {gallery}, only {', '.join(names)}")
+        job = defs().resolve_job_def(known.assets.named(JOB_NAME))
         result = job.execute_in_process(
             instance=instance, partition_key=gallery, run_config=QUIET, raise_on_error=False
         )
     if not result.success:
         return _failed(f"the run of {gallery} failed")
-    print(summary(gallery, *(_metadata(result, f"gallery_{asset}") for asset in ("images", "catalog"))))
+    metadata = _metadata(result)
+    print(summary(gallery, metadata["gallery_images"], metadata["gallery_catalog"]))
     return 0
 
 
@@ -72,9 +74,14 @@ def summary(gallery: str, images: dict[str, Any], catalog: dict[str, Any]) -> st
     return "\n".join(lines)
 
 
-def _metadata(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, Any]:
-    materialization = result.asset_materializations_for_node(asset)[0]
-    return {key: entry.value for key, entry in materialization.metadata.items()}
+def _metadata(result: dg.ExecuteInProcessResult) -> dict[str, dict[str, Any]]:
+    """What each asset says of itself, by its name without a prefix."""
+    made = [
+        event.step_materialization_data.materialization for event in result.get_asset_materialization_events()
+    ]
+    return {
+        each.asset_key.path[-1]: {key: entry.value for key, entry in each.metadata.items()} for each in made
+    }
 
 
 if __name__ == "__main__":

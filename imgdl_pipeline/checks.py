@@ -12,18 +12,28 @@ from typing import Any
 
 import dagster as dg
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from imgdl_pipeline.assets import AssetKeys, open_store, partitions_of
 from imgdl_pipeline.core.columns import CATALOG
 from imgdl_pipeline.core.galleries import Galleries
-from imgdl_pipeline.core.inspection import altered_files, is_stale, listing, unknown_files
-from imgdl_pipeline.core.listing import last_listed
+from imgdl_pipeline.core.inspection import (
+    altered_files,
+    is_stale,
+    last_refreshed,
+    lost_links,
+    refreshed_at,
+    unknown_files,
+)
+from imgdl_pipeline.core.listing import lengths
 from imgdl_pipeline.core.outcome import Status
 from imgdl_pipeline.core.settings import CheckSettings
-from imgdl_pipeline.core.store import Store, StoreError, catalog_path
+from imgdl_pipeline.core.store import Store, catalog_path
 from imgdl_pipeline.metadata import counts, failures_markdown, markdown_table, share_failed
 
-FRESHNESS_SENSOR = "gallery_freshness"
+PARTITION_TAG = "dagster/partition"
+"""Names the gallery of a run of checks alone: a job without assets knows no partitions."""
+
 SHOWN = 20
 """Rows that a check's table shows at most."""
 
@@ -46,13 +56,13 @@ class Verdict:
     words: str
     metadata: dict[str, Any]
 
-    def told(self) -> dict[str, Any]:
-        """The same in the names of Dagster's results and evaluations of checks."""
+    def told(self, catalog: str) -> dict[str, Any]:
+        """The same in the names of Dagster's results of checks; `catalog` is where the rows stand."""
         return {
             "passed": self.passed,
             "severity": self.severity,
             "description": self.words,
-            "metadata": self.metadata,
+            "metadata": {**self.metadata, "catalog": dg.MetadataValue.path(catalog)},
         }
 
 
@@ -73,6 +83,11 @@ class Inspected:
     store: Store
     settings: CheckSettings
     schedule: str | None
+
+    @property
+    def location(self) -> str:
+        """Where the catalog lies."""
+        return self.store.location(catalog_path(self.gallery))
 
 
 def files_are_intact(seen: Inspected) -> Verdict:
@@ -112,6 +127,7 @@ def few_links_failed(seen: Inspected) -> Verdict:
     counted = counts(seen.catalog)
     total, failed, share = seen.catalog.num_rows, counted[Status.FAILED.value], share_failed(counted)
     warn_above, error_above = seen.settings.failed_warn, seen.settings.failed_error
+    rows = seen.catalog.filter(pc.equal(seen.catalog["status"], Status.FAILED.value))
     return Verdict(
         passed=share <= min(warn_above, error_above),
         severity=ERROR if share > error_above else WARN,
@@ -121,46 +137,41 @@ def few_links_failed(seen: Inspected) -> Verdict:
             "failed": failed,
             "warn_above": warn_above,
             "error_above": error_above,
-            "rows": dg.MetadataValue.md(failures_markdown(seen.catalog)),
+            "rows": dg.MetadataValue.md(failures_markdown(rows, "no link failed")),
         },
     )
 
 
 def list_is_as_long_as_before(seen: Inspected) -> Verdict:
     """The source lists about as many links as the last time: one that lists fewer may be in trouble."""
-    lists = listing(seen.catalog)
+    lists = lengths(seen.store, seen.gallery)
+    lost = [[row["url"], row["last_seen"]] for row in lost_links(seen.catalog, SHOWN)]
+    before = "this is the first list" if lists.before is None else f"{lists.before} were before"
     return Verdict(
         passed=lists.lost <= seen.settings.lost_warn,
         severity=WARN,
-        words=f"{lists.now} links are listed, and {lists.before} were before",
+        words=f"{lists.now} links are listed, and {before}",
         metadata={
             "links": lists.now,
-            "links_before": lists.before,
+            **({} if lists.before is None else {"links_before": lists.before}),
             "share_lost": round(lists.lost, 4),
             "warn_above": seen.settings.lost_warn,
+            "rows": markdown_table(["listed no more", "last seen"], lost),
         },
     )
 
 
 def is_fresh(seen: Inspected) -> Verdict:
-    """The gallery was listed since its schedule's last time but one; gallery_freshness looks hourly, too."""
-    return _freshness(seen.store, seen.gallery, seen.schedule)
-
-
-def _freshness(store: Store, gallery: str, schedule: str | None) -> Verdict:
-    try:
-        listed_at = last_listed(store, gallery)
-    except StoreError:  # one list that can't be read must not hide what is to be said of the others
-        listed_at = None
-    stale = listed_at is not None and is_stale(listed_at, schedule, datetime.now(timezone.utc))
+    """List and catalog are newer than the schedule's last time but one; gallery_freshness looks hourly."""
+    seen_at = refreshed_at(seen.catalog)
+    metadata: dict[str, Any] = {"schedule": seen.schedule or "none"}
+    if seen_at is None:
+        return Verdict(passed=True, severity=WARN, words="not run yet", metadata=metadata)
     return Verdict(
-        passed=not stale,
+        passed=not is_stale(seen_at, seen.schedule, datetime.now(timezone.utc)),
         severity=WARN,
-        words=f"last listed {listed_at:%Y-%m-%d %H:%M} UTC" if listed_at else "not listed yet",
-        metadata={
-            "schedule": schedule or "none",
-            **({"listed_at": dg.MetadataValue.timestamp(listed_at)} if listed_at else {}),
-        },
+        words=f"its links were last listed, downloaded and cataloged on {seen_at:%Y-%m-%d %H:%M} UTC",
+        metadata={**metadata, "refreshed_at": dg.MetadataValue.timestamp(seen_at)},
     )
 
 
@@ -201,7 +212,7 @@ def build_checks(galleries: Galleries, keys: AssetKeys) -> dg.AssetChecksDefinit
             yield dg.AssetCheckResult(
                 asset_key=key.asset_key,
                 check_name=key.name,
-                **CHECKS[key.name](seen).told(),
+                **CHECKS[key.name](seen).told(seen.location),
             )
 
     return gallery_checks
@@ -220,27 +231,32 @@ def inspected(galleries: Galleries, name: str) -> Inspected:
     )
 
 
-def build_freshness_sensor(galleries: Galleries, keys: AssetKeys) -> dg.SensorDefinition:
-    """Tells of galleries that no run refreshes any more, which no run's own check could."""
+def build_freshness_sensor(galleries: Galleries, job: Any, name: str) -> dg.SensorDefinition:
+    """Asks for the checks of galleries that no run refreshes any more, which no run's own check could tell.
+
+    Args:
+        galleries: Whose.
+        job: Runs the checks of one gallery.
+        name: The sensor's.
+    """
 
     @dg.sensor(
-        name=FRESHNESS_SENSOR,
+        name=name,
+        job=job,
         minimum_interval_seconds=3600,
         default_status=dg.DefaultSensorStatus[galleries.schedule_status],
-        description=f"Evaluates {is_fresh.__name__} of every gallery once an hour, without a run.",
+        description="Once an hour, has the checks run of each gallery that has become stale.",
     )
     def gallery_freshness() -> dg.SensorResult:
-        store = open_store(galleries)
+        store, now = open_store(galleries), datetime.now(timezone.utc)
+        refreshed = {each.name: last_refreshed(store, each.name) for each in galleries.galleries}
+        stale = {name: at for name, at in refreshed.items() if at and is_stale(at, galleries.schedule, now)}
         return dg.SensorResult(
-            asset_events=[
-                dg.AssetCheckEvaluation(
-                    asset_key=keys.catalog,
-                    check_name=is_fresh.__name__,
-                    partition=each.name,
-                    **_freshness(store, each.name, galleries.schedule).told(),
-                )
-                for each in galleries.galleries
-            ]
+            run_requests=[
+                dg.RunRequest(run_key=f"{name} {at.isoformat()}", tags={PARTITION_TAG: name})
+                for name, at in stale.items()
+            ],
+            skip_reason=None if stale else f"none of {len(refreshed)} galleries is stale",
         )
 
     return gallery_freshness

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -14,13 +15,17 @@ from imgdl_pipeline.galleries_file import KeyPath, parse_attributes
 from imgdl_pipeline.resources import DOWNLOADS_RESOURCE, RESOURCE_KEY
 
 JOB_NAME = "download_galleries"
+CHECK_JOB_NAME = "check_galleries"
 SCHEDULE_NAME = "daily_galleries"
+FRESHNESS_SENSOR = "gallery_freshness"
+"""Names of ours; two galleries files in one code location have prefixes that keep theirs apart."""
 
 SCAFFOLD = """\
 type: {type_name}
 attributes:
   store: data
   schedule: "0 6 * * *"
+  schedule_status: STOPPED
   galleries:
     - name: demo
       source: {{type: demo}}
@@ -60,10 +65,12 @@ class ImageGalleries(dg.Component):
 
     Args:
         galleries: The attributes of a galleries file.
+        file: Where they stand, to link to from the assets; None where nobody knows.
     """
 
-    def __init__(self, galleries: Galleries) -> None:
+    def __init__(self, galleries: Galleries, file: Path | None = None) -> None:
         self.galleries = galleries
+        self.file = file
 
     @classmethod
     def get_spec(cls) -> dg.ComponentTypeSpec:
@@ -89,24 +96,32 @@ class ImageGalleries(dg.Component):
         def locate(path: KeyPath) -> str:
             return _place(tree, path)
 
-        return cls(parse_attributes(raw, locate, resolution.scope))
+        file = Path(tree.position.filename) if tree else None
+        return cls(parse_attributes(raw, locate, resolution.scope), file)
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:  # noqa: ARG002
-        """The assets, the job, the schedule and the resource `downloads`."""
+        """The assets, their checks, the jobs, the schedule, the sensor and the resource `downloads`."""
         assets, keys = build_assets(self.galleries), AssetKeys.of(self.galleries)
-        job = dg.define_asset_job(
-            JOB_NAME,
-            selection=assets,
-            executor_def=dg.in_process_executor,
-            description="Lists, downloads and catalogs the gallery of one partition.",
-        )
+        checks = build_checks(self.galleries, keys)
+        job = self._job(JOB_NAME, assets, "Lists, downloads and catalogs the gallery of one partition.")
+        of_checks = dg.AssetSelection.checks(checks)
+        check_job = self._job(CHECK_JOB_NAME, of_checks, "Checks the gallery of one partition.")
+        sensor = self.galleries.assets.named(FRESHNESS_SENSOR)
         return dg.Definitions(
-            assets=_with_code_references(assets),
-            asset_checks=[build_checks(self.galleries, keys)],
-            jobs=[job],
+            assets=self._with_code_references(assets),
+            asset_checks=[checks],
+            jobs=[job, check_job],
             schedules=self._schedules(job),
-            sensors=[build_freshness_sensor(self.galleries, keys)],
+            sensors=[build_freshness_sensor(self.galleries, check_job, sensor)],
             resources={RESOURCE_KEY: DOWNLOADS_RESOURCE},
+        )
+
+    def _job(self, name: str, selection: Any, description: str) -> Any:
+        return dg.define_asset_job(
+            self.galleries.assets.named(name),
+            selection=selection,
+            executor_def=dg.in_process_executor,
+            description=description,
         )
 
     def _schedules(self, job: Any) -> list[dg.ScheduleDefinition]:
@@ -115,7 +130,7 @@ class ImageGalleries(dg.Component):
         names = [gallery.name for gallery in self.galleries.galleries]
 
         @dg.schedule(
-            name=SCHEDULE_NAME,
+            name=self.galleries.assets.named(SCHEDULE_NAME),
             job=job,
             cron_schedule=self.galleries.schedule,
             execution_timezone="UTC",
@@ -129,12 +144,31 @@ class ImageGalleries(dg.Component):
 
         return [daily_galleries]
 
+    def _with_code_references(self, assets: list[dg.AssetsDefinition]) -> Sequence[Any]:
+        """The assets, with what the UI links to from each: our code, the galleries file, what that names."""
+        named = [_reference(each) for each in self.galleries.assets.code_references]
+        if self.file is not None:
+            named.insert(
+                0,
+                dg.LocalFileCodeReference(
+                    file_path=str(self.file.absolute()), line_number=1, label="galleries file"
+                ),
+            )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", dg.BetaWarning)
+            references = {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=named)}
+            return dg.with_source_code_references(
+                [
+                    each.map_asset_specs(lambda spec: spec.merge_attributes(metadata=references))
+                    for each in assets
+                ]
+            )
 
-def _with_code_references(assets: list[dg.AssetsDefinition]) -> Sequence[Any]:
-    """The assets, and where in the code each is made, which the UI links to."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", dg.BetaWarning)
-        return dg.with_source_code_references(assets)
+
+def _reference(place: str) -> Any:
+    if place.startswith(("http://", "https://")):
+        return dg.UrlCodeReference(url=place)
+    return dg.LocalFileCodeReference(file_path=str(Path(place).absolute()))
 
 
 def _place(tree: Any, path: KeyPath) -> str:

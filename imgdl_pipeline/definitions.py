@@ -1,15 +1,34 @@
 """What Dagster loads: the galleries file that IMGDL_CONFIG names, or else the one in the package."""
 
 import os
+import warnings
 from pathlib import Path
 
 import dagster as dg
 
 from imgdl_pipeline.component import ImageGalleries
+from imgdl_pipeline.core.galleries import Galleries
 from imgdl_pipeline.galleries_file import read_galleries_file
 
 CONFIG_VARIABLE = "IMGDL_CONFIG"
 EMBEDDED_CONFIG = Path(__file__).with_name("galleries.yaml")
+
+# Dagster warns its own command line, which parses --select '*' with a parameter that is in beta.
+warnings.filterwarnings("ignore", "Parameter `include_sources` of", dg.BetaWarning)
+
+
+def galleries_file() -> Path:
+    """The galleries file that is used."""
+    return Path(os.environ.get(CONFIG_VARIABLE) or EMBEDDED_CONFIG)
+
+
+def galleries() -> Galleries:
+    """What stands in it.
+
+    Raises:
+        GalleriesFileError: The file cannot be used; says where and why.
+    """
+    return read_galleries_file(galleries_file())
 
 
 @dg.definitions
@@ -21,8 +40,7 @@ def defs() -> dg.Definitions:
     Raises:
         GalleriesFileError: The file cannot be used; says where and why.
     """
-    galleries = read_galleries_file(Path(os.environ.get(CONFIG_VARIABLE) or EMBEDDED_CONFIG))
     return dg.Definitions.merge(
-        dg.build_defs_for_component(ImageGalleries(galleries)),
+        dg.build_defs_for_component(ImageGalleries(galleries(), galleries_file())),
         dg.Definitions(executor=dg.in_process_executor),
     )

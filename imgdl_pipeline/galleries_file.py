@@ -10,7 +10,7 @@ import jinja2
 import pydantic
 import yaml
 
-from imgdl_pipeline.core.galleries import SECRET_KEYS, Galleries
+from imgdl_pipeline.core.galleries import SECRET_KEYS, AssetSettings, Galleries
 from imgdl_pipeline.core.settings import UNKNOWN_KEY
 from imgdl_pipeline.core.sources import BROKEN
 
@@ -76,6 +76,7 @@ def parse_attributes(attributes: Any, locate: Locate, scope: Mapping[str, Any]) 
         lines = [_line_of(each, locate) for each in error.errors()]
         raise GalleriesFileError("\n".join(lines)) from None
     _check_cron(galleries.schedule, locate)
+    _check_assets(galleries.assets, locate)
     return galleries
 
 
@@ -90,6 +91,20 @@ def _check_cron(schedule: str | None, locate: Locate) -> None:
             f"{locate(path)}: {'.'.join(path)}: {schedule!r} is no cron expression; "
             'give five fields, such as "0 6 * * *", or null'
         ) from error
+
+
+def _check_assets(assets: AssetSettings, locate: Locate) -> None:
+    """Let Dagster judge what the assets are to have, too."""
+    for key in ("owners", "tags", "kinds"):
+        given = getattr(assets, key)
+        value = (
+            {"tags": dict(given)} if key == "tags" else {key: set(given) if key == "kinds" else list(given)}
+        )
+        try:
+            dg.AssetSpec("checked", **value)
+        except (dg.DagsterInvalidDefinitionError, dg.DagsterInvariantViolationError) as error:
+            path = ("attributes", "assets", key)
+            raise GalleriesFileError(f"{locate(path)}: {'.'.join(path)}: {error}, not {given!r}") from error
 
 
 _ANY_SECRET_KEY = frozenset().union(*SECRET_KEYS.values())

@@ -57,7 +57,7 @@ def images_metadata(run: DownloadRun, location: str) -> Metadata:
     fetched, counted = run.fetched, counts(run.ledger)
     per_second = fetched.num_rows / run.seconds if run.seconds else 0.0
     return {
-        "failures": dg.MetadataValue.md(failures_markdown(run.tried)),
+        "failures": dg.MetadataValue.md(failures_markdown(run.ledger)),
         **table_metadata(run.ledger, DOWNLOADS, location),
         **counted,
         "share_failed": round(share_failed(counted), 4),
@@ -118,11 +118,11 @@ def picture_markdown(jpeg: bytes) -> str:
 WORST_HOSTS = 10
 
 
-def failures_markdown(table: pa.Table) -> str:
-    """Why links have no image, and on which ten hosts most of them are, as two tables."""
+def failures_markdown(table: pa.Table, none: str = "Every link has its image.") -> str:
+    """Why links have no image, and on which ten hosts most of them are, as two tables; `none` if all have."""
     without = table.filter(pc.not_equal(table["status"], Status.OK.value))
     if not without.num_rows:
-        return "Every link has its image."
+        return none
     by_reason = without.group_by(["status", "reason"], use_threads=False)
     reasons = by_reason.aggregate([([], "count_all"), ("detail", "first"), ("url", "first")]).to_pylist()
     reasons.sort(key=lambda row: (-row["count_all"], row["reason"]))

@@ -1,10 +1,11 @@
 """The resource `downloads`: what one run may set otherwise, and the pool's lifetime."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import dagster as dg
-from pydantic import Field, create_model
+from pydantic import Field, ValidationError, create_model
 
 from imgdl_pipeline.core.downloads import DownloadRun, Progress, download_gallery
 from imgdl_pipeline.core.galleries import Galleries, Gallery
@@ -20,8 +21,18 @@ _LAUNCHPAD_TYPES: dict[str, Any] = {"allow_addresses": list[str], "recheck": str
 def _override(name: str) -> tuple[Any, Any]:
     field = DownloadSettings.model_fields[name]
     type_: Any = _LAUNCHPAD_TYPES.get(name, field.annotation)
-    description = f"{field.description}; null: as the galleries file has it"
+    default = json.dumps(field.default)
+    description = f"{field.description}; null: as the galleries file has it, or else {default}"
     return type_ | None, Field(None, description=description)
+
+
+def _told(error: ValidationError) -> str:
+    """What is wrong with a run's own settings, in words."""
+    place = f"resources.{RESOURCE_KEY}.config"
+    return "; ".join(
+        f"{place}.{'.'.join(map(str, each['loc']))}: {each['msg']}, not {each['input']!r}"
+        for each in error.errors()
+    )
 
 
 _Overrides = create_model(  # type: ignore[call-overload]
@@ -49,10 +60,17 @@ class Downloads(_Overrides):
     )
 
     def settings(self, galleries: Galleries, gallery: Gallery) -> DownloadSettings:
-        """The file's defaults, overridden by the gallery, overridden by this run."""
+        """The file's defaults, overridden by the gallery, overridden by this run.
+
+        Raises:
+            dagster.Failure: This run's own are not allowed; says which and what is.
+        """
         values = {name: getattr(self, name) for name in DownloadSettings.model_fields}
         overrides = {name: value for name, value in values.items() if value is not None}
-        return galleries.download_settings(gallery, overrides)
+        try:
+            return galleries.download_settings(gallery, overrides)
+        except ValidationError as error:
+            raise dg.Failure(_told(error), allow_retries=False) from None
 
     def download(
         self,

@@ -4,10 +4,11 @@ import dagster as dg
 import pytest
 
 from imgdl_pipeline.assets import AssetKeys, build_assets
-from imgdl_pipeline.checks import CHECKS, build_checks, build_freshness_sensor, inspected
-from imgdl_pipeline.core.columns import LINKS
+from imgdl_pipeline.checks import CHECKS, build_checks, inspected
+from imgdl_pipeline.component import ImageGalleries
+from imgdl_pipeline.core.columns import CATALOG
 from imgdl_pipeline.core.galleries import Galleries
-from imgdl_pipeline.core.store import Store, links_path
+from imgdl_pipeline.core.store import Store, catalog_path
 from imgdl_pipeline.resources import DOWNLOADS_RESOURCE
 from imgdl_pipeline_tests.conftest import jpeg
 
@@ -94,26 +95,73 @@ def test_a_file_that_is_altered_or_unknown_is_found_and_named(checked):
     assert "`images/a/stray.jpg`" in unknown.metadata["rows"].value
 
 
-def test_a_list_that_shrinks_warns(checked):
-    checked.run("a")
+def test_a_list_is_compared_with_the_one_before_it_and_no_other(checked):
+    assert checked.run("a")["list_is_as_long_as_before"].description == (
+        "8 links are listed, and this is the first list"
+    )
     checked.list("a", 3, dead=0)
     result = checked.run("a")["list_is_as_long_as_before"]
     assert (result.passed, result.severity) == (False, WARN)
     assert result.description == "3 links are listed, and 8 were before"
-    assert checked.run("a", checks={"lost_warn": 0.7})["list_is_as_long_as_before"].passed
+    assert checked.server.url("/a7.jpg") in result.metadata["rows"].value
+    again = checked.run("a")["list_is_as_long_as_before"]
+    assert (again.passed, again.description) == (True, "3 links are listed, and 3 were before")
+    checked.list("a", 2, dead=0)
+    assert checked.run("a", checks={"lost_warn": 0.2})["list_is_as_long_as_before"].passed is False
 
 
-def test_a_gallery_that_nobody_refreshes_is_told_without_a_run(checked):
+def test_only_failed_links_are_named_among_the_failed(checked):
+    checked.server.serve("/b0.jpg", jpeg(0)[:-500])
+    table = checked.run("b")["few_links_failed"].metadata["rows"].value
+    assert "failed/http_404" in table
+    assert "truncated" not in table
+    assert checked.run("a")["few_links_failed"].metadata["rows"].value == "no link failed"
+
+
+def test_every_result_says_where_the_rows_stand(checked):
+    catalog = str(checked.folder / "store" / catalog_path("a"))
+    assert {each.metadata["catalog"].value for each in checked.run("a").values()} == {catalog}
+
+
+def made_older(checked, gallery):
+    """A catalog that no run has written for an hour."""
+    store = Store(str(checked.folder / "store"))
+    catalog = store.read_table(catalog_path(gallery), CATALOG)
+    earlier = [each - timedelta(hours=1) for each in catalog["last_seen"].to_pylist()]
+    place = catalog.schema.get_field_index("last_seen")
+    store.write_table(catalog_path(gallery), catalog.set_column(place, CATALOG.field("last_seen"), [earlier]))
+
+
+def test_a_gallery_that_nobody_refreshes_has_its_checks_run_once(checked):
     checked.run("a")
+    made_older(checked, "a")
     galleries = checked.galleries(schedule="* * * * *", schedule_status="RUNNING")
-    store = Store(galleries.store)
-    links = store.read_table(links_path("a"), LINKS)
-    earlier = [each - timedelta(hours=1) for each in links["listed_at"].to_pylist()]
-    store.write_table(links_path("a"), links.set_column(2, LINKS.field("listed_at"), [earlier]))
-    sensor = build_freshness_sensor(galleries, AssetKeys.of(galleries))
+    defs = dg.build_defs_for_component(ImageGalleries(galleries))
+    sensor = defs.resolve_sensor_def("gallery_freshness")
     assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
-    with dg.instance_for_test() as instance, dg.build_sensor_context(instance) as context:
-        events = sensor(context).asset_events
-    told = {each.partition: (each.check_name, each.passed, each.description) for each in events}
-    assert told["a"][:2] == ("is_fresh", False)
-    assert told["b"] == ("is_fresh", True, "not listed yet")
+    with dg.DagsterInstance.ephemeral() as instance:
+        context = dg.build_sensor_context(instance, definitions=defs)
+        [[request], [again]] = [sensor(context).run_requests for _ in range(2)]
+        assert request.run_key == again.run_key
+        assert request.run_key.startswith("a 20")
+        job = defs.resolve_job_def("check_galleries")
+        result = job.execute_in_process(tags=request.tags, instance=instance)
+    told = {each.check_name: (each.partition, each.passed) for each in result.get_asset_check_evaluations()}
+    assert set(told) == set(CHECKS)
+    assert told["is_fresh"] == ("a", False)
+
+
+def test_when_all_galleries_are_fresh_the_sensor_says_so(checked):
+    checked.run("a")
+    galleries = checked.galleries(schedule="0 6 * * *")
+    sensor = dg.build_defs_for_component(ImageGalleries(galleries)).resolve_sensor_def("gallery_freshness")
+    with dg.DagsterInstance.ephemeral() as instance:
+        tick = sensor(dg.build_sensor_context(instance))
+    assert (tick.run_requests, tick.skip_reason.skip_message) == ([], "none of 2 galleries is stale")
+
+
+def test_a_list_that_is_new_does_not_hide_downloads_that_fail(checked):
+    checked.run("a", schedule="* * * * *")
+    made_older(checked, "a")
+    seen = inspected(checked.galleries(schedule="* * * * *"), "a")
+    assert CHECKS["is_fresh"](seen).passed is False

@@ -138,7 +138,7 @@ def test_the_schedule_asks_for_one_run_a_gallery_and_never_twice_for_a_tick():
     tick = datetime(2026, 11, 22, 6, tzinfo=timezone.utc)
 
     def requests():
-        with dg.instance_for_test() as instance:
+        with dg.DagsterInstance.ephemeral() as instance:
             context = dg.build_schedule_context(
                 instance=instance, scheduled_execution_time=tick, repository_def=defs.get_repository_def()
             )

@@ -31,6 +31,15 @@ def test_it_runs_the_demo_gallery_and_prints_what_became_of_it(tmp_path, demo_po
     assert "downloaded 1 images" in run(tmp_path).stdout, "only the damaged one is asked for again"
 
 
+def test_it_runs_a_gallery_whose_assets_have_a_prefix(tmp_path, demo_port):
+    (tmp_path / "mine.yaml").write_text(
+        "type: imgdl_pipeline.ImageGalleries\nattributes:\n"
+        "  assets: {key_prefix: [media]}\n  galleries: [{name: demo, source: {type: demo, images: 4}}]\n"
+    )
+    ran = run(tmp_path, IMGDL_CONFIG=str(tmp_path / "mine.yaml"))
+    assert ran.stdout.startswith("demo: 4 links\n"), ran.stderr
+
+
 def test_a_run_that_fails_says_so_and_exits_with_1(tmp_path):
     (tmp_path / "mine.yaml").write_text(
         "type: imgdl_pipeline.ImageGalleries\n"

@@ -1,3 +1,5 @@
+import re
+
 import dagster as dg
 import pytest
 
@@ -61,3 +63,23 @@ def test_every_setting_is_accepted_as_run_config(name):
     config = {"resources": {"downloads": {"config": {name: CASES[name]}}}}
     assert look_job.execute_in_process(run_config=config).success
     assert seen == [CASES[name]]
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"workers": 0}, r"resources\.downloads\.config\.workers: .* greater than or equal to 1, not 0"),
+        ({"recheck": "sometimes"}, r"config\.recheck: .* must be never, or a number of days above 0"),
+        ({"allow_addresses": ["nonsense"]}, r"config\.allow_addresses: .* give a CIDR such as"),
+    ],
+)
+def test_a_runs_own_setting_that_is_not_allowed_fails_it_in_a_sentence(config, words):
+    with pytest.raises(dg.Failure) as caught:
+        settings(**config)
+    assert re.search(words, caught.value.description)
+
+
+def test_the_launchpad_says_what_counts_where_nothing_is_set():
+    assert Downloads.model_fields["workers"].description == (
+        "threads in the Queue/DownloadWorker pool; null: as the galleries file has it, or else 8"
+    )

@@ -8,6 +8,9 @@ import hashlib
 import io
 import logging
 import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -71,6 +74,19 @@ def _newest(catalog: pa.Table) -> list[dict[str, Any]]:
     return newest
 
 
+@contextmanager
+def _trusting() -> Iterator[None]:
+    """Without Pillow's own limit and its warnings: the catalog has judged size and EXIF by ours."""
+    limit = Image.MAX_IMAGE_PIXELS
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        Image.MAX_IMAGE_PIXELS = None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
 def _thumbnail(path: str, size: int, store: Store) -> Image.Image | None:
     """A small square's worth of an image, the right way up; None for one that Pillow cannot show."""
     with turn(size):
@@ -78,7 +94,7 @@ def _thumbnail(path: str, size: int, store: Store) -> Image.Image | None:
         if data is None:
             return None
         try:
-            with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+            with _trusting(), Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
                 image.draft("RGB", (SIDE, SIDE))
                 upright = ImageOps.exif_transpose(image)
                 upright.thumbnail((SIDE, SIDE))
@@ -102,10 +118,10 @@ def _sheet(thumbnails: list[Image.Image | None]) -> Image.Image:
 
 
 def _compressed(sheet: Image.Image) -> bytes:
-    """The sheet as a JPEG of the best quality that is small enough."""
+    """The sheet as a JPEG of the best quality that is small enough; of half the size, if none is."""
     for quality in QUALITIES:
         file = io.BytesIO()
         sheet.save(file, "JPEG", quality=quality, optimize=True)
         if file.tell() <= LARGEST_BYTES:
-            break
-    return file.getvalue()
+            return file.getvalue()
+    return _compressed(sheet.reduce(2))

@@ -77,12 +77,21 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run has come; `seconds` since it began."""
+    """How far a run has come.
+
+    Args:
+        done: Links that are done with.
+        total: All that this run asks for.
+        failed: Of those that are done, the ones without an image.
+        seconds: Since it began.
+        busy: Links that are being asked for, where nothing was done for a while.
+    """
 
     done: int
     total: int
     failed: int
     seconds: float
+    busy: int = 0
 
     @property
     def per_second(self) -> float:
@@ -90,10 +99,11 @@ class Progress:
         return self.done / self.seconds if self.seconds else 0.0
 
     def __str__(self) -> str:
-        left = (self.total - self.done) / self.per_second if self.done else float("nan")
+        left = f"{(self.total - self.done) / self.per_second:.0f} s to go" if self.done else "none done yet"
+        busy = f", {self.busy} being asked for" if self.busy else ""
         return (
-            f"{self.done} of {self.total} links, {self.per_second:.1f} a second, "
-            f"{left:.0f} s to go, {self.failed} without an image"
+            f"{self.done} of {self.total} links, {self.per_second:.1f} a second, {left}, "
+            f"{self.failed} without an image{busy}"
         )
 
 
@@ -218,7 +228,7 @@ def download_gallery(
         limit: Fetch this many links at most.
         force: Ask for every link again, whatever the ledger says; those that have an image conditionally.
         retry: When to try again; None makes one from the settings.
-        on_progress: Called after every link.
+        on_progress: Called after every link, and twice a second while there is none.
 
     Raises:
         StoreError: The store failed; what was done until then is in the ledger if that could be written.
@@ -235,22 +245,21 @@ def download_gallery(
         todo = interleaved(planned[:limit])
         retry = retry or Retry(settings.attempts)
         work = _Work(gallery, store, fetcher, retry, CircuitBreaker(), Limits.of(settings))
+        told = _Told(todo.num_rows, started, on_progress)
         pool = DownloadPool(
             work,
             workers=settings.workers,
             slots=settings.slots,
             host_of=lambda job: job.host,
             stop=stop,
+            on_wait=told.waited,
         )
-        failed = 0
         try:
             with pool:
-                for number, done in enumerate(pool.map(jobs(todo, ledger.table)), start=1):
+                for done in pool.map(jobs(todo, ledger.table)):
                     row = done.result or _row_of_error(done.item, done.error)
                     ledger.add(row)
-                    failed += row.status != Status.OK.value
-                    seconds = time.monotonic() - started
-                    on_progress(Progress(number, todo.num_rows, failed, seconds))
+                    told.finished(row)
         finally:
             for row in pool.remains():  # an interrupt takes no time off from what is done
                 ledger.add(row)
@@ -260,6 +269,31 @@ def download_gallery(
         for column in ("tried_at", "fetched_at")
     )
     return DownloadRun(rows, tried, fetched, time.monotonic() - started)
+
+
+class _Told:
+    """Counts what is done, and tells whoever wants to know.
+
+    Args:
+        total: How many links there are.
+        started: When the run began, by the monotonic clock.
+        on_progress: Is told.
+    """
+
+    def __init__(self, total: int, started: float, on_progress: Callable[[Progress], None]) -> None:
+        self._total, self._started, self._on_progress = total, started, on_progress
+        self._done = self._failed = 0
+
+    def finished(self, row: Download) -> None:
+        """A link is done with."""
+        self._done += 1
+        self._failed += row.status != Status.OK.value
+        self.waited(0)
+
+    def waited(self, busy: int) -> None:
+        """Nothing was done for a while; so many links are being asked for."""
+        seconds = time.monotonic() - self._started
+        self._on_progress(Progress(self._done, self._total, self._failed, seconds, busy))
 
 
 def _row_of_error(job: Job, error: BaseException | None) -> Download:

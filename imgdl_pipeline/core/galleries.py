@@ -111,11 +111,18 @@ class AssetSettings(Settings):
     )
     tags: dict[str, str] = Field({}, description="tags of the assets")
     kinds: tuple[str, ...] = Field((), max_length=2, description="kinds to show besides jpeg and parquet")
+    code_references: tuple[str, ...] = Field(
+        (), description="files and URLs to link to from the assets, besides this file and our own code"
+    )
     pool: str | None = Field(
         "gallery_downloads",
         pattern=_KEY_PART,
         description="Dagster's concurrency pool that gallery_images runs in; null for none",
     )
+
+    def named(self, name: str) -> str:
+        """A name of ours that must stand once in a code location, with the prefix where there is one."""
+        return "_".join([*self.key_prefix, name])
 
 
 class Galleries(Settings):

@@ -4,13 +4,15 @@ import hashlib
 import random
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from cronsim import CronSim, CronSimError
 
+from imgdl_pipeline.core.columns import CATALOG
 from imgdl_pipeline.core.outcome import Status
-from imgdl_pipeline.core.store import Store, images_path
+from imgdl_pipeline.core.store import Store, catalog_path, images_path
 from imgdl_pipeline.core.validation import turn
 
 
@@ -65,30 +67,34 @@ def unknown_files(gallery: str, catalog: pa.Table, store: Store) -> list[str]:
     return unknown
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """How many links a list had, and the list before it."""
-
-    now: int
-    before: int
-
-    @property
-    def lost(self) -> float:
-        """The share of the earlier list that this one is shorter by; 0 where it is not."""
-        return max(0.0, 1 - self.now / self.before) if self.before else 0.0
+def lost_links(catalog: pa.Table, most: int) -> list[dict[str, Any]]:
+    """Links that were listed once and are not now, with `url` and `last_seen`, the latest first."""
+    known = catalog.select(["url", "last_seen"])
+    lost = known.filter(pc.less(known["last_seen"], pc.max(known["last_seen"])))
+    rows: list[dict[str, Any]] = lost.sort_by([("last_seen", "descending"), ("url", "ascending")])[
+        :most
+    ].to_pylist()
+    return rows
 
 
-def listing(catalog: pa.Table) -> Listing:
-    """The lengths of the last two lists, by when each link was first and last seen."""
-    last_seen, first_seen = catalog["last_seen"], catalog["first_seen"]
-    newest = pc.max(last_seen)
-    is_listed = pc.equal(last_seen, newest)
-    earlier = pc.max(last_seen.filter(pc.invert(is_listed)))
-    now = pc.sum(is_listed).as_py() or 0
-    if not earlier.is_valid:  # no link has ever left the list
-        return Listing(now, now)
-    was_listed = pc.and_(pc.greater_equal(last_seen, earlier), pc.less_equal(first_seen, earlier))
-    return Listing(now, pc.sum(was_listed).as_py() or 0)
+def refreshed_at(catalog: pa.Table) -> datetime | None:
+    """When the newest list that a catalog knows was listed; None for an empty catalog.
+
+    A gallery whose list is new and whose downloads fail every day is not refreshed.
+    """
+    newest: datetime | None = pc.max(catalog["last_seen"]).as_py()
+    return newest
+
+
+def last_refreshed(store: Store, gallery: str) -> datetime | None:
+    """The same of a gallery's catalog, of which no more is read; None for one that has none.
+
+    Raises:
+        StoreError: It could not be read.
+    """
+    schema = pa.schema([CATALOG.field("last_seen")], metadata=CATALOG.metadata)
+    catalog = store.read_table(catalog_path(gallery), schema)
+    return None if catalog is None else refreshed_at(catalog)
 
 
 NICKNAMES = {

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timezone
 
 import pyarrow as pa
@@ -29,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 LISTED_AT = pa.schema([LINKS.field("listed_at")], metadata=LINKS.metadata)
 """All that is asked of most old lists: their length, and their time."""
+
+LENGTH_BEFORE = b"imgdl_pipeline.links_before"
+"""How many links the list before had, in a list's own metadata."""
 
 NEVER = datetime.min.replace(tzinfo=timezone.utc)
 
@@ -68,6 +72,9 @@ def list_gallery(
             links = _listed_again(read_links(store, gallery.name), now)
     if not links.num_rows:
         _check_empty(gallery, before)
+    if before is not None:
+        known_length = {LENGTH_BEFORE: str(before.num_rows).encode()}
+        links = links.replace_schema_metadata({**(links.schema.metadata or {}), **known_length})
     store.sweep(path.rpartition("/")[0], older_than_s=ABANDONED_S)
     _keep_unseen(store, gallery.name, before, links)
     store.write_table(path, links)
@@ -145,13 +152,28 @@ def _time_of(links: pa.Table | None) -> datetime | None:
     return listed_at
 
 
-def last_listed(store: Store, gallery: str) -> datetime | None:
-    """When a gallery was last listed; None for never, or an empty list.
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """How many links a list has, and how many the list before it had; None where it is the first."""
+
+    now: int
+    before: int | None
+
+    @property
+    def lost(self) -> float:
+        """The share of the earlier list that this one is shorter by; 0 where it is not."""
+        return max(0.0, 1 - self.now / self.before) if self.before else 0.0
+
+
+def lengths(store: Store, gallery: str) -> Lengths:
+    """Of a gallery's last two lists.
 
     Raises:
-        StoreError: The list could not be read.
+        StoreError: There is none yet, or it could not be read.
     """
-    return _time_of(store.read_table(links_path(gallery), LISTED_AT))
+    links = read_links(store, gallery, LISTED_AT)
+    before = (store.metadata(links_path(gallery)) or {}).get(LENGTH_BEFORE)
+    return Lengths(links.num_rows, None if before is None else int(before))
 
 
 def _check_empty(gallery: Gallery, before: pa.Table | None) -> None:
@@ -171,13 +193,13 @@ def _check_empty(gallery: Gallery, before: pa.Table | None) -> None:
     logger.warning("%s; the list is empty now, as allow_empty lets it be", words)
 
 
-def read_links(store: Store, gallery: str) -> pa.Table:
-    """The gallery's link list.
+def read_links(store: Store, gallery: str, schema: pa.Schema = LINKS) -> pa.Table:
+    """The gallery's link list, or some of its columns.
 
     Raises:
         StoreError: There is none yet.
     """
-    links = store.read_table(links_path(gallery), LINKS)
+    links = store.read_table(links_path(gallery), schema)
     if links is None:
         raise StoreError(
             f"{store.location(links_path(gallery))} does not exist: materialize gallery_links first"

@@ -77,6 +77,8 @@ class DownloadPool(Generic[T, R]):
         host_of: Names an item's host.
         lookahead: Items taken from the list before they can be worked on; bounds memory.
         stop: Set when the pool is left.
+        on_wait: Called twice a second, by whoever takes the results, while there are none to take; with how
+            many items are being worked on.
     """
 
     # Shared mutable state: `_schedule`, `_busy` and `_stopped`, all under `_lock`; besides, two queues.
@@ -90,11 +92,13 @@ class DownloadPool(Generic[T, R]):
         host_of: Callable[[T], str] = lambda _: "",
         lookahead: int = 10_000,
         stop: threading.Event | None = None,
+        on_wait: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.work = work
         self.stop = stop or threading.Event()
         self.queue: queue.Queue[T | None] = queue.Queue(maxsize=workers)
         self._lookahead = lookahead
+        self._on_wait = on_wait
         self._schedule = Schedule(slots, host_of, workers)
         self._busy = 0
         self._stopped = False
@@ -197,14 +201,19 @@ class DownloadPool(Generic[T, R]):
 
     def _finished(self, *, wait: bool) -> Iterator[Done[T, R]]:
         """What is done by now; with `wait`, at least one, if that happens within half a second."""
+        is_idle = wait
         try:
             if wait:
                 yield self._results.get(timeout=self._pause())
+                is_idle = False
             while True:
                 yield self._results.get_nowait()
         except queue.Empty:
             with self._lock:
                 self._fill_queue()
+                busy = self._busy
+            if is_idle:
+                self._on_wait(busy)
 
     def _is_full(self) -> bool:
         with self._lock:

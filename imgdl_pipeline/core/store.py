@@ -283,6 +283,23 @@ class Store:
             raise UnreadableError(f"{self.location(path)} is no Parquet file: {error}") from error
         return self._upgraded(path, table, schema)
 
+    def metadata(self, path: str) -> dict[bytes, bytes] | None:
+        """What a Parquet file of ours says of itself beside its columns; None where there is none yet.
+
+        Raises:
+            StoreError: It could not be read.
+        """
+        data = self._get(path)
+        if data is None:
+            return None
+        try:
+            known: dict[bytes, bytes] = dict(
+                pq.read_schema(pa.BufferReader(pa.py_buffer(data))).metadata or {}
+            )
+        except (pa.ArrowException, OSError) as error:
+            raise UnreadableError(f"{self.location(path)} is no Parquet file: {error}") from error
+        return known
+
     def _upgraded(self, path: str, table: pa.Table, schema: pa.Schema) -> pa.Table:
         """The table as this version has it: columns that came later are null in an older file."""
         version = (table.schema.metadata or {}).get(SCHEMA_VERSION_KEY, b"").decode()

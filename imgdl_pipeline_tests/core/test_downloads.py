@@ -160,13 +160,31 @@ def test_progress_is_told_after_every_link(store, server, loopback):
     listed(store, *(server.serve(f"/{number}.jpg", PICTURE) for number in range(3)), server.url("/no"))
     told = []
     download(store, loopback, on_progress=told.append)
-    assert [(each.done, each.total) for each in told] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    finished = [(each.done, each.total) for each in told if not each.busy]
+    assert finished == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert told[-1].failed == 1
 
 
 def test_progress_reads_as_a_sentence():
     told = str(Progress(done=50, total=200, failed=3, seconds=10.0))
     assert told == "50 of 200 links, 5.0 a second, 30 s to go, 3 without an image"
+    told = str(Progress(done=0, total=200, failed=0, seconds=10.0, busy=8))
+    assert told == "0 of 200 links, 0.0 a second, none done yet, 0 without an image, 8 being asked for"
+
+
+def test_a_run_that_waits_says_so_before_its_first_link_is_done(store, server, loopback):
+    waited = threading.Event()
+    server.routes["/slow.jpg"] = lambda handler: (waited.wait(10), handler.answer(200, PICTURE))
+    listed(store, server.url("/slow.jpg"))
+
+    def tell(progress):
+        if progress.busy:
+            told.append(progress)
+            waited.set()
+
+    told = []
+    assert download(store, loopback, on_progress=tell).fetched.num_rows == 1
+    assert (told[0].done, told[0].busy) == (0, 1)
 
 
 class TestRecheck:

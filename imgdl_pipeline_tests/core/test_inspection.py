@@ -5,7 +5,16 @@ import pyarrow as pa
 import pytest
 
 from imgdl_pipeline.core.columns import CATALOG
-from imgdl_pipeline.core.inspection import Listing, Trouble, altered_files, is_stale, listing, unknown_files
+from imgdl_pipeline.core.inspection import (
+    Trouble,
+    altered_files,
+    is_stale,
+    last_refreshed,
+    lost_links,
+    refreshed_at,
+    unknown_files,
+)
+from imgdl_pipeline.core.store import catalog_path
 
 MONDAY = datetime(2026, 11, 16, 6, tzinfo=timezone.utc)
 TUESDAY, WEDNESDAY = MONDAY + timedelta(days=1), MONDAY + timedelta(days=2)
@@ -49,30 +58,21 @@ def test_a_file_that_no_whole_image_has_is_unknown(catalog, store):
     assert unknown_files("g", catalog, store) == ["images/g/stray.jpg"]
 
 
-def seen(first, last, count=1):
-    return [
-        {"url": f"{first}{last}{number}", "first_seen": first, "last_seen": last} for number in range(count)
+def test_links_that_are_listed_no_more_are_named_the_latest_first():
+    rows = [
+        {"url": url, "last_seen": at}
+        for url, at in (("a", WEDNESDAY), ("b", MONDAY), ("c", TUESDAY), ("d", TUESDAY), ("e", WEDNESDAY))
     ]
+    assert [row["url"] for row in lost_links(catalog_of(*rows), 2)] == ["c", "d"]
+    assert lost_links(CATALOG.empty_table(), 9) == []
 
 
-@pytest.mark.parametrize(
-    ("rows", "lists"),
-    [
-        ([], Listing(0, 0)),
-        (seen(MONDAY, MONDAY, 5), Listing(5, 5)),
-        (seen(MONDAY, TUESDAY, 5) + seen(TUESDAY, TUESDAY, 3), Listing(8, 8)),
-        (seen(MONDAY, TUESDAY, 2) + seen(MONDAY, MONDAY, 8), Listing(2, 10)),
-        (seen(MONDAY, WEDNESDAY, 2) + seen(MONDAY, MONDAY, 4) + seen(MONDAY, TUESDAY, 6), Listing(2, 8)),
-        (seen(MONDAY, TUESDAY, 2) + seen(MONDAY, MONDAY, 3) + seen(TUESDAY, TUESDAY, 9), Listing(11, 5)),
-    ],
-)
-def test_the_lengths_of_the_last_two_lists_stand_in_the_catalog(rows, lists):
-    assert listing(catalog_of(*rows)) == lists
-
-
-@pytest.mark.parametrize(("lists", "lost"), [((5, 10), 0.5), ((10, 5), 0.0), ((0, 0), 0.0), ((0, 4), 1.0)])
-def test_a_list_loses_what_it_is_shorter_by(lists, lost):
-    assert Listing(*lists).lost == lost
+def test_a_gallery_was_refreshed_when_its_catalogs_newest_list_was_made(store):
+    catalog = catalog_of({"url": "a", "last_seen": MONDAY}, {"url": "b", "last_seen": TUESDAY})
+    assert last_refreshed(store, "g") is None
+    store.write_table(catalog_path("g"), catalog)
+    assert last_refreshed(store, "g") == TUESDAY
+    assert refreshed_at(CATALOG.empty_table()) is None
 
 
 @pytest.mark.parametrize(

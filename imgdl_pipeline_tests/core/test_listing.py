@@ -6,7 +6,7 @@ import pytest
 from imgdl_pipeline.core.catalog import build_catalog
 from imgdl_pipeline.core.downloads import download_gallery
 from imgdl_pipeline.core.galleries import Gallery
-from imgdl_pipeline.core.listing import list_gallery, read_links, unseen_links
+from imgdl_pipeline.core.listing import Lengths, lengths, list_gallery, read_links, unseen_links
 from imgdl_pipeline.core.sources import SourceError
 from imgdl_pipeline.core.store import StoreError, links_path
 
@@ -118,3 +118,19 @@ def test_what_left_the_list_before_a_catalog_had_it_is_not_forgotten(list_file, 
     assert len(unseen_links(store, "g")) == 0
     list_file(stays)
     assert len(unseen_links(store, "g")) == 0
+
+
+def test_a_list_knows_how_long_the_one_before_was(list_file, store):
+    list_file("a", "b", "c")
+    assert lengths(store, "g") == Lengths(3, None)
+    list_file("a")
+    assert lengths(store, "g") == Lengths(1, 3)
+    list_file("a", "b")
+    assert lengths(store, "g") == Lengths(2, 1)
+
+
+@pytest.mark.parametrize(
+    ("lists", "lost"), [((5, 10), 0.5), ((10, 5), 0.0), ((0, 0), 0.0), ((0, 4), 1.0), ((4, None), 0.0)]
+)
+def test_a_list_loses_what_it_is_shorter_by(lists, lost):
+    assert Lengths(*lists).lost == lost

@@ -165,6 +165,18 @@ def test_a_worker_that_cannot_be_stopped_is_named_in_a_warning(caplog, monkeypat
     release.set()
 
 
+def test_whoever_takes_the_results_is_told_while_there_are_none():
+    told, release = [], threading.Event()
+
+    def tell(busy):
+        told.append(busy)
+        release.set()
+
+    with DownloadPool(lambda _: release.wait(10), workers=3, on_wait=tell) as pool:
+        assert len(list(pool.map(range(3)))) == 3
+    assert told[0] == 3
+
+
 def test_repr_tells_what_the_pool_is_doing():
     begun, release, shown = threading.Semaphore(0), threading.Event(), []
 
