@@ -52,7 +52,7 @@ clean:
 	@touch $@
 
 # Dagster counts a pool it has not met before as one without a limit, so that it is told of ours beforehand.
-$(DAGSTER_HOME)/dagster.yaml: .venv/installed
+$(DAGSTER_HOME)/dagster.yaml: | .venv/installed
 	@mkdir -p $(DAGSTER_HOME)
 	@cp dagster.example.yaml $@
 	@$(BIN)/dagster instance concurrency set gallery_downloads 2 > /dev/null

@@ -222,3 +222,30 @@ def test_loading_a_file_prints_no_warning(tmp_path):
     )  # fmt: skip
     assert "PreviewWarning" not in run.stderr
     assert "BetaWarning" not in run.stderr
+
+
+def test_two_galleries_files_with_prefixes_stand_in_one_code_location():
+    def defs_of(prefix):
+        galleries = Galleries(
+            galleries=[{"name": "demo", "source": {"type": "demo"}}], assets={"key_prefix": [prefix]}
+        )
+        return dg.build_defs_for_component(ImageGalleries(galleries))
+
+    merged = dg.Definitions.merge(defs_of("shop"), defs_of("press"))
+    dg.Definitions.validate_loadable(merged)
+    assert merged.resolve_job_def("shop_download_galleries").name != "download_galleries"
+    assert merged.resolve_schedule_def("press_daily_galleries")
+    assert merged.resolve_sensor_def("press_gallery_freshness")
+
+
+def test_the_assets_link_to_the_code_the_galleries_file_and_what_it_names(tmp_path):
+    galleries = Galleries(
+        galleries=[{"name": "demo", "source": {"type": "demo"}}],
+        assets={"code_references": ["https://wiki.example/pictures", "notes.md"]},
+    )
+    defs = dg.build_defs_for_component(ImageGalleries(galleries, tmp_path / "galleries.yaml"))
+    links = defs.resolve_asset_graph().get(dg.AssetKey("gallery_links"))
+    known = links.metadata["dagster/code_references"].code_references
+    places = [getattr(each, "url", None) or each.file_path for each in known]
+    assert places[:2] == [str(tmp_path / "galleries.yaml"), "https://wiki.example/pictures"]
+    assert [Path(place).name for place in places[2:]] == ["notes.md", "assets.py"]

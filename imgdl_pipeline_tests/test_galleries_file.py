@@ -155,3 +155,18 @@ def test_bytes_that_are_no_text_are_an_error_for_people(tmp_path):
     file.write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(GalleriesFileError, match="not UTF-8"):
         read_galleries_file(file)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("tags", "{'a b': c}"), ("tags", "{domain: two words}"), ("kinds", "['s3 x']"), ("owners", "[a@b]")],
+)
+def test_what_dagster_does_not_take_is_told_with_its_place(tmp_path, key, value):
+    file = tmp_path / "galleries.yaml"
+    file.write_text(
+        "type: imgdl_pipeline.ImageGalleries\nattributes:\n  assets:\n"
+        f"    {key}: {value}\n  galleries: [{{name: demo, source: {{type: demo}}}}]\n"
+    )
+    with pytest.raises(GalleriesFileError) as caught:
+        read_galleries_file(file)
+    assert str(caught.value).startswith(f"{file}:4: attributes.assets.{key}: ")

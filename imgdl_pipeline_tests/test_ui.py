@@ -16,10 +16,14 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
+from imgdl_pipeline.checks import CHECKS
+from imgdl_pipeline.core.settings import DownloadSettings
+from imgdl_pipeline.resources import Downloads
 from imgdl_pipeline_tests.conftest import jpeg
 from imgdl_pipeline_tests.server import WebServer
 
@@ -98,15 +102,34 @@ class Dagster:
     def runs(self) -> list[dict[str, str]]:
         """All runs, the newest first."""
         query = "{runsOrError { ... on Runs {results {runId status tags {key value}}}}}"
-        request = urllib.request.Request(
-            f"{self.url}/graphql", json.dumps({"query": query}).encode(), {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            results = json.load(answer)["data"]["runsOrError"]["results"]
+        results = self.ask(query)["runsOrError"]["results"]
         return [
             {**{tag["key"]: tag["value"] for tag in run["tags"]}, "id": run["runId"], "status": run["status"]}
             for run in results
         ]
+
+    def run_config_fields(self) -> dict[str, str]:
+        """What the launchpad knows of the resource `downloads`: descriptions by field."""
+        query = """{ runConfigSchemaOrError(selector: {pipelineName: "download_galleries",
+            repositoryName: "__repository__", repositoryLocationName: "imgdl_pipeline.definitions"}) {
+              ... on RunConfigSchema { allConfigTypes {
+                ... on CompositeConfigType { fields { name description } } } } } }"""
+        types = self.ask(query)["runConfigSchemaOrError"]["allConfigTypes"]
+        [fields] = [
+            each["fields"]
+            for each in types
+            if "per_host" in [field["name"] for field in each.get("fields", [])]
+        ]
+        return {field["name"]: field["description"] for field in fields}
+
+    def ask(self, query: str) -> dict[str, Any]:
+        """What the UI itself asks of its web server."""
+        request = urllib.request.Request(
+            f"{self.url}/graphql", json.dumps({"query": query}).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            data: dict[str, Any] = json.load(answer)["data"]
+        return data
 
     def wait_for(self, count: int, statuses: set[str]) -> list[dict[str, str]]:
         """Wait until there are so many runs, and all of them have one of these statuses."""
@@ -200,10 +223,14 @@ def test_a_gallery_is_materialized_by_clicking_and_shows_its_pictures_and_checks
     assert sheet.first.evaluate("image => image.naturalWidth") > 900
 
 
-def test_the_checks_of_a_gallery_have_their_results(page):
+def test_the_checks_of_a_gallery_have_their_results(page, dagster):
+    assert any(run.get("dagster/partition") == "demo" for run in dagster.runs())
     page.goto("/assets/gallery_catalog?view=checks")
-    for name in ("files_are_intact", "few_links_failed", "is_fresh"):
+    for name in CHECKS:
         expect(page.get_by_text(name).first).to_be_visible(timeout=SECONDS)
+    page.get_by_text("few_links_failed").first.click()
+    expect(page.get_by_text("1 of 40 links failed").first).to_be_visible(timeout=SECONDS)
+    expect(page.get_by_text("demo").first).to_be_visible(timeout=SECONDS)
 
 
 def test_three_galleries_are_backfilled_by_one_click(page, dagster):
@@ -213,10 +240,25 @@ def test_three_galleries_are_backfilled_by_one_click(page, dagster):
     assert {run["dagster/partition"] for run in runs[:3]} == {"a", "b", "c"}
 
 
+def test_a_gallery_that_failed_is_run_again_alone(page, dagster, pictures):
+    before = len(dagster.runs())
+    (dagster.folder / "a.txt").rename(dagster.folder / "a.away")
+    materialize(page, "a", "b")
+    dagster.wait_for(before + 2, {"SUCCESS", "FAILURE"})
+    failed = {run["dagster/partition"]: run["status"] for run in dagster.runs()[:2]}
+    assert failed == {"a": "FAILURE", "b": "SUCCESS"}
+    (dagster.folder / "a.away").rename(dagster.folder / "a.txt")
+    materialize(page, "a")
+    runs = dagster.wait_for(before + 3, {"SUCCESS", "FAILURE"})
+    assert (runs[0]["dagster/partition"], runs[0]["status"]) == ("a", "SUCCESS")
+
+
 def test_a_running_download_is_terminated_and_stops(page, dagster, pictures):
     materialize(page, "slow")
     assert pictures.hung.wait(120)
     [run] = [run for run in dagster.runs() if run["status"] == "STARTED"]
+    ledger = dagster.folder / "store/downloads/gallery=slow/downloads.parquet"
+    assert not ledger.exists()
     page.goto(f"/runs/{run['id']}")
     page.get_by_role("button", name="Terminate").click()
     dialog = page.get_by_role("dialog")
@@ -226,13 +268,16 @@ def test_a_running_download_is_terminated_and_stops(page, dagster, pictures):
         assert time.monotonic() - clicked < 30
         time.sleep(0.2)  # another process is at work
     stopped = time.monotonic() - clicked
-    assert (dagster.folder / "store/downloads/gallery=slow/downloads.parquet").exists()
+    assert ledger.exists()
     assert stopped < 10, "5 s for the run, and some for Dagster to notice"
 
 
-def test_the_launchpad_describes_every_setting(page):
+def test_the_launchpad_describes_every_setting(page, dagster):
     page.goto("/locations/imgdl_pipeline.definitions/jobs/download_galleries/playground")
     expect(page.get_by_text("downloads").first).to_be_visible(timeout=SECONDS)
+    resources = dagster.run_config_fields()
+    assert set(resources) == {*DownloadSettings.model_fields, "limit", "force"}
+    assert resources["workers"] == Downloads.model_fields["workers"].description
 
 
 def test_a_broken_galleries_file_shows_its_error(browser, tmp_path):

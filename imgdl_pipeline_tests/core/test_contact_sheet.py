@@ -1,6 +1,7 @@
 import io
 from datetime import datetime, timedelta, timezone
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -97,3 +98,25 @@ def photo_bytes():
     file = io.BytesIO()
     photo(3).save(file, "JPEG")
     return file.getvalue()
+
+
+def test_pictures_of_nothing_but_noise_make_a_small_sheet_all_the_same(sheet_of, store):
+    random = np.random.default_rng(1)
+    noise = []
+    for _ in range(48):
+        file = io.BytesIO()
+        pixels = random.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(file, "JPEG", quality=95)
+        noise.append(file.getvalue())
+    sheet_of(*noise)
+    [kept] = store.list(contact_sheets_path("g"))
+    assert kept.bytes <= LARGEST_BYTES
+
+
+def test_neither_a_large_picture_nor_odd_exif_makes_pillow_warn(sheet_of, monkeypatch):
+    """Warnings are errors here: one would end the test."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    odd = plain((0, 0, 200), exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff")
+    sheet = sheet_of(plain((200, 0, 0)), odd)
+    assert sheet.size == (2 * (SIDE + 4) + 4, SIDE + 8)
+    assert Image.MAX_IMAGE_PIXELS == 100
