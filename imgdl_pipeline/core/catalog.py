@@ -1,7 +1,7 @@
 """The catalog: one row a link, with what is known of its image or why there is none.
 
-It is made from the ledger, the stored files and the catalog before it, column by column. Only files that the
-last catalog does not know are read and checked, on all cores.
+It is made from the ledger, the stored files and the catalog before it, column by column. Only files that
+neither the last catalog knows nor the download has checked are read and checked, on all cores.
 """
 
 import hashlib
@@ -17,22 +17,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imgdl_pipeline.core.checkpoints import CHECKPOINT_S, Checkpoints
-from imgdl_pipeline.core.columns import CATALOG, DOWNLOADS, LINKS, is_first, kept, taken
+from imgdl_pipeline.core.columns import CATALOG, DOWNLOADS, FACTS, LINKS, is_first, kept, taken
 from imgdl_pipeline.core.ledger import Ledger
 from imgdl_pipeline.core.listing import read_links, unseen_links
 from imgdl_pipeline.core.outcome import Reason, Status
 from imgdl_pipeline.core.settings import DownloadSettings
-from imgdl_pipeline.core.store import Store, catalog_path, checked_path
+from imgdl_pipeline.core.store import Store, catalog_path, checked_path, images_path
 from imgdl_pipeline.core.validation import InvalidImageError, JpegFacts, Limits, turn, validate_jpeg
-
-FACTS = pa.schema(
-    [
-        CATALOG.field(name)
-        for name in ("url", "status", "reason", "detail", "sha256", *JpegFacts.__dataclass_fields__)
-    ],
-    metadata=CATALOG.metadata,
-)
-"""What checking a file gives: its facts, or a status that is not ok, with the reason."""
 
 REMEMBERED = pa.schema(
     (*FACTS, *(CATALOG.field(name) for name in ("attributes", "first_seen", "last_seen"))),
@@ -59,7 +50,7 @@ class CatalogRun:
 
     Args:
         catalog: All of the gallery's rows.
-        checked: How many files were read and checked.
+        checked: How many files were checked since the last catalog, most of them while they were downloaded.
         new: How many links the catalog had not had before.
         seconds: How long it took.
     """
@@ -109,7 +100,10 @@ def build_catalog(
         previous = store.read_table(catalog_path(gallery), REMEMBERED)
         previous = REMEMBERED.empty_table() if previous is None else previous
         checkpoints = Checkpoints(store, checked_path(gallery), FACTS)
-        found = pa.concat_tables([previous.select(FACTS.names), *checkpoints.tables()])
+        early = _still_there(
+            pa.concat_tables([FACTS.empty_table(), *checkpoints.tables()]), ledger, store, gallery
+        )
+        found = pa.concat_tables([previous.select(FACTS.names), early])
         known = known_facts(ledger.table, found)
         to_check = stored_images(ledger.table, known)
         rows = _check_all(to_check, store, Limits.of(settings), threads or os.cpu_count() or 1, on_progress)
@@ -118,12 +112,13 @@ def build_catalog(
         facts = pa.concat_tables([checked, known])
         catalog = assemble(lists, ledger.table, facts, previous)
         new = catalog.num_rows - previous.num_rows
-        del found, known, facts, previous  # a long list's are large, and writing takes memory, too
+        fresh = facts.num_rows - known_facts(ledger.table, previous.select(FACTS.names)).num_rows
+        del found, early, known, facts, previous  # a long list's are large, and writing takes memory, too
         store.sweep(catalog_path(gallery).rpartition("/")[0])
         store.write_table(catalog_path(gallery), catalog)
         checkpoints.clear()
         lists.are_seen()
-    return CatalogRun(catalog, checked.num_rows, new, time.monotonic() - started)
+    return CatalogRun(catalog, fresh, new, time.monotonic() - started)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +146,17 @@ class Lists:
     def are_seen(self) -> None:
         """Forget what the catalog has now."""
         self.kept.clear()
+
+
+def _still_there(early: pa.Table, ledger: Ledger, store: Store, gallery: str) -> pa.Table:
+    """Of what was checked before this run, that whose file is there and as long as the ledger says."""
+    if not early.num_rows:
+        return early
+    stored = store.files(images_path(gallery))
+    row = pc.index_in(early["url"], value_set=ledger.table["url"].combine_chunks())
+    place = pc.index_in(pc.take(ledger.table["path"], row), value_set=stored["path"].combine_chunks())
+    is_there = pc.equal(pc.take(stored["bytes"], place), pc.take(ledger.table["bytes"], row))
+    return early.filter(pc.fill_null(is_there, fill_value=False))
 
 
 def known_facts(ledger: pa.Table, previous: pa.Table) -> pa.Table:

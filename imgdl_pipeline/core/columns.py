@@ -87,6 +87,13 @@ CATALOG = _schema(
 """`catalog.parquet`: one row a link that is or was listed."""
 
 
+FACTS = _schema(
+    *("url", "status", "reason", "detail", "sha256"),
+    *("width", "height", "mode", "progressive", "phash", "exif"),
+)
+"""What checking a file gives: its facts, or a status that is not ok, with the reason."""
+
+
 def descriptions(schema: pa.Schema) -> dict[str, str]:
     """Each column's description, by name, in the schema's order."""
     return {field.name: field.metadata[b"description"].decode() for field in schema}

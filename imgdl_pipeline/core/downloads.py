@@ -5,10 +5,11 @@ Pool, fetcher, store and ledger are put together here; none of them knows the ot
 
 import json
 import logging
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -17,7 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imgdl_pipeline.core.breaker import CircuitBreaker
-from imgdl_pipeline.core.columns import kept, taken
+from imgdl_pipeline.core.checkpoints import CHECKPOINT_S, Checkpoints
+from imgdl_pipeline.core.columns import FACTS, kept, taken
 from imgdl_pipeline.core.fetch import IN_MEMORY_BYTES, Fetched, Fetcher, Hop, NotModified
 from imgdl_pipeline.core.guard import host_of
 from imgdl_pipeline.core.ledger import Download, Ledger
@@ -37,14 +39,18 @@ from imgdl_pipeline.core.settings import DownloadSettings
 from imgdl_pipeline.core.store import (
     Store,
     StoreError,
+    checked_path,
     image_path,
     images_path,
     is_image_path,
 )
 from imgdl_pipeline.core.transport import Validators
-from imgdl_pipeline.core.validation import InvalidImageError, Limits, turn, validate_jpeg
+from imgdl_pipeline.core.validation import LARGE_BYTES, InvalidImageError, Limits, turn, validate_jpeg
 
 logger = logging.getLogger(__name__)
+
+EARLY_PIXELS = 40_000_000
+"""Larger images are not checked while they are downloaded: who ends a run waits for what is being decoded."""
 
 BATCH_ROWS = 1_000
 """Rows of the plan that are turned into objects at a time."""
@@ -209,6 +215,46 @@ def interleaved(todo: pa.Table) -> pa.Table:
     return pa.table({name: taken(todo[name], places) for name in todo.schema.names})
 
 
+class EarlyFacts:
+    """Facts of images that are checked as soon as they have come, for the catalog to find.
+
+    Decoding releases the interpreter's lock, so that it costs a download little that waits for the network,
+    or for that lock. Shared by the workers: a queue.
+
+    Args:
+        store: Where the facts are kept.
+        gallery: Whose.
+        limits: Of the gallery; what is larger than most waits for the catalog, which checks it alone.
+    """
+
+    def __init__(self, store: Store, gallery: str, limits: Limits) -> None:
+        pixels, memory = min(EARLY_PIXELS, limits.max_pixels), min(LARGE_BYTES, limits.max_decode_bytes)
+        self._limits = Limits(pixels, memory)
+        self._checkpoints = Checkpoints(store, checked_path(gallery), FACTS)
+        self._rows: queue.SimpleQueue[dict[str, object]] = queue.SimpleQueue()
+        self._due = time.monotonic() + CHECKPOINT_S
+
+    def check(self, url: str, sha256: str, data: bytes) -> None:
+        """Check an image; what is wrong with one that is not whole is the catalog's to say."""
+        try:
+            facts = validate_jpeg(data, self._limits)
+        except InvalidImageError:
+            return
+        self._rows.put({"url": url, "status": Status.OK.value, "sha256": sha256, **asdict(facts)})
+
+    def keep(self, *, now: bool = False) -> None:
+        """Write what there is, every other second or now.
+
+        Raises:
+            StoreError: It could not be written.
+        """
+        if now or time.monotonic() >= self._due:
+            self._due = time.monotonic() + CHECKPOINT_S
+            rows = [self._rows.get() for _ in range(self._rows.qsize())]
+            if rows:
+                self._checkpoints.add(pa.Table.from_pylist(rows, schema=FACTS))
+
+
 def download_gallery(
     gallery: str,
     store: Store,
@@ -217,6 +263,7 @@ def download_gallery(
     limit: int | None = None,
     force: bool = False,
     retry: Retry | None = None,
+    checks_early: bool = True,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> DownloadRun:
     """Fetch every link of a gallery that has no image yet, and keep the ledger.
@@ -228,6 +275,7 @@ def download_gallery(
         limit: Fetch this many links at most.
         force: Ask for every link again, whatever the ledger says; those that have an image conditionally.
         retry: When to try again; None makes one from the settings.
+        checks_early: Check images while others are on their way; else the catalog checks them all.
         on_progress: Called after every link, and twice a second while there is none.
 
     Raises:
@@ -244,7 +292,9 @@ def download_gallery(
         planned = plan(links, ledger.table, stored, settings, started_at, force=force)
         todo = interleaved(planned[:limit])
         retry = retry or Retry(settings.attempts)
-        work = _Work(gallery, store, fetcher, retry, CircuitBreaker(), Limits.of(settings))
+        limits = Limits.of(settings)
+        facts = EarlyFacts(store, gallery, limits) if checks_early else None
+        work = _Work(gallery, store, fetcher, retry, CircuitBreaker(), limits, facts)
         told = _Told(todo.num_rows, started, on_progress)
         pool = DownloadPool(
             work,
@@ -260,9 +310,13 @@ def download_gallery(
                     row = done.result or _row_of_error(done.item, done.error)
                     ledger.add(row)
                     told.finished(row)
+                    if facts:
+                        facts.keep()
         finally:
             for row in pool.remains():  # an interrupt takes no time off from what is done
                 ledger.add(row)
+            if facts:
+                facts.keep(now=True)
     rows = ledger.table
     tried, fetched = (
         kept(rows, pc.fill_null(pc.greater_equal(rows[column], started_at), fill_value=False))
@@ -318,6 +372,7 @@ class _Work:
     retry: Retry
     breaker: CircuitBreaker
     limits: Limits
+    early_facts: EarlyFacts | None
 
     def __call__(self, job: Job) -> Download | Later[Job] | Pause[Download]:
         started = time.monotonic()
@@ -387,8 +442,13 @@ class _Work:
             return replace(_unchanged(job), etag=fetched.etag, last_modified=fetched.last_modified)
         if job.known is not None and not self._is_whole(job, fetched):
             return _unchanged(job)
-        in_memory = fetched.bytes <= IN_MEMORY_BYTES
-        self.store.put(path, fetched.body.read() if in_memory else fetched.body)
+        if fetched.bytes <= IN_MEMORY_BYTES:
+            data = fetched.body.read()
+            self.store.put(path, data)
+            if self.early_facts:
+                self.early_facts.check(job.url, fetched.digests["sha256"], data)
+        else:
+            self.store.put(path, fetched.body)
         now = datetime.now(timezone.utc)
         return Download(
             url=job.url,

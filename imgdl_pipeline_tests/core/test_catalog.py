@@ -6,13 +6,20 @@ import pytest
 from PIL import Image
 
 from imgdl_pipeline.core.catalog import Progress, build_catalog
-from imgdl_pipeline.core.columns import CATALOG, DOWNLOADS
+from imgdl_pipeline.core.columns import CATALOG, DOWNLOADS, FACTS
 from imgdl_pipeline.core.downloads import download_gallery
 from imgdl_pipeline.core.ledger import Download, Ledger
 from imgdl_pipeline.core.links import Link, links_table
 from imgdl_pipeline.core.retry import Retry
 from imgdl_pipeline.core.settings import DownloadSettings
-from imgdl_pipeline.core.store import StoreError, catalog_path, checked_path, downloads_path, links_path
+from imgdl_pipeline.core.store import (
+    Store,
+    StoreError,
+    catalog_path,
+    checked_path,
+    downloads_path,
+    links_path,
+)
 from imgdl_pipeline_tests.conftest import jpeg
 from imgdl_pipeline_tests.core.test_ledger import kill
 
@@ -26,7 +33,7 @@ def run(store, loopback):
 
     def run_(*links, at=MONDAY, **changes):
         store.write_table(links_path("g"), links_table(links, at))
-        download_gallery("g", store, loopback, retry=Retry(attempts=1))
+        download_gallery("g", store, loopback.overridden_by(changes), retry=Retry(attempts=1))
         built = build_catalog("g", store, DownloadSettings(**changes))
         assert built.catalog.schema.equals(CATALOG)
         assert store.read_table(catalog_path("g"), CATALOG).equals(built.catalog)
@@ -178,15 +185,32 @@ def test_a_gallery_whose_links_were_not_tried_has_an_empty_catalog(store):
 def test_progress_is_told_for_each_checked_file(server, store, loopback):
     links = [Link(server.serve(f"/{number}.jpg", jpeg(number))) for number in range(5)]
     store.write_table(links_path("g"), links_table(links, MONDAY))
-    download_gallery("g", store, loopback)
+    download_gallery("g", store, loopback, checks_early=False)
     told = []
     build_catalog("g", store, DownloadSettings(), on_progress=told.append)
     assert told == [Progress(number, 5) for number in range(1, 6)]
 
 
-def test_the_catalog_works_on_s3_as_on_a_disk(s3_bucket, server, loopback):
-    from imgdl_pipeline.core.store import Store
+def test_what_was_checked_while_it_was_downloaded_has_the_same_facts_and_is_not_decoded_again(
+    server, tmp_path, loopback
+):
+    pictures = [jpeg(1), jpeg(2, (64, 64), "L"), jpeg(3, progressive=True), jpeg(4)[:-500]]
+    links = [Link(server.serve(f"/{number}.jpg", data)) for number, data in enumerate(pictures)]
+    facts, decoded = {}, {}
+    for early in (True, False):
+        store, told = Store(str(tmp_path / str(early))), []
+        store.write_table(links_path("g"), links_table(links, MONDAY))
+        download_gallery("g", store, loopback, checks_early=early)
+        built = build_catalog("g", store, loopback, on_progress=told.append)
+        facts[early] = built.catalog.select(FACTS.names)
+        decoded[early] = len(told)
+        assert built.checked == 4
+        assert build_catalog("g", store, loopback).checked == 0
+    assert facts[True].equals(facts[False])
+    assert decoded == {True: 1, False: 4}
 
+
+def test_the_catalog_works_on_s3_as_on_a_disk(s3_bucket, server, loopback):
     store = Store(s3_bucket)
     links = [Link(server.serve("/a.jpg", jpeg())), Link(server.serve("/cut.jpg", jpeg()[:-99]))]
     store.write_table(links_path("g"), links_table(links, MONDAY))
@@ -220,7 +244,7 @@ def test_a_verdict_outlives_the_checkpoints_of_a_killed_run(server, store, loopb
 def test_what_was_checked_before_an_interrupt_is_not_checked_again(store, loopback, server, monkeypatch):
     links = [Link(server.serve(f"/{number}.jpg", jpeg(number))) for number in range(40)]
     store.write_table(links_path("g"), links_table(links, MONDAY))
-    download_gallery("g", store, loopback)
+    download_gallery("g", store, loopback, checks_early=False)
     monkeypatch.setattr("imgdl_pipeline.core.catalog.CHECKPOINT_S", 0.0)
 
     def interrupt(progress):
@@ -229,8 +253,9 @@ def test_what_was_checked_before_an_interrupt_is_not_checked_again(store, loopba
 
     with pytest.raises(KeyboardInterrupt):
         build_catalog("g", store, loopback, on_progress=interrupt)
-    built = build_catalog("g", store, loopback)
-    assert built.checked == 2
+    told = []
+    built = build_catalog("g", store, loopback, on_progress=told.append)
+    assert len(told) == 2
     assert set(built.catalog["status"].to_pylist()) == {"ok"}
     assert None not in built.catalog["phash"].to_pylist()
     assert list(store.list(checked_path("g"))) == []

@@ -115,8 +115,9 @@ def test_pictures_of_nothing_but_noise_make_a_small_sheet_all_the_same(sheet_of,
 
 def test_neither_a_large_picture_nor_odd_exif_makes_pillow_warn(sheet_of, monkeypatch):
     """Warnings are errors here: one would end the test."""
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    odd = plain((0, 0, 200), exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff")
-    sheet = sheet_of(plain((200, 0, 0)), odd)
+    odd = plain((0, 0, 200), (300, 300), exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff")
+    large = plain((200, 0, 0), (300, 300))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40_000)
+    sheet = sheet_of(large, odd)
     assert sheet.size == (2 * (SIDE + 4) + 4, SIDE + 8)
-    assert Image.MAX_IMAGE_PIXELS == 100
+    assert Image.MAX_IMAGE_PIXELS == 40_000
