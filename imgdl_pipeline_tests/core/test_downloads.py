@@ -4,18 +4,13 @@ import threading
 from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
 
-import pyarrow as pa
 import pytest
 
 from imgdl_pipeline.core.catalog import build_catalog
 from imgdl_pipeline.core.columns import DOWNLOADS
-from imgdl_pipeline.core.downloads import (
-    Progress,
-    download_gallery,
-    interleaved,
-)
+from imgdl_pipeline.core.downloads import Progress, download_gallery
 from imgdl_pipeline.core.guard import host_of
-from imgdl_pipeline.core.ledger import Download, Ledger, download_table
+from imgdl_pipeline.core.ledger import Download, Ledger
 from imgdl_pipeline.core.links import Link, links_table
 from imgdl_pipeline.core.outcome import ResourceError
 from imgdl_pipeline.core.retry import Retry
@@ -362,18 +357,6 @@ def test_every_setting_changes_something(name, store, server, loopback):
         globals()[f"changes_{name}"](store, server, loopback)
 
 
-def test_a_ledger_of_many_links_is_planned_column_by_column(store, loopback):
-    """A row object for each known link would cost a gigabyte for a million of them."""
-    from imgdl_pipeline.core.downloads import plan
-
-    urls = [f"https://h.org/{number}.jpg" for number in range(50_000)]
-    ledger = download_table([row(url, path=url, bytes=7) for url in urls[:-5]])
-    links = links_table([Link(url) for url in urls], NOW)
-    stored = pa.table({"path": urls[:-10], "bytes": [6, *[7] * (len(urls) - 11)]})
-    todo = plan(links, ledger, stored, loopback, NOW)
-    assert todo["url"].to_pylist() == [urls[0], *urls[-10:]]
-
-
 def test_a_host_that_refuses_connections_is_given_up_and_the_others_go_on(store, server, loopback):
     import socket
 
@@ -440,14 +423,6 @@ def test_a_temporary_file_that_cannot_be_written_ends_the_run(store, server, loo
     listed(store, server.serve("/a.jpg", PICTURE))
     with pytest.raises(ResourceError, match="No space left"):
         download(store, loopback)
-
-
-def test_hosts_take_turns_in_a_list_that_is_sorted_by_host():
-    urls = [f"https://{host}.org/{number}" for host in "abc" for number in range(3)]
-    table = pa.table({"url": urls})
-    assert [url[8] for url in interleaved(table)["url"].to_pylist()] == list("abcabcabc")
-    assert interleaved(table.slice(0, 0)).num_rows == 0
-    assert interleaved(pa.table({"url": ["no link", "x\ny", ""]})).num_rows == 3
 
 
 def test_a_password_in_a_link_reaches_its_host_and_no_file_but_the_list(store, server, loopback):
