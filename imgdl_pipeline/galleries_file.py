@@ -95,16 +95,13 @@ def _check_cron(schedule: str | None, locate: Locate) -> None:
 
 def _check_assets(assets: AssetSettings, locate: Locate) -> None:
     """Let Dagster judge what the assets are to have, too."""
-    for key in ("owners", "tags", "kinds"):
-        given = getattr(assets, key)
-        value = (
-            {"tags": dict(given)} if key == "tags" else {key: set(given) if key == "kinds" else list(given)}
-        )
+    given: dict[str, Any] = {"owners": list(assets.owners), "tags": dict(assets.tags)}
+    for key, value in given.items():
         try:
-            dg.AssetSpec("checked", **value)
+            dg.AssetSpec("checked", **{key: value})
         except (dg.DagsterInvalidDefinitionError, dg.DagsterInvariantViolationError) as error:
             path = ("attributes", "assets", key)
-            raise GalleriesFileError(f"{locate(path)}: {'.'.join(path)}: {error}, not {given!r}") from error
+            raise GalleriesFileError(f"{locate(path)}: {'.'.join(path)}: {error}, not {value!r}") from error
 
 
 _ANY_SECRET_KEY = frozenset().union(*SECRET_KEYS.values())

@@ -2,7 +2,8 @@
 
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from imgdl_pipeline.core.sources.demo import DemoHandler, DemoServer
@@ -127,3 +128,17 @@ class WebServer(DemoServer):
     def __exit__(self, *exc: object) -> None:
         self.release.set()
         super().__exit__(*exc)
+
+
+@contextmanager
+def deaf_port() -> Iterator[int]:
+    """A port on loopback at which connections are neither taken nor refused: its queue is full."""
+    with ExitStack() as stack:
+        full = stack.enter_context(socket.socket())
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        yield full.getsockname()[1]

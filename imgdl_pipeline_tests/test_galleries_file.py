@@ -169,4 +169,4 @@ def test_what_dagster_does_not_take_is_told_with_its_place(tmp_path, key, value)
     )
     with pytest.raises(GalleriesFileError) as caught:
         read_galleries_file(file)
-    assert str(caught.value).startswith(f"{file}:4: attributes.assets.{key}: ")
+    assert str(caught.value).startswith(f"{file}:4: attributes.assets.{key}")

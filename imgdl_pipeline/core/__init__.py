@@ -11,7 +11,7 @@ Beside the catalog, `contact_sheet` and `inspection` look at what is there. Belo
 and `ledger` (what happened) with its `lease` (one run at a time) and `checkpoints` (what a killed run had
 done); `galleries` (a file's settings); then `sources` (where links come from), `fetch` (one URL), `pool` (the
 threads), `retry` (when again), `breaker` (when not again) and `validation` (one JPEG); then `links`,
-`schedule` (whose turn it is), `store` (the files) and `robots`; then `transport` (requests, made safe) and `guard` (what
-we refuse); at the bottom `settings`, `outcome`, `columns`, `deadline` and `jpeg_header`. Imports point down
-this list only, and import-linter proves it.
+`schedule` (whose turn it is), `store` (the files) and `robots`; then `transport` (requests, made safe) and
+`guard` (what we refuse); at the bottom `settings`, `outcome`, `columns`, `deadline` and `jpeg_header`.
+Imports point down this list only, and import-linter proves it.
 """

@@ -93,6 +93,7 @@ class _EditorSchema(GenerateJsonSchema):
 
 
 _KEY_PART = r"^[A-Za-z0-9_]+$"
+_KIND = r"^[A-Za-z0-9_.-]{1,40}$"
 _OWNER = r"^(team:[A-Za-z0-9_.-]+|[^@\s]+@[^@\s]+)$"
 
 
@@ -110,7 +111,9 @@ class AssetSettings(Settings):
         (), description="e-mail addresses, or team:name"
     )
     tags: dict[str, str] = Field({}, description="tags of the assets")
-    kinds: tuple[str, ...] = Field((), max_length=2, description="kinds to show besides jpeg and parquet")
+    kinds: tuple[Annotated[str, Field(pattern=_KIND)], ...] = Field(
+        (), max_length=2, description="kinds to show besides jpeg and parquet"
+    )
     code_references: tuple[str, ...] = Field(
         (), description="files and URLs to link to from the assets, besides this file and our own code"
     )

@@ -17,7 +17,7 @@ from imgdl_pipeline.core.retry import Retry
 from imgdl_pipeline.core.settings import HOST_SLOTS, DownloadSettings
 from imgdl_pipeline.core.store import StoreError, catalog_path, downloads_path, image_path, links_path
 from imgdl_pipeline_tests.conftest import jpeg
-from imgdl_pipeline_tests.server import WebServer
+from imgdl_pipeline_tests.server import WebServer, deaf_port
 
 PICTURE = jpeg()
 NOW = datetime(2026, 11, 22, tzinfo=timezone.utc)
@@ -358,8 +358,6 @@ def test_every_setting_changes_something(name, store, server, loopback):
 
 
 def test_a_host_that_refuses_connections_is_given_up_and_the_others_go_on(store, server, loopback):
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as gone:
         dead = f"http://127.0.0.1:{gone.getsockname()[1]}"
     good = [server.serve(f"/{number}.jpg", PICTURE) for number in range(5)]
@@ -394,8 +392,6 @@ def test_a_busy_host_is_left_alone_by_all_workers_while_the_others_go_on(store, 
 
 
 def test_a_dead_target_of_redirects_does_not_cost_the_host_that_redirects(store, server, loopback):
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as gone:
         dead = f"http://127.0.0.1:{gone.getsockname()[1]}/x.jpg"
     redirects = [server.redirect(f"/to{number}.jpg", dead) for number in range(60)]
@@ -540,18 +536,9 @@ def test_a_pause_is_kept_also_when_its_link_is_not_tried_again(store, server, lo
 
 
 def test_a_host_whose_connections_time_out_is_given_up(store, loopback):
-    with socket.socket() as full:
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        waiting = [socket.socket() for _ in range(4)]
-        for each in waiting:
-            each.setblocking(False)
-            each.connect_ex(full.getsockname())
-        listed(store, *(f"http://127.0.0.1:{full.getsockname()[1]}/{number}.jpg" for number in range(100)))
-        settings = loopback.overridden_by({"timeout": 0.3})
-        run = download(store, settings, retry=Retry(attempts=1))
-        for each in waiting:
-            each.close()
+    with deaf_port() as port:
+        listed(store, *(f"http://127.0.0.1:{port}/{number}.jpg" for number in range(100)))
+        run = download(store, loopback.overridden_by({"timeout": 0.3}), retry=Retry(attempts=1))
     told = rows(run).values()
     assert {row["reason"] for row in told} == {"timeout", "connection"}
     assert sum(row["attempts"] == 0 for row in told) >= 50

@@ -15,6 +15,7 @@ from imgdl_pipeline.core.guard import (
     without_userinfo,
 )
 from imgdl_pipeline.core.outcome import FetchError, Reason
+from imgdl_pipeline_tests.server import deaf_port
 
 NOT_PUBLIC = [
     *("127.0.0.1", "127.255.255.254", "0.0.0.0", "10.0.0.1", "172.16.0.1", "192.168.1.1"),
@@ -161,20 +162,12 @@ def test_a_password_is_not_in_the_detail_of_a_broken_url():
 
 
 def test_an_address_that_does_not_answer_leaves_time_for_the_next():
-    with socket.socket() as full, socket.create_server(("127.0.0.1", 0)) as good:
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        waiting = [socket.socket() for _ in range(4)]
-        for each in waiting:
-            each.setblocking(False)
-            each.connect_ex(full.getsockname())
-        found = [(socket.AF_INET, full.getsockname()), (socket.AF_INET, good.getsockname())]
+    with deaf_port() as port, socket.create_server(("127.0.0.1", 0)) as good:
+        found = [(socket.AF_INET, ("127.0.0.1", port)), (socket.AF_INET, good.getsockname())]
         with working_until(Deadline(2, threading.Event())):
             connected = _connect_to_first("h.org", 80, found)
             assert connected.getpeername() == good.getsockname()
             connected.close()
-        for each in waiting:
-            each.close()
 
 
 def resolving_to(monkeypatch, *answers):
