@@ -100,25 +100,21 @@ def build_catalog(
         previous = store.read_table(catalog_path(gallery), REMEMBERED)
         previous = REMEMBERED.empty_table() if previous is None else previous
         checkpoints = Checkpoints(store, checked_path(gallery), FACTS)
-        early = _still_there(
-            pa.concat_tables([FACTS.empty_table(), *checkpoints.tables()]), ledger, store, gallery
-        )
-        found = pa.concat_tables([previous.select(FACTS.names), early])
-        known = known_facts(ledger.table, found)
-        to_check = stored_images(ledger.table, known)
+        early = _still_there(checkpoints.tables(), ledger, store, gallery)
+        known, early = (known_facts(ledger.table, table) for table in (previous.select(FACTS.names), early))
+        to_check = stored_images(ledger.table, pa.concat_tables([known, early]))
         rows = _check_all(to_check, store, Limits.of(settings), threads or os.cpu_count() or 1, on_progress)
-        checked = _facts_table(rows, checkpoints)
+        checked = pa.concat_tables([_facts_table(rows, checkpoints), early])
         discard_invalid(ledger, store, checked)
         facts = pa.concat_tables([checked, known])
         catalog = assemble(lists, ledger.table, facts, previous)
         new = catalog.num_rows - previous.num_rows
-        fresh = facts.num_rows - known_facts(ledger.table, previous.select(FACTS.names)).num_rows
-        del found, early, known, facts, previous  # a long list's are large, and writing takes memory, too
+        del early, known, facts, previous  # a long list's are large, and writing takes memory, too
         store.sweep(catalog_path(gallery).rpartition("/")[0])
         store.write_table(catalog_path(gallery), catalog)
         checkpoints.clear()
         lists.are_seen()
-    return CatalogRun(catalog, fresh, new, time.monotonic() - started)
+    return CatalogRun(catalog, checked.num_rows, new, time.monotonic() - started)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +144,9 @@ class Lists:
         self.kept.clear()
 
 
-def _still_there(early: pa.Table, ledger: Ledger, store: Store, gallery: str) -> pa.Table:
+def _still_there(checked: list[pa.Table], ledger: Ledger, store: Store, gallery: str) -> pa.Table:
     """Of what was checked before this run, that whose file is there and as long as the ledger says."""
+    early = pa.concat_tables([FACTS.empty_table(), *checked])
     if not early.num_rows:
         return early
     stored = store.files(images_path(gallery))
