@@ -29,8 +29,7 @@ format: .venv/installed
 
 screenshots: .venv/installed  ## the README's pictures, from the tests that click through the UI
 	$(BIN)/python -m pytest -q imgdl_pipeline_tests/test_ui.py
-	cp build/screenshots/*_shows_its_pictures_and_checks.png docs/contact_sheet.png
-	cp build/screenshots/*_have_their_results.png docs/checks.png
+	cp build/screenshots/contact_sheet.png build/screenshots/checks.png docs/
 
 bench: .venv/installed  ## against curl, aria2c, jpeginfo, img2dataset, Scrapy and the textbook's script; half an hour
 	$(BIN)/python benchmarks/run.py
