@@ -6,6 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from imgdl_pipeline.core.catalog import BATCH_ROWS
 from imgdl_pipeline.core.settings import DownloadSettings
 from imgdl_pipeline.core.validation import Limits, validate_jpeg
 
@@ -13,10 +14,15 @@ from imgdl_pipeline.core.validation import Limits, validate_jpeg
 def main(folder: str) -> None:
     limits = Limits.of(DownloadSettings())
     started = time.perf_counter()
+    files = list(Path(folder).glob("*.jpg"))
+    batches = [files[start : start + BATCH_ROWS] for start in range(0, len(files), BATCH_ROWS)]
+
+    def check(batch: list[Path]) -> None:
+        for file in batch:
+            validate_jpeg(file.read_bytes(), limits)
+
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        files = Path(folder).glob("*.jpg")
-        for _ in threads.map(lambda file: validate_jpeg(file.read_bytes(), limits), files):
-            pass
+        list(threads.map(check, batches))
     print(time.perf_counter() - started)
 
 

@@ -6,6 +6,7 @@ neither the last catalog knows nor the download has checked are read and checked
 
 import hashlib
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -31,7 +32,8 @@ REMEMBERED = pa.schema(
 )
 """What is taken from the last catalog; the rest of it stands in the ledger."""
 
-BATCH_ROWS = 1_000
+BATCH_ROWS = 16
+"""Files that a thread checks at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +202,12 @@ def _check_all(
     threads: int,
     on_progress: Callable[[Progress], None],
 ) -> Iterator[dict[str, object]]:
-    """A row of FACTS for each file. The decoders release the GIL, so threads use all cores."""
+    """A row of FACTS for each file.
+
+    The decoders release the GIL, so threads use all cores; each takes several files at a time, because handing
+    one over costs a tenth of its decoding.
+    """
+    stopped = threading.Event()
 
     def check(image: StoredImage) -> dict[str, object]:
         try:
@@ -216,32 +223,34 @@ def _check_all(
             }
         return {"url": image.url, "sha256": image.sha256, "status": Status.OK.value, **asdict(facts)}
 
-    rows = (
-        StoredImage(**row)
-        for batch in images.to_batches(max_chunksize=BATCH_ROWS)
-        for row in batch.to_pylist()
-    )
+    def check_batch(batch: pa.RecordBatch) -> list[dict[str, object]]:
+        return [check(StoredImage(**row)) for row in batch.to_pylist() if not stopped.is_set()]
+
+    batches = images.to_batches(max_chunksize=BATCH_ROWS)
     with ThreadPoolExecutor(threads, thread_name_prefix="validate") as executor:
-        for number, facts in enumerate(_mapped(executor, check, rows, threads * 4), start=1):
-            on_progress(Progress(number, images.num_rows))
-            yield facts
+        try:
+            for number, facts in enumerate(_mapped(executor, check_batch, batches, threads * 2), start=1):
+                on_progress(Progress(number, images.num_rows))
+                yield facts
+        finally:
+            stopped.set()
 
 
 def _mapped(
     executor: ThreadPoolExecutor,
-    function: Callable[[StoredImage], dict[str, object]],
-    items: Iterable[StoredImage],
+    function: Callable[[pa.RecordBatch], list[dict[str, object]]],
+    batches: Iterable[pa.RecordBatch],
     ahead: int,
 ) -> Iterator[dict[str, object]]:
-    """As `executor.map`, but with a few items at a time, so that memory stays flat."""
-    items = iter(items)
-    futures: deque[Future[dict[str, object]]] = deque(
-        executor.submit(function, item) for item in islice(items, ahead)
+    """As `executor.map`, but with a few batches at a time, so that memory stays flat."""
+    batches = iter(batches)
+    futures: deque[Future[list[dict[str, object]]]] = deque(
+        executor.submit(function, batch) for batch in islice(batches, ahead)
     )
     try:
         while futures:
-            yield futures.popleft().result()
-            futures.extend(executor.submit(function, item) for item in islice(items, 1))
+            yield from futures.popleft().result()
+            futures.extend(executor.submit(function, batch) for batch in islice(batches, 1))
     finally:
         for future in futures:
             future.cancel()

@@ -5,6 +5,7 @@ file, and any of its warnings counts. The decode is to gray at a reduced scale, 
 damage for half the time: every bit of the file is entropy-decoded all the same. It releases the GIL.
 """
 
+import functools
 import json
 import math
 import threading
@@ -191,15 +192,15 @@ def _decode_strictly(data: bytes) -> npt.NDArray[np.uint8]:
 PHASH_SIDE = 8
 PHASH_SAMPLES = 32
 
-_COSINES = np.cos(np.pi / PHASH_SAMPLES * np.outer(np.arange(PHASH_SIDE), np.arange(PHASH_SAMPLES) + 0.5))
-"""The lowest frequencies of the discrete cosine transform, type II, without its constant factor."""
+LANCZOS_LOBES = 3
 
 
 def phash(gray: npt.NDArray[np.uint8]) -> str:
-    """The perceptual hash of an image, as ImageHash's `phash` has it, bit by bit.
+    """The perceptual hash of an image, as ImageHash's `phash` has it.
 
-    Its lowest 8 × 8 frequencies at 32 × 32 pixels, each compared with their median. ImageHash itself would
-    load SciPy for the transform: a quarter of a second, at every start.
+    The lowest 8 × 8 frequencies of the image at 32 × 32 pixels, each compared with their median. ImageHash
+    resizes, rounds to whole shades and transforms; here both are one multiplication by side, which takes an
+    eighth of the time. That tips a bit or two now and then.
 
     Args:
         gray: Shades, by row and column.
@@ -207,10 +208,29 @@ def phash(gray: npt.NDArray[np.uint8]) -> str:
     Returns:
         64 bits as 16 hex digits.
     """
-    size = (PHASH_SAMPLES, PHASH_SAMPLES)
-    pixels = np.asarray(Image.fromarray(gray).resize(size, Image.Resampling.LANCZOS), dtype=np.float64)
-    low = _COSINES @ pixels @ _COSINES.T
-    return np.packbits(low > np.median(low)).tobytes().hex()
+    rows, columns = gray.shape
+    low = np.rint(_frequencies(rows) @ gray.astype(np.float32) @ _frequencies(columns).T)  # noise becomes 0
+    ordered = np.sort(low, axis=None)
+    middle = len(ordered) // 2
+    return np.packbits(low > (ordered[middle - 1] + ordered[middle]) / 2).tobytes().hex()
+
+
+@functools.lru_cache(maxsize=64)
+def _frequencies(side: int) -> npt.NDArray[np.float32]:
+    """What takes a side of so many pixels to its lowest frequencies, 8 × side.
+
+    Pillow's Lanczos filter to 32 samples, then the discrete cosine transform, type II, without its constant
+    factor.
+    """
+    scale = side / PHASH_SAMPLES
+    samples = np.arange(PHASH_SAMPLES) + 0.5
+    distance = (np.arange(side) + 0.5 - samples[:, None] * scale) / max(scale, 1.0)
+    is_near = np.abs(distance) < LANCZOS_LOBES
+    weights = np.where(is_near, np.sinc(distance) * np.sinc(distance / LANCZOS_LOBES), 0.0)
+    weights /= weights.sum(axis=1, keepdims=True)
+    cosines = np.cos(np.pi / PHASH_SAMPLES * np.outer(np.arange(PHASH_SIDE), samples))
+    frequencies: npt.NDArray[np.float32] = (cosines @ weights).astype(np.float32)
+    return frequencies
 
 
 def exif_json(data: bytes | None) -> str:
