@@ -204,8 +204,8 @@ def _check_all(
 ) -> Iterator[dict[str, object]]:
     """A row of FACTS for each file.
 
-    The decoders release the GIL, so threads use all cores; each takes several files at a time, because handing
-    one over costs a tenth of its decoding.
+    The decoders release the GIL, so threads use all cores; each takes several files at a time, because
+    handing one over costs a tenth of its decoding.
     """
     stopped = threading.Event()
 

@@ -8,10 +8,12 @@ abandoning a download takes less than a slice, with nothing but the thread's own
 """
 
 import errno
+import functools
 import os
 import selectors
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -130,47 +132,80 @@ def call_with_deadline(function: Callable[[], T]) -> T:
     return result
 
 
-def _sliced(sock: socket.socket, operation: Callable[[], T]) -> T:
-    """Repeat a socket operation, a slice at a time, until it is done or the deadline is."""
-    while True:
-        sock.settimeout(current().slice())
-        try:
-            return operation()
-        except TimeoutError:  # one slice passed with nothing to show: look at the deadline again
-            continue
-
-
 class DeadlineSocket(socket.socket):
-    """A TCP socket whose reads keep to the deadline of the thread that reads."""
+    """A TCP socket whose waits keep to the deadline of the thread that uses it.
+
+    It is a blocking one, whose waits the system itself cuts into slices. Python's own timeouts cost two calls
+    into the system more for each read, and each of them gives the interpreter's lock away: with eight threads
+    at work, that is what a download of small images waits for.
+    """
+
+    _slice_s = 0.0
+
+    def settimeout(self, value: float | None) -> None:
+        """Nothing: http.client and urllib3 know of no deadline."""
 
     def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
         """As `socket.recv_into`, but within the deadline."""
         receive = super().recv_into
-        return _sliced(self, lambda: receive(buffer, nbytes, flags))
+        return self._sliced(lambda: receive(buffer, nbytes, flags))
 
     def sendall(self, data: Any, flags: int = 0) -> None:
-        """As `socket.sendall`, which counts its timeout for the whole of the data."""
-        self.settimeout(current().left())
-        super().sendall(data, flags)
+        """As `socket.sendall`, but within the deadline."""
+        send, rest = super().send, memoryview(data)
+        while rest:
+            sent = self._sliced(functools.partial(send, rest, flags))
+            rest = rest[sent:]
+
+    def keep_to(self, deadline: Deadline) -> None:
+        """Let no wait of the system last for more than a slice."""
+        slice_s = deadline.slice()
+        if slice_s != self._slice_s:
+            self._slice_s = slice_s
+            wait = struct.pack("@ll", 0, max(1, int(slice_s * 1e6)))  # a timeval: seconds, microseconds
+            self.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, wait)
+            self.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, wait)
+
+    def _sliced(self, operation: Callable[[], T]) -> T:
+        """Repeat an operation, a slice at a time, until it is done or the deadline is."""
+        while True:
+            self.keep_to(current())
+            try:
+                return operation()
+            except BlockingIOError:  # one slice passed with nothing to show: look at the deadline again
+                continue
 
 
 class DeadlineSSLSocket(ssl.SSLSocket):
     """A TLS socket whose handshake and reads keep to the deadline of the thread that uses it."""
 
+    def settimeout(self, value: float | None) -> None:
+        """Nothing: http.client and urllib3 know of no deadline."""
+
     def do_handshake(self, block: bool = False) -> None:  # noqa: ARG002
         """As `SSLSocket.do_handshake`, but within the deadline."""
-        handshake = super().do_handshake
-        _sliced(self, handshake)
+        self._sliced(super().do_handshake)
 
     def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
         """As `SSLSocket.recv_into`, but within the deadline."""
         receive = super().recv_into
-        return _sliced(self, lambda: receive(buffer, nbytes, flags))
+        return self._sliced(lambda: receive(buffer, nbytes, flags))
 
-    def sendall(self, data: Any, flags: int = 0) -> None:
-        """As `SSLSocket.sendall`, but within the deadline."""
-        self.settimeout(current().left())
-        super().sendall(data, flags)
+    def send(self, data: Any, flags: int = 0) -> int:
+        """As `SSLSocket.send`, but within the deadline; `sendall` calls it until all is sent."""
+        send = super().send
+        return self._sliced(lambda: send(data, flags))
+
+    def _sliced(self, operation: Callable[[], T]) -> T:
+        """Repeat an operation, a slice at a time, until it is done or the deadline is."""
+        while True:
+            slice_s = current().slice()
+            if slice_s != self.gettimeout():
+                super().settimeout(slice_s)
+            try:
+                return operation()
+            except TimeoutError:
+                continue
 
 
 def connect(family: socket.AddressFamily, address: tuple[Any, ...]) -> DeadlineSocket:
@@ -197,7 +232,8 @@ def connect(family: socket.AddressFamily, address: tuple[Any, ...]) -> DeadlineS
             error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error:
             raise OSError(error, os.strerror(error))
-        sock.settimeout(current().left())
+        sock.setblocking(True)
+        sock.keep_to(current())
     except BaseException:
         sock.close()
         raise

@@ -13,10 +13,11 @@ from datetime import datetime, timezone
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from imgdl_pipeline.core.body import IN_MEMORY_BYTES
 from imgdl_pipeline.core.breaker import CircuitBreaker
 from imgdl_pipeline.core.columns import kept
 from imgdl_pipeline.core.early_facts import EarlyFacts
-from imgdl_pipeline.core.fetch import IN_MEMORY_BYTES, Fetched, Fetcher, Hop, NotModified
+from imgdl_pipeline.core.fetch import Fetched, Fetcher, Hop, NotModified
 from imgdl_pipeline.core.guard import host_of
 from imgdl_pipeline.core.ledger import Download, Ledger
 from imgdl_pipeline.core.listing import read_links

@@ -5,10 +5,8 @@ given back as a `Hop`, so that the caller can wait for that host's turn. Who tri
 by the caller from `FetchError.passing` and `RetryAfter`.
 """
 
-import hashlib
 import http.client
 import ssl
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,10 +14,10 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 import requests
-import urllib3
 from requests import exceptions as rq
 from urllib3 import exceptions as u3
 
+from imgdl_pipeline.core.body import read_body
 from imgdl_pipeline.core.deadline import Deadline, working_until
 from imgdl_pipeline.core.guard import (
     AddressGuard,
@@ -28,8 +26,7 @@ from imgdl_pipeline.core.guard import (
     host_of,
     without_userinfo,
 )
-from imgdl_pipeline.core.jpeg_header import JPEG_START
-from imgdl_pipeline.core.outcome import PASSING_STATUSES, FetchError, Reason, ResourceError, RetryAfter
+from imgdl_pipeline.core.outcome import PASSING_STATUSES, FetchError, Reason, RetryAfter
 from imgdl_pipeline.core.robots import Robots
 from imgdl_pipeline.core.settings import DownloadSettings
 from imgdl_pipeline.core.transport import (
@@ -43,16 +40,11 @@ from imgdl_pipeline.core.transport import (
 )
 
 MAX_REDIRECTS = 10
-CHUNK_BYTES = 256 * 1024
-IN_MEMORY_BYTES = 4 * 1024 * 1024
-"""A body of more than this waits in a temporary file, so that memory is workers × this at most."""
-
 DIGESTS = ("sha1", "sha256", "md5")
 """Attributes that, where a source gives them, the bytes must match; `bytes`, their number, too."""
 
 PLACEHOLDER_PATH = "/removed.png"
-PLACEHOLDER_MD5 = "d835884373f4d6c8f24742ceabe74946"
-"""Imgur sends whoever asks for a deleted image to this picture."""
+"""Imgur sends whoever asks for a deleted image there."""
 
 
 class NotModified(Exception):
@@ -283,91 +275,20 @@ def _receive_body(response: requests.Response, expected: _Expected, max_bytes: i
     announced = response.headers.get("Content-Length", "")
     if announced.isdecimal() and int(announced[:20]) > max_bytes:
         raise FetchError(Reason.TOO_LARGE, f"Content-Length is {announced}, and max_bytes is {max_bytes}")
-    body = tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES)
+    body = read_body(response.raw, expected.digest_names(), max_bytes)
     try:
-        digests, size = _copy(response.raw, body, expected.digest_names(), max_bytes)
-        expected.check(digests, size)
+        expected.check(body.digests, body.bytes)
     except BaseException:
-        body.close()
+        body.file.close()
         raise
-    body.seek(0)
     return Fetched(
-        body=body,
-        bytes=size,
-        digests=digests,
+        body=body.file,
+        bytes=body.bytes,
+        digests=body.digests,
         http_status=response.status_code,
         etag=_optional_text(response.headers.get("ETag")),
         last_modified=_optional_text(response.headers.get("Last-Modified")),
     )
-
-
-def _copy(
-    raw: urllib3.HTTPResponse, body: Any, digest_names: list[str], max_bytes: int
-) -> tuple[dict[str, str], int]:
-    """Move a body into a file, hashing it on the way; stop at the first chunk that is no JPEG's."""
-    hashes = {name: _new_hash(name) for name in {"sha256", *digest_names}}
-    size = 0
-    while chunk := raw.read(CHUNK_BYTES, decode_content=False):
-        if size == 0:
-            _check_start(chunk, raw)
-        size += len(chunk)
-        if size > max_bytes:
-            raise FetchError(Reason.TOO_LARGE, f"the body goes on, and max_bytes is {max_bytes}")
-        _write(body, chunk)
-        for digest in hashes.values():
-            digest.update(chunk)
-    if size == 0:
-        raise FetchError(Reason.NOT_JPEG, "the body is empty")
-    return {name: digest.hexdigest() for name, digest in hashes.items()}, size
-
-
-def _write(body: Any, chunk: bytes) -> None:
-    try:
-        body.write(chunk)
-    except OSError as error:
-        raise ResourceError(f"cannot write a temporary file: {error}") from error
-
-
-def _new_hash(name: str) -> Any:
-    return hashlib.new(name, usedforsecurity=False)
-
-
-def _check_start(start: bytes, raw: urllib3.HTTPResponse) -> None:
-    """Judge a body by its first bytes.
-
-    Raises:
-        FetchError: `not_jpeg`, or `placeholder` for the picture that stands for a removed one.
-    """
-    if start.startswith(JPEG_START):
-        return
-    if hashlib.md5(start, usedforsecurity=False).hexdigest() == PLACEHOLDER_MD5:
-        raise FetchError(Reason.PLACEHOLDER, "the image was removed")
-    content_type = header_text(raw.headers.get("Content-Type", "not stated"))
-    raise FetchError(Reason.NOT_JPEG, f"the body is {kind_of(start)}; its Content-Type: {content_type}")
-
-
-_KINDS = (
-    (b"\x89PNG\r\n\x1a\n", "a PNG image"),
-    (b"GIF8", "a GIF image"),
-    (b"BM", "a BMP image"),
-    (b"II*\0", "a TIFF image"),
-    (b"MM\0*", "a TIFF image"),
-    (b"%PDF", "a PDF file"),
-    (b"PK\x03\x04", "a ZIP archive"),
-    (b"\x1f\x8b", "gzip data"),
-    (b"{", "JSON"),
-    (b"<", "HTML or XML"),
-)
-
-
-def kind_of(start: bytes) -> str:
-    """What a body that is no JPEG looks like, in words, from its first bytes."""
-    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
-        return "a WebP image"
-    if start[4:8] == b"ftyp":
-        return "an AVIF, HEIC or video file"
-    text = start.lstrip(b"\xef\xbb\xbf \t\r\n")
-    return next((kind for magic, kind in _KINDS if text.startswith(magic)), "no JPEG")
 
 
 def _optional_text(value: str | None) -> str | None:

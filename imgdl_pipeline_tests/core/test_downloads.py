@@ -415,7 +415,7 @@ def test_a_temporary_file_that_cannot_be_written_ends_the_run(store, server, loo
     def full(*_):
         raise ResourceError("cannot write a temporary file: No space left on device")
 
-    monkeypatch.setattr("imgdl_pipeline.core.fetch._write", full)
+    monkeypatch.setattr("imgdl_pipeline.core.body._Kept.add", full)
     listed(store, server.serve("/a.jpg", PICTURE))
     with pytest.raises(ResourceError, match="No space left"):
         download(store, loopback)

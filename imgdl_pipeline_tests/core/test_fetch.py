@@ -20,7 +20,6 @@ from imgdl_pipeline.core.fetch import (
     Hop,
     NotModified,
     fetch_error,
-    kind_of,
 )
 from imgdl_pipeline.core.outcome import FetchError, RetryAfter
 from imgdl_pipeline.core.settings import DownloadSettings
@@ -345,7 +344,7 @@ def test_a_redirect_to_removed_png_is_placeholder_and_not_fetched(fetcher, serve
 def test_the_bytes_of_a_known_placeholder_are_placeholder(fetcher, server, monkeypatch):
     body = b"\x89PNG, and not imgur's own, which is not ours to copy"
     digest = hashlib.md5(body).hexdigest()
-    monkeypatch.setattr("imgdl_pipeline.core.fetch.PLACEHOLDER_MD5", digest)
+    monkeypatch.setattr("imgdl_pipeline.core.body.PLACEHOLDER_MD5", digest)
     assert refusal(fetcher, server.serve("/a.jpg", body)).code == "placeholder"
 
 
@@ -428,11 +427,6 @@ def _exception_classes(module):
 def test_every_error_of_requests_becomes_one_of_ours(kind):
     error = kind("words", "document", 0) if issubclass(kind, ValueError) else kind("words")
     assert isinstance(fetch_error(error, 5), FetchError)
-
-
-@given(st.binary())
-def test_any_bytes_have_a_name(start):
-    assert kind_of(start)
 
 
 class tls_server:  # noqa: N801 -- reads as a function at its call

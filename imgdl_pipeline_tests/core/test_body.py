@@ -1,0 +1,63 @@
+"""Bodies of any length, in chunks of any size."""
+
+import errno
+import hashlib
+import io
+
+import pytest
+import urllib3
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imgdl_pipeline.core import body
+from imgdl_pipeline.core.body import kind_of, read_body
+from imgdl_pipeline.core.outcome import FetchError, ResourceError
+
+
+def answer(data):
+    return urllib3.HTTPResponse(io.BytesIO(data), preload_content=False)
+
+
+@given(st.integers(0, 60), st.integers(1, 20), st.integers(1, 40))
+def test_a_body_comes_whole_wherever_it_is_kept(length, chunk_bytes, in_memory_bytes):
+    data = b"\xff\xd8\xff" + bytes(range(length))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(body, "CHUNK_BYTES", max(3, chunk_bytes))
+        patch.setattr(body, "IN_MEMORY_BYTES", in_memory_bytes)
+        read = read_body(answer(data), ["md5"], 100)
+    with read.file:
+        assert read.file.read() == data
+        assert isinstance(read.file, io.BytesIO) == (len(data) <= in_memory_bytes)
+    assert read.bytes == len(data)
+    assert read.digests == {name: hashlib.new(name, data).hexdigest() for name in ("md5", "sha256")}
+
+
+def test_a_body_of_one_chunk_is_not_copied():
+    chunk = b"\xff\xd8\xff" + bytes(1000)
+    chunks = iter([chunk, b""])
+
+    class Answer:
+        def read(self, *args, **options):
+            return next(chunks)
+
+    assert read_body(Answer(), [], 2000).file.read() is chunk
+
+
+def test_a_body_that_goes_on_for_too_long_is_too_large():
+    with pytest.raises(FetchError, match="too_large"):
+        read_body(answer(b"\xff\xd8\xff" + bytes(100)), [], 50)
+
+
+def test_a_disk_without_room_ends_the_run(monkeypatch):
+    def full(*args, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(body, "IN_MEMORY_BYTES", 10)
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    with pytest.raises(ResourceError, match="No space left on device"):
+        read_body(answer(b"\xff\xd8\xff" + bytes(100)), [], 1000)
+
+
+@given(st.binary())
+def test_any_bytes_have_a_name(start):
+    assert kind_of(start)
