@@ -106,10 +106,17 @@ class GuardedAdapter(HTTPAdapter):
         self, request: requests.PreparedRequest, verify: Any, proxies: Any = None, cert: Any = None
     ) -> Any:
         """Judge what a proxy is going to connect to; without one, the connection is judged itself."""
+        if not proxies:  # requests would look for one all the same, three times for each request
+            host, tls = self.build_connection_pool_key_attributes(request, verify, cert)
+            return self.poolmanager.connection_from_host(**host, pool_kwargs=tls)
         url = str(request.url)
         if select_proxy(url, proxies):
             self._guard.check_host(urlsplit(url).hostname or "")
         return super().get_connection_with_tls_context(request, verify, proxies, cert)
+
+    def request_url(self, request: requests.PreparedRequest, proxies: Any) -> str:
+        """What the request line names: a path, or the whole URL where a proxy is asked."""
+        return super().request_url(request, proxies) if proxies else request.path_url
 
     def build_connection_pool_key_attributes(
         self, request: requests.PreparedRequest, verify: bool | str, cert: Any = None
@@ -127,7 +134,7 @@ class GuardedAdapter(HTTPAdapter):
         """Make the response without what nobody asks for: its cookies, and a guess at its encoding."""
         response = requests.Response()
         response.status_code, response.reason = resp.status, resp.reason
-        response.headers = requests.structures.CaseInsensitiveDict(resp.headers)
+        response.headers = resp.headers
         response.raw = resp
         response.url = req.url or ""
         response.request = req
