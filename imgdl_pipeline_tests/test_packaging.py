@@ -49,6 +49,14 @@ def test_every_dependency_is_in_the_lock_file():
     assert {"dagster", "requests", "pillow"} <= packages & lock
 
 
+def test_arrow_takes_the_systems_memory_unless_told_otherwise(monkeypatch):
+    code = "import imgdl_pipeline, pyarrow; print(pyarrow.default_memory_pool().backend_name)"
+    monkeypatch.delenv("ARROW_DEFAULT_MEMORY_POOL", raising=False)
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "system"
+    monkeypatch.setenv("ARROW_DEFAULT_MEMORY_POOL", "mimalloc")
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "mimalloc"
+
+
 def test_imports_point_one_way():
     run = subprocess.run(
         [Path(sys.executable).parent / "lint-imports"], cwd=ROOT, capture_output=True, text=True, check=False
