@@ -102,8 +102,8 @@ def textbook(links: Path, folder: Path, workers: int = 8) -> Run:
     return timed([python("ours"), HERE / "textbook.py", links, folder, workers], folder, says_seconds=True)
 
 
-def bare(links: Path, folder: Path, workers: int = 8) -> Run:
-    return timed([python("ours"), HERE / "bare.py", links, folder, workers], folder, says_seconds=True)
+def bare(links: Path, folder: Path, library: str) -> Run:
+    return timed([python("ours"), HERE / "bare.py", links, folder, 8, library], folder, says_seconds=True)
 
 
 def curl(links: Path, folder: Path, workers: int = 8) -> Run:

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 
 import pyarrow as pa
@@ -221,7 +221,7 @@ def _check_all(
                 "reason": error.reason.value,
                 "detail": error.detail,
             }
-        return {"url": image.url, "sha256": image.sha256, "status": Status.OK.value, **asdict(facts)}
+        return {"url": image.url, "sha256": image.sha256, "status": Status.OK.value, **facts.row()}
 
     def check_batch(batch: pa.RecordBatch) -> list[dict[str, object]]:
         return [check(StoredImage(**row)) for row in batch.to_pylist() if not stopped.is_set()]

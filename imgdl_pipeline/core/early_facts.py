@@ -2,7 +2,6 @@
 
 import queue
 import time
-from dataclasses import asdict
 
 import pyarrow as pa
 
@@ -43,7 +42,7 @@ class EarlyFacts:
             facts = validate_jpeg(data, self._limits)
         except InvalidImageError:
             return
-        self._rows.put({"url": url, "status": Status.OK.value, "sha256": sha256, **asdict(facts)})
+        self._rows.put({"url": url, "status": Status.OK.value, "sha256": sha256, **facts.row()})
 
     def keep(self, *, now: bool = False) -> None:
         """Write what there is, every other second or now.
