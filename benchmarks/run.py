@@ -29,9 +29,10 @@ Rounds = dict[str, list[Run]]
 
 OURS = "imgdl_pipeline"
 
-SCRATCH = next((folder for folder in ("/dev/shm",) if os.path.isdir(folder)), None)
-"""Contestants write to memory where that is possible: a disk's file system looks again and again at what the one
-before has deleted, and so takes its time from the next.
+MEMORY = Path("/dev/shm")
+SCRATCH = MEMORY if MEMORY.is_dir() else None
+"""Contestants write to memory where that is possible: a disk's file system looks again and again at what the
+one before has deleted, and so takes its time from the next.
 """
 
 
