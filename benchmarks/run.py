@@ -29,12 +29,6 @@ Rounds = dict[str, list[Run]]
 
 OURS = "imgdl_pipeline"
 
-MEMORY = Path("/dev/shm")
-SCRATCH = MEMORY if MEMORY.is_dir() else None
-"""Contestants write to memory where that is possible: a disk's file system looks again and again at what the
-one before has deleted, and so takes its time from the next.
-"""
-
 
 @dataclass(frozen=True)
 class Goal:
@@ -69,13 +63,20 @@ class Contest:
     contestants: Contestants
     goals: tuple[Goal, ...]
 
-    def measure(self, rounds: int) -> Rounds:
+    def measure(self, rounds: int, scratch: Path) -> Rounds:
+        """Let each contestant run so often, each time in a new folder below `scratch`.
+
+        The folders stay: a file system looks again and again at what was just deleted, so that a contestant's
+        files, deleted at once, would take their time from the next one's. Nor is what one has yet to write
+        to the disk left to the next.
+        """
         runs: Rounds = {name: [] for name in self.contestants}
         for number in range(rounds):
             for name, run in self.contestants.items():
                 print(f"{self.title}, round {number + 1}: {name}", file=sys.stderr, flush=True)
-                with tempfile.TemporaryDirectory(dir=SCRATCH) as folder:
-                    runs[name].append(run(Path(folder)))
+                folder = Path(tempfile.mkdtemp(dir=scratch))
+                os.sync()
+                runs[name].append(run(folder))
         return runs
 
 
@@ -308,16 +309,17 @@ def main() -> None:
     results = peers.BUILD / "results.json"
     known = json.loads(results.read_text()) if results.exists() else {}
     print(machine())
-    for name in options.contests or CONTESTS:
-        with CONTESTS[name](peers.BUILD / "corpus") as contest:
-            rounds = contest.measure(options.rounds)
-        print(report(contest, rounds), flush=True)
-        known[name] = {
-            "title": contest.title,
-            "images": contest.images,
-            "seconds": {each: statistics.median(seconds(rounds, each)) for each in rounds},
-        }
-        results.write_text(json.dumps(known, indent=1))
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in options.contests or CONTESTS:
+            with CONTESTS[name](peers.BUILD / "corpus") as contest:
+                rounds = contest.measure(options.rounds, Path(scratch))
+            print(report(contest, rounds), flush=True)
+            known[name] = {
+                "title": contest.title,
+                "images": contest.images,
+                "seconds": {each: statistics.median(seconds(rounds, each)) for each in rounds},
+            }
+            results.write_text(json.dumps(known, indent=1))
     plot = [
         peers.python("plot"),
         peers.HERE / "plot.py",

@@ -1,11 +1,14 @@
 import io
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 
 import pytest
 from PIL import Image
 
-from imgdl_pipeline.core.catalog import Progress, build_catalog
+from imgdl_pipeline.core import catalog
+from imgdl_pipeline.core.catalog import BATCH_ROWS, Progress, build_catalog
 from imgdl_pipeline.core.columns import CATALOG, DOWNLOADS, FACTS
 from imgdl_pipeline.core.downloads import download_gallery
 from imgdl_pipeline.core.ledger import Download, Ledger
@@ -20,6 +23,7 @@ from imgdl_pipeline.core.store import (
     downloads_path,
     links_path,
 )
+from imgdl_pipeline.core.validation import validate_jpeg
 from imgdl_pipeline_tests.conftest import jpeg
 from imgdl_pipeline_tests.core.test_ledger import kill
 
@@ -259,3 +263,30 @@ def test_what_was_checked_before_an_interrupt_is_not_checked_again(store, loopba
     assert set(built.catalog["status"].to_pylist()) == {"ok"}
     assert None not in built.catalog["phash"].to_pylist()
     assert list(store.list(checked_path("g"))) == []
+
+
+def test_an_interrupted_check_ends_with_the_image_at_hand(store, loopback, server, monkeypatch):
+    links = [Link(server.serve(f"/{number}.jpg", jpeg(number, (16, 16)))) for number in range(40)]
+    store.write_table(links_path("g"), links_table(links, MONDAY))
+    download_gallery("g", store, loopback, checks_early=False)
+    is_ending, checked = threading.Event(), []
+
+    class Executor(ThreadPoolExecutor):
+        def shutdown(self, *args, **options):
+            is_ending.set()
+            super().shutdown(*args, **options)
+
+    def check(data, limits):
+        checked.append(data)
+        if len(checked) == BATCH_ROWS + 1:  # the second batch's first: the interrupt comes while it is decoded
+            is_ending.wait(10)
+        return validate_jpeg(data, limits)
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(catalog, "ThreadPoolExecutor", Executor)
+    monkeypatch.setattr(catalog, "validate_jpeg", check)
+    with pytest.raises(KeyboardInterrupt):
+        build_catalog("g", store, loopback, threads=1, on_progress=interrupt)
+    assert len(checked) == BATCH_ROWS + 1
