@@ -278,7 +278,7 @@ def test_an_interrupted_check_ends_with_the_image_at_hand(store, loopback, serve
 
     def check(data, limits):
         checked.append(data)
-        if len(checked) == BATCH_ROWS + 1:  # the second batch's first: the interrupt comes while it is decoded
+        if len(checked) == BATCH_ROWS + 1:  # while the second batch's first is decoded, the run ends
             is_ending.wait(10)
         return validate_jpeg(data, limits)
 
