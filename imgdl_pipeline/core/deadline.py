@@ -191,6 +191,11 @@ class DeadlineSSLSocket(ssl.SSLSocket):
         receive = super().recv_into
         return self._sliced(lambda: receive(buffer, nbytes, flags))
 
+    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
+        """As `SSLSocket.recv`, but within the deadline; TLS within TLS, to and through a proxy, calls it."""
+        receive = super().recv
+        return self._sliced(lambda: receive(buflen, flags))
+
     def send(self, data: Any, flags: int = 0) -> int:
         """As `SSLSocket.send`, but within the deadline; `sendall` calls it until all is sent."""
         send = super().send

@@ -5,7 +5,6 @@ all go through a `Session` made by `new_session`.
 """
 
 import functools
-import http.client
 import os
 import ssl
 from collections.abc import Mapping
@@ -21,13 +20,12 @@ from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies, select_proxy
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import HeaderParsingError
-from urllib3.util.response import assert_header_parsing
 from urllib3.util.ssl_ import create_urllib3_context
 
 from imgdl_pipeline.core.deadline import DeadlineSSLSocket, current
 from imgdl_pipeline.core.guard import ANYWHERE, AddressGuard
 from imgdl_pipeline.core.outcome import FetchError, Reason
+from imgdl_pipeline.core.response import StrictResponse
 from imgdl_pipeline.core.settings import DownloadSettings
 
 
@@ -45,33 +43,6 @@ def tls_context(ca_bundle: str | None = None) -> ssl.SSLContext:
     context.sslsocket_class = DeadlineSSLSocket
     context.load_verify_locations(ca_bundle or os.environ.get("REQUESTS_CA_BUNDLE") or certifi.where())
     return context
-
-
-class StrictResponse(http.client.HTTPResponse):
-    """An answer without what http.client lets pass, and a server can misuse."""
-
-    def begin(self) -> None:
-        """Read the headers. One that is none would hide all that come after it.
-
-        Raises:
-            http.client.HTTPException: A header is malformed, or the body has two lengths.
-        """
-        super().begin()
-        try:
-            assert_header_parsing(self.headers)
-        except HeaderParsingError as error:
-            self.close()
-            raise http.client.HTTPException("a header is malformed") from error
-        if len({each.strip() for each in self.headers.get("Content-Length", "").split(",")}) > 1:
-            self.close()
-            raise http.client.HTTPException("the body has two lengths")
-
-    def _read_next_chunk_size(self) -> int:
-        """A chunk's size; one of -1 would be read to the end of the connection, at once and in memory."""
-        size: int = super()._read_next_chunk_size()  # type: ignore[misc]
-        if size < 0:
-            raise ValueError("a chunk of negative size")
-        return size
 
 
 KEPT_HOSTS = 8
@@ -98,7 +69,8 @@ class GuardedAdapter(HTTPAdapter):
 
     def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
         """Connect to a proxy wherever it is: its address is the environment's, not a stranger's."""
-        manager = super().proxy_manager_for(proxy, **proxy_kwargs)
+        context = self._context or tls_context()  # urllib3's own would make sockets without our deadlines
+        manager = super().proxy_manager_for(proxy, proxy_ssl_context=context, **proxy_kwargs)
         manager.pool_classes_by_scheme = _guarded_pools(AddressGuard(ANYWHERE))
         return manager
 

@@ -1,3 +1,4 @@
+import socket
 import threading
 
 import pytest
@@ -19,11 +20,16 @@ def authority():
 
 
 @pytest.fixture
-def trusting(authority, loopback, tmp_path):
-    """A fetcher that trusts the tests' own certificate authority."""
+def trusted(authority, tmp_path):
+    """The context of who trusts the tests' own certificate authority."""
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    context = tls_context(str(tmp_path / "ca.pem"))
-    with Fetcher(loopback, threading.Event(), tls=context) as fetcher:
+    return tls_context(str(tmp_path / "ca.pem"))
+
+
+@pytest.fixture
+def trusting(loopback, trusted):
+    """A fetcher that trusts the tests' own certificate authority."""
+    with Fetcher(loopback, threading.Event(), tls=trusted) as fetcher:
         yield fetcher
 
 
@@ -50,8 +56,6 @@ def test_an_expired_certificate_is_tls_and_says_so(authority, trusting):
 
 
 def test_a_tls_handshake_that_never_ends_is_timeout(loopback, server):
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as silent:
         settings = loopback.overridden_by({"timeout": 0.4})
         url = f"https://127.0.0.1:{silent.getsockname()[1]}/a.jpg"
@@ -79,50 +83,111 @@ def test_a_header_is_utf_8_where_it_can_be(sent, text):
     assert header_text(sent) == text
 
 
-def asked_through_a_proxy(proxy, url, context=None, **settings):
+def asked_through_a_proxy(url, context=None):
     """The status of an answer that came with the environment's proxies in use."""
-    session = new_session(
-        AddressGuard(["127.0.0.1/32"]), DownloadSettings(environment_proxies=True, **settings), context
-    )
+    session = new_session(AddressGuard(["127.0.0.1/32"]), DownloadSettings(environment_proxies=True), context)
     with working_until(Deadline(5, threading.Event())), get(session, url) as response:
+        response.raw.read()
         return response.status_code
 
 
 @pytest.fixture
-def proxy(server, monkeypatch):
+def use_proxy(monkeypatch):
+    """Lets the environment name a proxy."""
+
+    def use(address):
+        monkeypatch.setenv("http_proxy", address)
+        monkeypatch.setenv("https_proxy", address)
+        monkeypatch.setenv("no_proxy", "")
+
+    return use
+
+
+@pytest.fixture
+def proxy(server, use_proxy):
     """The tests' server as a proxy: it answers for any host, and passes TLS on to where it is told."""
-    monkeypatch.setenv("http_proxy", server.url())
-    monkeypatch.setenv("https_proxy", server.url())
-    monkeypatch.setenv("no_proxy", "")
+    use_proxy(server.url())
     return server
+
+
+@pytest.fixture
+def tls_proxy(authority, use_proxy):
+    """The same, and one speaks TLS with the proxy itself."""
+    behind_tls = tls_server(authority.issue_cert("localhost"))
+    with behind_tls:
+        use_proxy(f"https://localhost:{behind_tls.server.server_port}")
+        yield behind_tls.server
 
 
 def test_the_environments_proxies_are_used_when_asked_for(proxy):
     proxy.serve("http://pictures.invalid/a.jpg", PICTURE)
-    assert asked_through_a_proxy(proxy, "http://pictures.invalid/a.jpg") == 200
+    assert asked_through_a_proxy("http://pictures.invalid/a.jpg") == 200
     assert proxy.paths() == ["http://pictures.invalid/a.jpg"]
 
 
 def test_a_proxy_is_not_asked_for_a_private_address(proxy):
     for url in ("http://127.0.0.2/a.jpg", "https://169.254.169.254/", "http://[::ffff:10.0.0.1]/"):
         with pytest.raises(FetchError) as caught:
-            asked_through_a_proxy(proxy, url)
+            asked_through_a_proxy(url)
         assert caught.value.code == "private_address"
     assert proxy.paths() == []
 
 
 def test_a_host_of_no_proxy_is_asked_directly(proxy, monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    assert asked_through_a_proxy(proxy, proxy.serve("/a.jpg", PICTURE)) == 200
+    assert asked_through_a_proxy(proxy.serve("/a.jpg", PICTURE)) == 200
     assert proxy.paths() == ["/a.jpg"]
 
 
-def test_tls_goes_through_a_proxy_and_is_verified_at_its_end(proxy, authority, tmp_path):
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    context = tls_context(str(tmp_path / "ca.pem"))
+def test_tls_goes_through_a_proxy_and_is_verified_at_its_end(proxy, authority, trusted):
     with tls_server(authority.issue_cert("localhost")) as url:
-        assert asked_through_a_proxy(proxy, url, context) == 200
+        assert asked_through_a_proxy(url, trusted) == 200
     with tls_server(authority.issue_cert("other.example")) as url:
         with pytest.raises(requests.exceptions.SSLError, match="Hostname mismatch"):
-            asked_through_a_proxy(proxy, url, context)
+            asked_through_a_proxy(url, trusted)
     assert all(path.startswith("localhost:") for path in proxy.paths())
+
+
+def test_a_proxy_may_speak_tls_itself(tls_proxy, authority, trusted):
+    tls_proxy.serve("http://pictures.invalid/a.jpg", PICTURE)
+    assert asked_through_a_proxy("http://pictures.invalid/a.jpg", trusted) == 200
+    with tls_server(authority.issue_cert("localhost")) as url:
+        assert asked_through_a_proxy(url, trusted) == 200
+
+
+def refused_through_a_proxy(url, loopback, context=None):
+    """The code of what became of a link in half a second."""
+    settings = loopback.overridden_by({"environment_proxies": True, "timeout": 0.5})
+    with Fetcher(settings, threading.Event(), tls=context) as fetcher, pytest.raises(FetchError) as caught:
+        fetcher.fetch(url)
+    return caught.value.code
+
+
+@pytest.fixture
+def silent_port():
+    """A port that accepts connections, and at which nobody ever says anything."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        yield silent.getsockname()[1]
+
+
+def test_a_tls_proxy_that_never_ends_its_handshake_is_timeout(use_proxy, silent_port, loopback):
+    use_proxy(f"https://127.0.0.1:{silent_port}")
+    for scheme in ("http", "https"):
+        assert refused_through_a_proxy(f"{scheme}://pictures.invalid/a.jpg", loopback) == "timeout"
+
+
+def test_tls_behind_a_tls_proxy_that_never_ends_its_handshake_is_timeout(
+    tls_proxy, silent_port, loopback, trusted
+):
+    assert refused_through_a_proxy(f"https://127.0.0.1:{silent_port}/a.jpg", loopback, trusted) == "timeout"
+    assert tls_proxy.paths() == [f"127.0.0.1:{silent_port}"]
+
+
+def test_a_tls_proxy_that_drips_is_timeout(tls_proxy, loopback, trusted):
+    def drip(handler):
+        handler.send_raw(b"HTTP/1.1 200 OK\r\n\r\n\xff\xd8\xff")
+        while not tls_proxy.release.wait(0.05):
+            handler.send_raw(b"x")
+
+    tls_proxy.forward = drip
+    assert refused_through_a_proxy("http://pictures.invalid/a.jpg", loopback, trusted) == "timeout"
