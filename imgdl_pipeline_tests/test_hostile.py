@@ -66,6 +66,7 @@ def test_peak_memory_stays_under_400_mb_whatever_the_servers_send(server, tmp_pa
         "progressive": just_decoded,
         "progressive-bomb": resized(just_decoded, 13_000, 13_000),
         "bomb": bomb(13_000, 13_000),
+        "strip": jpeg(3, (64, 65_500), quality=20),
         "flood": None,
         "headers": None,
     }
@@ -86,6 +87,7 @@ def test_peak_memory_stays_under_400_mb_whatever_the_servers_send(server, tmp_pa
         "progressive": {"ok"},
         "progressive-bomb": {"too_many_pixels"},
         "bomb": {"corrupt"},
+        "strip": {"ok"},
         "flood": {"too_large"},
         "headers": {"connection"},
     }

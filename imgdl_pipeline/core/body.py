@@ -3,7 +3,8 @@
 import hashlib
 import io
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO
 
@@ -59,12 +60,12 @@ def read_body(raw: urllib3.HTTPResponse, digest_names: Iterable[str], max_bytes:
                 raise FetchError(Reason.TOO_LARGE, f"the body goes on, and max_bytes is {max_bytes}")
             for digest in hashes.values():
                 digest.update(chunk)
+        if kept.bytes == 0:
+            raise FetchError(Reason.NOT_JPEG, "the body is empty")
+        return Body(kept.file(), kept.bytes, {name: digest.hexdigest() for name, digest in hashes.items()})
     except BaseException:
         kept.close()
         raise
-    if kept.bytes == 0:
-        raise FetchError(Reason.NOT_JPEG, "the body is empty")
-    return Body(kept.file(), kept.bytes, {name: digest.hexdigest() for name, digest in hashes.items()})
 
 
 class _Kept:
@@ -82,23 +83,32 @@ class _Kept:
             self._write()
 
     def _write(self) -> None:
-        try:
+        with _needing_room():
             if self._file is None:
                 self._file = tempfile.TemporaryFile()
             self._file.writelines(self._chunks)
-        except OSError as error:
-            raise ResourceError(f"cannot write a temporary file: {error}") from error
         self._chunks.clear()
 
     def file(self) -> IO[bytes]:
         if self._file is None:
             return io.BytesIO(b"".join(self._chunks))
-        self._file.seek(0)
+        with _needing_room():
+            self._file.seek(0)  # writes what is buffered
         return self._file
 
     def close(self) -> None:
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # the same once more: what is buffered finds no room
+                self._file.close()
+
+
+@contextmanager
+def _needing_room() -> Iterator[None]:
+    """Turn the system's errors into a ResourceError: it is not the link that failed."""
+    try:
+        yield
+    except OSError as error:
+        raise ResourceError(f"cannot write a temporary file: {error}") from error
 
 
 def _check_start(start: bytes, raw: urllib3.HTTPResponse) -> None:

@@ -9,8 +9,9 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 
@@ -33,7 +34,7 @@ REMEMBERED = pa.schema(
 """What is taken from the last catalog; the rest of it stands in the ledger."""
 
 BATCH_ROWS = 16
-"""Files that a thread checks at a time."""
+"""Files that a thread takes at a time, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +106,9 @@ def build_catalog(
         early = _still_there(checkpoints.tables(), ledger, store, gallery)
         known, early = (known_facts(ledger.table, table) for table in (previous.select(FACTS.names), early))
         to_check = stored_images(ledger.table, pa.concat_tables([known, early]))
-        rows = _check_all(to_check, store, Limits.of(settings), threads or os.cpu_count() or 1, on_progress)
-        checked = pa.concat_tables([_facts_table(rows, checkpoints), early])
+        threads = threads or os.cpu_count() or 1
+        with closing(_check_all(to_check, store, Limits.of(settings), threads, on_progress)) as rows:
+            checked = pa.concat_tables([_facts_table(rows, checkpoints), early])
         discard_invalid(ledger, store, checked)
         facts = pa.concat_tables([checked, known])
         catalog = assemble(lists, ledger.table, facts, previous)
@@ -201,11 +203,11 @@ def _check_all(
     limits: Limits,
     threads: int,
     on_progress: Callable[[Progress], None],
-) -> Iterator[dict[str, object]]:
+) -> Generator[dict[str, object], None, None]:
     """A row of FACTS for each file.
 
     The decoders release the GIL, so threads use all cores; each takes several files at a time, because
-    handing one over costs a tenth of its decoding.
+    handing one over costs a tenth of its decoding. Where there are few, each is handed over alone.
     """
     stopped = threading.Event()
 
@@ -223,10 +225,11 @@ def _check_all(
             }
         return {"url": image.url, "sha256": image.sha256, "status": Status.OK.value, **facts.row()}
 
-    def check_batch(batch: pa.RecordBatch) -> list[dict[str, object]]:
+    def check_batch(batch: pa.Table) -> list[dict[str, object]]:
         return [check(StoredImage(**row)) for row in batch.to_pylist() if not stopped.is_set()]
 
-    batches = images.to_batches(max_chunksize=BATCH_ROWS)
+    size = max(1, min(BATCH_ROWS, images.num_rows // (4 * threads)))
+    batches = (images.slice(start, size) for start in range(0, images.num_rows, size))
     with ThreadPoolExecutor(threads, thread_name_prefix="validate") as executor:
         try:
             for number, facts in enumerate(_mapped(executor, check_batch, batches, threads * 2), start=1):
@@ -238,8 +241,8 @@ def _check_all(
 
 def _mapped(
     executor: ThreadPoolExecutor,
-    function: Callable[[pa.RecordBatch], list[dict[str, object]]],
-    batches: Iterable[pa.RecordBatch],
+    function: Callable[[pa.Table], list[dict[str, object]]],
+    batches: Iterable[pa.Table],
     ahead: int,
 ) -> Iterator[dict[str, object]]:
     """As `executor.map`, but with a few batches at a time, so that memory stays flat."""

@@ -163,8 +163,14 @@ class DeadlineSocket(socket.socket):
         if slice_s != self._slice_s:
             self._slice_s = slice_s
             wait = struct.pack("@ll", 0, max(1, int(slice_s * 1e6)))  # a timeval: seconds, microseconds
-            self.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, wait)
-            self.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, wait)
+            try:
+                self.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, wait)
+                self.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, wait)
+            except OSError as error:
+                if (
+                    error.errno != errno.EINVAL
+                ):  # macOS: the other side has closed, as the next call will tell
+                    raise
 
     def _sliced(self, operation: Callable[[], T]) -> T:
         """Repeat an operation, a slice at a time, until it is done or the deadline is."""

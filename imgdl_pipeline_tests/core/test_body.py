@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import io
+import resource
 
 import pytest
 import urllib3
@@ -56,6 +57,19 @@ def test_a_disk_without_room_ends_the_run(monkeypatch):
     monkeypatch.setattr("tempfile.TemporaryFile", full)
     with pytest.raises(ResourceError, match="No space left on device"):
         read_body(answer(b"\xff\xd8\xff" + bytes(100)), [], 1000)
+
+
+@pytest.mark.parametrize("missing", [1, 5000, 200_000])
+def test_a_disk_that_is_full_at_the_end_of_a_body_ends_the_run(monkeypatch, missing):
+    size = 300_000
+    monkeypatch.setattr(body, "IN_MEMORY_BYTES", 10)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size - missing, before[1]))
+    try:
+        with pytest.raises(ResourceError, match="File too large"):
+            read_body(answer(b"\xff\xd8\xff" + bytes(size - 3)), [], size)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @given(st.binary())

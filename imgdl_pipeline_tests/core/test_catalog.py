@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from imgdl_pipeline.core import catalog
-from imgdl_pipeline.core.catalog import BATCH_ROWS, Progress, build_catalog
+from imgdl_pipeline.core.catalog import Progress, build_catalog
+from imgdl_pipeline.core.checkpoints import Checkpoints
 from imgdl_pipeline.core.columns import CATALOG, DOWNLOADS, FACTS
 from imgdl_pipeline.core.downloads import download_gallery
 from imgdl_pipeline.core.ledger import Download, Ledger
@@ -265,10 +266,21 @@ def test_what_was_checked_before_an_interrupt_is_not_checked_again(store, loopba
     assert list(store.list(checked_path("g"))) == []
 
 
-def test_an_interrupted_check_ends_with_the_image_at_hand(store, loopback, server, monkeypatch):
-    links = [Link(server.serve(f"/{number}.jpg", jpeg(number, (16, 16)))) for number in range(40)]
-    store.write_table(links_path("g"), links_table(links, MONDAY))
-    download_gallery("g", store, loopback, checks_early=False)
+@pytest.fixture
+def unchecked(store, loopback, server):
+    """Puts so many images into the store that nobody has checked."""
+
+    def download(count):
+        links = [Link(server.serve(f"/{number}.jpg", jpeg(number, (16, 16)))) for number in range(count)]
+        store.write_table(links_path("g"), links_table(links, MONDAY))
+        download_gallery("g", store, loopback, checks_early=False)
+        return store
+
+    return download
+
+
+def test_an_interrupted_check_ends_with_the_image_at_hand(unchecked, loopback, monkeypatch):
+    store = unchecked(40)
     is_ending, checked = threading.Event(), []
 
     class Executor(ThreadPoolExecutor):
@@ -278,15 +290,42 @@ def test_an_interrupted_check_ends_with_the_image_at_hand(store, loopback, serve
 
     def check(data, limits):
         checked.append(data)
-        if len(checked) == BATCH_ROWS + 1:  # while the second batch's first is decoded, the run ends
+        if len(checked) == 5:  # while the second batch's first is decoded, the run ends
             is_ending.wait(10)
         return validate_jpeg(data, limits)
 
     def interrupt(_):
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(catalog, "BATCH_ROWS", 4)
     monkeypatch.setattr(catalog, "ThreadPoolExecutor", Executor)
     monkeypatch.setattr(catalog, "validate_jpeg", check)
     with pytest.raises(KeyboardInterrupt):
         build_catalog("g", store, loopback, threads=1, on_progress=interrupt)
-    assert len(checked) == BATCH_ROWS + 1
+    assert len(checked) == 5
+
+
+def test_no_thread_is_left_when_a_checkpoint_fails(unchecked, loopback, monkeypatch):
+    store = unchecked(40)
+
+    def fail(*_):
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(catalog, "CHECKPOINT_S", 0)
+    monkeypatch.setattr(Checkpoints, "add", fail)
+    with pytest.raises(StoreError) as caught:
+        build_catalog("g", store, loopback, threads=2)
+    left = [thread.name for thread in threading.enumerate() if thread.name.startswith("validate")]
+    assert (str(caught.value), left) == ("the disk is full", [])
+
+
+def test_few_images_are_checked_at_the_same_time(unchecked, loopback, monkeypatch):
+    store = unchecked(2)
+    both_at_work = threading.Barrier(2)
+
+    def check(data, limits):
+        both_at_work.wait(10)
+        return validate_jpeg(data, limits)
+
+    monkeypatch.setattr(catalog, "validate_jpeg", check)
+    assert build_catalog("g", store, loopback, threads=2).checked == 2

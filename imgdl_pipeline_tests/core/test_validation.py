@@ -3,6 +3,7 @@ import json
 import random
 import threading
 import time
+import tracemalloc
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -77,6 +78,16 @@ def test_an_image_of_any_shape_is_valid(size):
 def test_of_the_same_pixels_the_phash_is_imagehashs_within_two_bits(size, seed):
     gray = photo(seed, size, "L")
     assert imagehash.hex_to_hash(phash(np.asarray(gray))) - imagehash.phash(gray) <= 2
+
+
+def test_a_long_strip_takes_little_memory_to_hash():
+    strip = np.asarray(photo(1, (65500, 64), "L"))
+    tracemalloc.start()
+    strip_hash = phash(strip)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8_000_000
+    assert imagehash.hex_to_hash(strip_hash) - imagehash.phash(Image.fromarray(strip)) <= 2
 
 
 @pytest.mark.parametrize("size", [(640, 480), (1000, 1000), (33, 77)])
