@@ -52,6 +52,12 @@ def test_steps_run_in_one_process():
     assert defs().executor is dg.in_process_executor
 
 
+def test_what_is_loaded_is_nothing_for_the_garbage_collector():
+    code = "import gc, imgdl_pipeline.definitions as ours; print(gc.get_freeze_count())"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(told.stdout) > 100_000
+
+
 def test_the_contracts_command_materializes_a_gallery(tmp_path, demo_port):
     environ = {**os.environ, "IMGDL_STORE": str(tmp_path / "store")}
     words = [
