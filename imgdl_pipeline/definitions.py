@@ -14,8 +14,8 @@ from imgdl_pipeline.galleries_file import read_galleries_file
 CONFIG_VARIABLE = "IMGDL_CONFIG"
 EMBEDDED_CONFIG = Path(__file__).with_name("galleries.yaml")
 
-# What is loaded by now, most of it Dagster's, lives as long as this process. The garbage collector would go through
-# its 200,000 objects again and again, also at the end: that was a quarter of the time of a small gallery's run.
+# What is loaded by now, most of it Dagster's, lives as long as this process. The garbage collector would go
+# through its 150,000 objects again and again, also at the end, which was a quarter of a small gallery's run.
 gc.freeze()
 
 # Dagster warns its own command line, which parses --select '*' with a parameter that is in beta.
