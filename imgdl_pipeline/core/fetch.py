@@ -162,19 +162,19 @@ class Fetcher:
     def _follow(
         self, hop: Hop, headers: "_Headers", expected: "_Expected", deadline: Deadline
     ) -> Fetched | Hop:
-        url, host = hop.url, hop.host
+        url = hop.url
         for redirects in range(hop.redirects, MAX_REDIRECTS + 1):
             try:
                 check_scheme(url)
                 arrived = self._request(url, headers, expected)
             except FetchError as error:
-                error.host = host
+                error.host = hop.host
                 raise
             if isinstance(arrived, Fetched):
                 return arrived
             url = arrived
             check_scheme(url)
-            if host_of(url) != host:
+            if host_of(url) != hop.host:
                 return Hop(url, redirects + 1, deadline.left())
         raise FetchError(Reason.REDIRECTS, f"redirected more than {MAX_REDIRECTS} times")
 
