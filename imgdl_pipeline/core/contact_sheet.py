@@ -67,6 +67,8 @@ def _newest(catalog: pa.Table) -> list[dict[str, Any]]:
     """The rows of the images that are shown; copies are not shown beside what they copy."""
     shown = pc.and_(pc.equal(catalog["status"], Status.OK.value), pc.is_null(catalog["duplicate_of"]))
     rows = catalog.select(["path", "bytes", "sha256", "fetched_at", "url"]).filter(shown)
+    if not rows.num_rows:  # before version 26, Arrow fails to choose none
+        return []
     order = pc.select_k_unstable(
         rows, k=min(IMAGES, rows.num_rows), sort_keys=[("fetched_at", "descending"), ("url", "ascending")]
     )
