@@ -166,10 +166,8 @@ class DeadlineSocket(socket.socket):
             try:
                 self.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, wait)
                 self.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, wait)
-            except OSError as error:
-                if (
-                    error.errno != errno.EINVAL
-                ):  # macOS: the other side has closed, as the next call will tell
+            except OSError as error:  # macOS, once the other side has closed; the next call will tell
+                if error.errno != errno.EINVAL:
                     raise
 
     def _sliced(self, operation: Callable[[], T]) -> T:

@@ -156,7 +156,7 @@ def download_gallery(
             for row in pool.remains():  # an interrupt takes no time off from what is done
                 ledger.add(row)
             if facts:
-                facts.keep(now=True)
+                facts.close()
     rows = ledger.table
     tried, fetched = (
         kept(rows, pc.fill_null(pc.greater_equal(rows[column], started_at), fill_value=False))

@@ -1,3 +1,8 @@
+import os
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from imgdl_pipeline.core import early_facts
@@ -11,6 +16,22 @@ from imgdl_pipeline_tests.conftest import jpeg
 @pytest.fixture
 def facts(store):
     return EarlyFacts(store, "g", DownloadSettings())
+
+
+@pytest.fixture
+def checks(monkeypatch):
+    """Of each check: how many ran at the same time, itself included, and its thread's priority."""
+    seen, busy, validate = [], [], early_facts.validate_jpeg
+
+    def watched(*args):
+        busy.append(None)
+        seen.append((len(busy), os.getpriority(os.PRIO_PROCESS, threading.get_native_id())))
+        facts = validate(*args)
+        busy.pop()
+        return facts
+
+    monkeypatch.setattr(early_facts, "validate_jpeg", watched)
+    return seen
 
 
 def checked(store):
@@ -31,13 +52,13 @@ def test_what_was_checked_is_kept_once_it_is_due(facts, store, monkeypatch):
 
 def test_what_is_left_is_kept_at_the_end(facts, store):
     facts.check("a", "0", jpeg())
-    facts.keep(now=True)
+    facts.close()
     assert checked(store) == ["a"]
 
 
 def test_a_damaged_image_is_left_to_the_catalog(facts, store):
     facts.check("a", "0", jpeg()[:-500])
-    facts.keep(now=True)
+    facts.close()
     assert checked(store) == []
 
 
@@ -46,5 +67,31 @@ def test_an_image_that_takes_long_to_check_is_left_to_the_catalog(store, monkeyp
     facts = EarlyFacts(store, "g", DownloadSettings())
     facts.check("small", "0", jpeg(1, (100, 100)))
     facts.check("large", "0", jpeg(1, (101, 100)))
-    facts.keep(now=True)
+    facts.close()
     assert checked(store) == ["small"]
+
+
+def test_however_many_workers_wait_no_more_images_are_checked_at_a_time_than_there_are_cores(
+    store, checks, monkeypatch
+):
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    facts = EarlyFacts(store, "g", DownloadSettings())
+    with ThreadPoolExecutor(8) as workers:
+        list(workers.map(lambda url: facts.check(url, "0", jpeg()), "abcdefghijkl"))
+    facts.close()
+    assert checked(store) == list("abcdefghijkl")
+    assert {at_a_time for at_a_time, _ in checks} == {1}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a priority for each thread")
+def test_checks_leave_the_processor_to_the_downloads(facts, checks):
+    facts.check("a", "0", jpeg())
+    facts.close()
+    assert [nice for _, nice in checks] == [min(19, os.getpriority(os.PRIO_PROCESS, 0) + 5)]
+
+
+def test_no_thread_is_left_once_it_is_closed(facts):
+    before = threading.active_count()
+    facts.check("a", "0", jpeg())
+    facts.close()
+    assert threading.active_count() == before
