@@ -69,11 +69,12 @@ def test_peak_memory_stays_under_400_mb_whatever_the_servers_send(server, tmp_pa
         "strip": jpeg(3, (64, 65_500), quality=20),
         "flood": None,
         "headers": None,
+        "head": None,
     }
     urls = {}
     for name, body in bodies.items():
         for number in range(8):
-            route = answer(body) if body else forever(*FLOODS[name])
+            route = answer(body) if body else FLOODS[name]
             server.routes[f"/{name}{number}.jpg"] = route
             urls[server.url(f"/{name}{number}.jpg")] = name
     told = subprocess.run(
@@ -90,11 +91,13 @@ def test_peak_memory_stays_under_400_mb_whatever_the_servers_send(server, tmp_pa
         "strip": {"ok"},
         "flood": {"too_large"},
         "headers": {"connection"},
+        "head": {"connection"},
     }
     assert run["peak_mb"] < 400
 
 
 FLOODS = {
-    "flood": (OK_HEAD + b"\r\n\xff\xd8\xff", b"x" * 65536),
-    "headers": (OK_HEAD, b"X-Y: " + b"z" * 60_000 + b"\r\n"),
+    "flood": forever(OK_HEAD + b"\r\n\xff\xd8\xff", b"x" * 65536),
+    "headers": forever(OK_HEAD, b"X-Y: " + b"z" * 60_000 + b"\r\n"),
+    "head": lambda handler: handler.send_raw(OK_HEAD + (b"X-Y: " + b"z" * 60_000 + b"\r\n") * 98 + b"\r\n"),
 }

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -37,11 +38,13 @@ def tls_context(ca_bundle: str | None = None) -> ssl.SSLContext:
     every new connection.
 
     Args:
-        ca_bundle: A file of trusted certificates; None takes REQUESTS_CA_BUNDLE, or certifi's.
+        ca_bundle: A file or a folder of trusted certificates; None takes REQUESTS_CA_BUNDLE, or certifi's.
     """
     context = create_urllib3_context()
     context.sslsocket_class = DeadlineSSLSocket
-    context.load_verify_locations(ca_bundle or os.environ.get("REQUESTS_CA_BUNDLE") or certifi.where())
+    trusted = ca_bundle or os.environ.get("REQUESTS_CA_BUNDLE") or certifi.where()
+    kind = "capath" if Path(trusted).is_dir() else "cafile"
+    context.load_verify_locations(**{kind: trusted})
     return context
 
 
@@ -68,9 +71,19 @@ class GuardedAdapter(HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = _guarded_pools(self._guard)
 
     def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
-        """Connect to a proxy wherever it is: its address is the environment's, not a stranger's."""
-        context = self._context or tls_context()  # urllib3's own would make sockets without our deadlines
-        manager = super().proxy_manager_for(proxy, proxy_ssl_context=context, **proxy_kwargs)
+        """Connect to a proxy wherever it is: its address is the environment's, not a stranger's.
+
+        Raises:
+            FetchError: It is none that speaks HTTP.
+        """
+        scheme = proxy.partition(":")[0].lower()
+        if scheme not in ("http", "https"):
+            raise FetchError(
+                Reason.CONNECTION, f"the environment names a proxy that speaks {scheme}, not HTTP"
+            )
+        if scheme == "https":  # urllib3's own context would make sockets without our deadlines
+            proxy_kwargs["proxy_ssl_context"] = self._context or tls_context()
+        manager = super().proxy_manager_for(proxy, **proxy_kwargs)
         manager.pool_classes_by_scheme = _guarded_pools(AddressGuard(ANYWHERE))
         return manager
 

@@ -183,6 +183,39 @@ def test_tls_behind_a_tls_proxy_that_never_ends_its_handshake_is_timeout(
     assert tls_proxy.paths() == [f"127.0.0.1:{silent_port}"]
 
 
+def test_an_origin_behind_a_tls_proxy_may_take_its_time(tls_proxy, authority, trusted, monkeypatch):
+    """TLS within TLS: longer than one slice of waiting, and well within the deadline."""
+    monkeypatch.setattr("imgdl_pipeline.core.deadline.SLICE_S", 0.01)
+    behind_tls = tls_server(authority.issue_cert("localhost"))
+
+    def slow(handler):
+        behind_tls.server.release.wait(0.2)
+        handler.send_raw(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+
+    with behind_tls as url:
+        behind_tls.server.routes["/a.jpg"] = slow
+        assert asked_through_a_proxy(url, trusted) == 204
+
+
+def test_a_proxy_that_speaks_no_http_is_refused_without_its_password(use_proxy):
+    use_proxy("socks5://me:secret@127.0.0.1:9")
+    with pytest.raises(FetchError) as caught:
+        asked_through_a_proxy("http://pictures.invalid/a.jpg")
+    assert str(caught.value) == "connection: the environment names a proxy that speaks socks5, not HTTP"
+
+
+def test_a_folder_of_trusted_certificates_holds_for_tls_and_for_nothing_else(
+    proxy, authority, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path))  # nobody is trusted
+    tls_context.cache_clear()
+    proxy.serve("http://pictures.invalid/a.jpg", PICTURE)
+    assert asked_through_a_proxy("http://pictures.invalid/a.jpg") == 200
+    with tls_server(authority.issue_cert("localhost")) as url, pytest.raises(requests.exceptions.SSLError):
+        asked_through_a_proxy(url)
+    tls_context.cache_clear()
+
+
 def test_a_tls_proxy_that_drips_is_timeout(tls_proxy, loopback, trusted):
     def drip(handler):
         handler.send_raw(b"HTTP/1.1 200 OK\r\n\r\n\xff\xd8\xff")
