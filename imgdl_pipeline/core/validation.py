@@ -295,6 +295,8 @@ def _plain(value: Any) -> Any:
     """A tag's value as JSON has it, or None where JSON has no form for it."""
     if isinstance(value, (bool, int)):
         return value
+    if isinstance(value, IFDRational) and not value.denominator:  # before 12.3, Pillow fails on its number
+        return None
     if isinstance(value, (float, IFDRational)):
         number = float(value)
         return number if math.isfinite(number) else None
