@@ -3,7 +3,6 @@
 import os
 import queue
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -42,7 +41,9 @@ class EarlyFacts:
         pixels, memory = min(EARLY_PIXELS, limits.max_pixels), min(LARGE_BYTES, limits.max_decode_bytes)
         self._limits = Limits(pixels, memory)
         self._checkpoints = Checkpoints(store, checked_path(gallery), FACTS)
-        self._checks = ThreadPoolExecutor(os.cpu_count(), "check", initializer=_let_others_go_first)
+        self._checks = ThreadPoolExecutor(
+            os.cpu_count() or 1, thread_name_prefix="validate", initializer=_let_others_go_first
+        )
         self._rows: queue.SimpleQueue[dict[str, object]] = queue.SimpleQueue()
         self._due = time.monotonic() + CHECKPOINT_S
 
@@ -76,8 +77,7 @@ class EarlyFacts:
 
 
 def _let_others_go_first() -> None:
-    """Lower the priority of the calling thread; only Linux has one for each thread."""
+    """Lower the priority of the calling thread; elsewhere than on Linux, it would be the process's."""
     if sys.platform == "linux":
-        thread = threading.get_native_id()
         with suppress(OSError):  # a sandbox may forbid it, and nothing depends on it
-            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICENESS)
+            os.nice(NICENESS)

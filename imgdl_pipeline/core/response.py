@@ -91,7 +91,7 @@ class StrictResponse(http.client.HTTPResponse):
             http.client.HTTPException: As the functions above; or this is no HTTP/1.
         """
         version, self.status, reason = self._read_status()  # type: ignore[attr-defined]
-        while 100 <= self.status < 200 and self.status != http.client.SWITCHING_PROTOCOLS:
+        while self.status < 200 and self.status != http.client.SWITCHING_PROTOCOLS:
             read_headers(self.fp)  # what is told before the answer itself (RFC 9110, 15.2)
             version, self.status, reason = self._read_status()  # type: ignore[attr-defined]
         if not version.startswith(("HTTP/1.", "HTTP/0.9")):
@@ -107,10 +107,10 @@ class StrictResponse(http.client.HTTPResponse):
         self.length = content_length(self.headers)
         # Chunks of HTTP/1.0, or beside a length: whoever is in between may have seen another end.
         is_doubtful = self.chunked and (self.length is not None or self.version == 10)
-        if self.chunked:
-            self.length = None
         if self.status in (101, 204, 304) or self._method == "HEAD":  # type: ignore[attr-defined]
             self.chunked, self.length = False, 0
+        elif self.chunked:
+            self.length = None
         has_no_end = not self.chunked and self.length is None
         self.will_close = has_no_end or is_doubtful or self._check_close()  # type: ignore[attr-defined]
 

@@ -143,7 +143,9 @@ def test_an_interrupted_run_keeps_what_was_done_and_leaves_no_thread(store, serv
 
     with pytest.raises(KeyboardInterrupt):
         download(store, loopback, on_progress=interrupt)
-    assert not [each for each in threading.enumerate() if each.name.startswith("DownloadWorker")]
+    assert not [
+        each for each in threading.enumerate() if each.name.startswith(("DownloadWorker", "validate"))
+    ]
     kept = store.read_table(downloads_path("g"), DOWNLOADS).num_rows
     assert 10 <= kept < 50
     server.requests.clear()

@@ -161,7 +161,6 @@ def test_a_connection_is_used_again_only_where_nobody_can_doubt_the_bodys_end(
     def send(handler):
         ports.add(handler.client_address)
         handler.wfile.write(answer)
-        handler.wfile.flush()
 
     server.routes["/a.jpg"] = send
     for _ in range(2):
@@ -180,11 +179,8 @@ def test_a_connection_is_used_again_only_where_nobody_can_doubt_the_bodys_end(
     ],
 )
 def test_an_answer_that_cannot_hold_an_image_is_refused_at_once(fetcher, server, answer, code, words):
-    def send(handler):  # and leave the connection open
-        handler.wfile.write(answer + b"\r\n")
-        handler.wfile.flush()
-
-    server.routes["/a.jpg"] = send
+    head = answer + b"\r\n"
+    server.routes["/a.jpg"] = lambda handler: handler.wfile.write(head)  # and the connection stays open
     error = refusal(fetcher, server.url("/a.jpg"))
     assert error.code == code
     assert words in error.detail
@@ -192,11 +188,8 @@ def test_an_answer_that_cannot_hold_an_image_is_refused_at_once(fetcher, server,
 
 @pytest.mark.parametrize("status", [204, 304])
 def test_an_answer_without_a_body_has_none_whatever_it_announces(server, loopback, status):
-    def send(handler):
-        handler.wfile.write(b"HTTP/1.1 %d x\r\n%s\r\n" % (status, CHUNKED))
-        handler.wfile.flush()
-
-    server.routes["/a.jpg"] = send
+    head = b"HTTP/1.1 %d x\r\n%s\r\n" % (status, CHUNKED)
+    server.routes["/a.jpg"] = lambda handler: handler.wfile.write(head)
     session = new_session(AddressGuard(loopback.allow_addresses), loopback)
     with working_until(Deadline(5, threading.Event())), get(session, server.url("/a.jpg")) as response:
         assert response.raw.read() == b""
