@@ -65,8 +65,9 @@ def summary(gallery: str, images: dict[str, Any], catalog: dict[str, Any]) -> st
         reasons = {key: value for key, value in catalog.items() if key.startswith(f"{status.value}/")}
         told = ", ".join(f"{value} {key.partition('/')[2]}" for key, value in reasons.items())
         lines.append(f"  {status.value:8} {catalog[status.value]:6}" + (f"   {told}" if told else ""))
+    what = "image" if images["fetched"] == 1 else "images"
     lines += [
-        f"downloaded {images['fetched']} images, {images['bytes'] / 1e6:.1f} MB, "
+        f"downloaded {images['fetched']} {what}, {images['bytes'] / 1e6:.1f} MB, "
         f"in {images['seconds']:.1f} s: {images['images_per_second']:.0f} a second",
         f"catalog: {catalog['path']}",
         f"look at it in the web UI: {UI_COMMAND}",

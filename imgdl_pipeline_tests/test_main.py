@@ -28,7 +28,7 @@ def test_it_runs_the_demo_gallery_and_prints_what_became_of_it(tmp_path, demo_po
     assert f"catalog: {tmp_path}/data/catalog/gallery=demo/catalog.parquet\n" in first.stdout
     assert re.search(r"downloaded 38 images, \d\.\d MB, in \d+\.\d s: \d+ a second\n", first.stdout)
     assert first.stdout.endswith("look at it in the web UI: make dev\n")
-    assert "downloaded 1 images" in run(tmp_path).stdout, "only the damaged one is asked for again"
+    assert "downloaded 1 image, " in run(tmp_path).stdout, "only the damaged one is asked for again"
 
 
 def test_it_runs_a_gallery_whose_assets_have_a_prefix(tmp_path, demo_port):

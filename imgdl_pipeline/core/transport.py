@@ -76,6 +76,8 @@ class GuardedAdapter(HTTPAdapter):
         Raises:
             FetchError: It is none that speaks HTTP.
         """
+        if proxy in self.proxy_manager:
+            return self.proxy_manager[proxy]
         scheme = proxy.partition(":")[0].lower()
         if scheme not in ("http", "https"):
             raise FetchError(
