@@ -15,7 +15,9 @@ from imgdl_pipeline_tests.conftest import jpeg
 
 @pytest.fixture
 def facts(store):
-    return EarlyFacts(store, "g", DownloadSettings())
+    facts = EarlyFacts(store, "g", DownloadSettings())
+    yield facts
+    facts.close()
 
 
 @pytest.fixture
@@ -91,7 +93,8 @@ def test_checks_leave_the_processor_to_the_downloads(facts, checks):
 
 
 def test_no_thread_is_left_once_it_is_closed(facts):
-    before = threading.active_count()
+    before = set(threading.enumerate())
     facts.check("a", "0", jpeg())
+    assert set(threading.enumerate()) - before
     facts.close()
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) <= before

@@ -204,16 +204,22 @@ def test_a_proxy_that_speaks_no_http_is_refused_without_its_password(use_proxy):
     assert str(caught.value) == "connection: the environment names a proxy that speaks socks5, not HTTP"
 
 
-def test_a_folder_of_trusted_certificates_holds_for_tls_and_for_nothing_else(
-    proxy, authority, monkeypatch, tmp_path
-):
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path))  # nobody is trusted
+@pytest.fixture
+def nobody_is_trusted(monkeypatch, tmp_path):
+    """The environment names an empty folder of certificates."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path))
     tls_context.cache_clear()
+    yield
+    tls_context.cache_clear()  # whatever the test ends in: the others share it
+
+
+def test_a_folder_of_trusted_certificates_holds_for_tls_and_for_nothing_else(
+    proxy, authority, nobody_is_trusted
+):
     proxy.serve("http://pictures.invalid/a.jpg", PICTURE)
     assert asked_through_a_proxy("http://pictures.invalid/a.jpg") == 200
     with tls_server(authority.issue_cert("localhost")) as url, pytest.raises(requests.exceptions.SSLError):
         asked_through_a_proxy(url)
-    tls_context.cache_clear()
 
 
 def test_a_tls_proxy_that_drips_is_timeout(tls_proxy, loopback, trusted):
