@@ -154,7 +154,9 @@ class DownloadSettings(Settings):
         (), description="CIDRs of non-public addresses that may be fetched from, e.g. 127.0.0.0/8"
     )
     environment_proxies: bool = Field(
-        False, description="use the proxies that HTTP_PROXY, HTTPS_PROXY and NO_PROXY name"
+        False,
+        description="use the proxies that HTTP_PROXY, HTTPS_PROXY and NO_PROXY name; "
+        "they must speak HTTP, not SOCKS",
     )
     robots_txt: bool = Field(True, description="refuse a link that its host's robots.txt disallows")
     opt_out_headers: bool = Field(
