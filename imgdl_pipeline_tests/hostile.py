@@ -98,6 +98,15 @@ def bomb(width: int, height: int) -> bytes:
     return bytes(data)
 
 
+LOSSLESS = (
+    b"\xff\xd8"
+    b"\xff\xc3\0\x0b\x08\2\0\2\0\1\1\x11\0"  # 512 × 512 pixels of one component
+    b"\xff\xc4\0\x14\0\1" + bytes(16) + b"\xff\xda\0\x08\1\1\0\1\0\0"
+    b"\xff\xd9"
+)
+"""49 bytes, at which libjpeg-turbo 3.1.2 writes past its buffer."""
+
+
 def many_scans(count: int) -> bytes:
     """A progressive file that asks for the same scan again and again."""
     data = jpeg(2, (640, 480), progressive=True)
@@ -289,7 +298,8 @@ def body_cases() -> Iterator[Case]:
         ("a JPEG with a tail of zeros", truncated, PICTURE[:3000] + bytes(3000)),
         ("a bomb of 16,000 × 16,000 pixels", large, bomb(16_000, 16_000)),
         ("a bomb of 65,535 × 65,535 pixels", large, bomb(65_535, 65_535)),
-        ("a JPEG of no height", corrupt, bomb(64, 0)),
+        ("a JPEG of no height", "invalid/unsupported", bomb(64, 0)),
+        ("a lossless JPEG that crashes decoders", "invalid/unsupported", LOSSLESS),
         ("a JPEG that says it is larger than it is", corrupt, bomb(1000, 1000)),
         ("a JPEG of 300 scans", corrupt, many_scans(300)),
         ("a JPEG and then a script", "ok", PICTURE + b"<script>alert(1)</script>"),

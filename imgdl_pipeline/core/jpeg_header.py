@@ -20,10 +20,28 @@ EXIF_PREFIX = b"Exif\0\0"
 STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 """Markers that no length follows: TEM and the restarts."""
 
-FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-"""Start-of-frame markers; the three in between define Huffman tables, extensions and arithmetic coding."""
+DECODED_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
+"""Start-of-frame markers of the kinds that reach a decoder: sequential and progressive, Huffman-coded or
+arithmetic-coded. libjpeg-turbo before 3.1.4 writes past its buffer when it reduces a lossless image."""
 
-PROGRESSIVE_FRAMES = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
+OTHER_FRAMES = {
+    0xC3: "lossless",
+    0xC5: "hierarchical (differential sequential)",
+    0xC6: "hierarchical (differential progressive)",
+    0xC7: "hierarchical (differential lossless)",
+    0xC8: "of a reserved kind (JPG)",
+    0xCB: "lossless and arithmetic-coded",
+    0xCD: "hierarchical (differential sequential, arithmetic-coded)",
+    0xCE: "hierarchical (differential progressive, arithmetic-coded)",
+    0xCF: "hierarchical (differential lossless, arithmetic-coded)",
+    0xDE: "hierarchical",
+    0xF7: "JPEG-LS",
+}
+"""Markers of the kinds that do not, and what they are called. DHP (0xDE) comes before hierarchical frames."""
+
+PROGRESSIVE_FRAMES = frozenset({0xC2, 0xCA})
+
+SAMPLE_BITS = 8
 
 SAMPLES_A_BLOCK = 64
 COEFFICIENT_BYTES = 2
@@ -39,6 +57,10 @@ class CutHeaderError(Exception):
 
 class BadHeaderError(Exception):
     """The bytes before the first scan are no header of a JPEG."""
+
+
+class UnsupportedJpegError(Exception):
+    """The header is that of a JPEG of a kind that is not decoded; names the kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,31 +90,62 @@ def read_header(data: bytes) -> JpegHeader:
 
     Raises:
         CutHeaderError, BadHeaderError: It is none.
+        UnsupportedJpegError: It is one that no decoder may see.
     """
     frame, exif, components_in_scan = None, None, 0
     for marker, payload in _segments(data):
         if marker == START_OF_SCAN:
             components_in_scan = payload[0] if payload else 0
-        elif marker in FRAMES and frame is None:
-            frame = (marker, payload)
+        elif marker in OTHER_FRAMES:
+            raise UnsupportedJpegError(f"the image is {OTHER_FRAMES[marker]}, which is not decoded")
+        elif marker in DECODED_FRAMES:
+            if frame is not None:
+                raise BadHeaderError("the header has two frames")
+            frame = _frame(marker, payload)
         elif marker == APP1 and exif is None and payload.startswith(EXIF_PREFIX):
             exif = payload[len(EXIF_PREFIX) :]
     if frame is None:
         raise BadHeaderError("no frame comes before the first scan")
-    marker, payload = frame
-    if len(payload) < 6:
-        raise BadHeaderError("the frame's header is too short")
+    in_several_scans = frame.progressive or components_in_scan < len(frame.components) // 3
+    decode_bytes = _coefficient_bytes(frame.width, frame.height, frame.components) if in_several_scans else 0
+    return JpegHeader(frame.width, frame.height, frame.mode, frame.progressive, decode_bytes, exif)
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """A frame's header. `components` has three bytes for each: its id, its sampling, its table."""
+
+    width: int
+    height: int
+    mode: str
+    progressive: bool
+    components: bytes
+
+
+def _frame(marker: int, payload: bytes) -> _Frame:
+    """Read a start-of-frame segment: bits, height, width, then the components.
+
+    Raises:
+        BadHeaderError: It is none.
+        UnsupportedJpegError: No decoder may see the image.
+    """
+    if len(payload) < 6 or len(payload) != 6 + 3 * payload[5]:
+        raise BadHeaderError("the frame's header has not the length that it should have")
+    bits, count = payload[0], payload[5]
     height, width = int.from_bytes(payload[1:3], "big"), int.from_bytes(payload[3:5], "big")
-    if not height or not width or payload[5] not in MODES:
-        raise BadHeaderError(f"{width} × {height} pixels of {payload[5]} components are no image")
-    is_progressive = marker in PROGRESSIVE_FRAMES
-    in_several_scans = is_progressive or components_in_scan < payload[5]
-    decode_bytes = _coefficient_bytes(width, height, payload[6:]) if in_several_scans else 0
-    return JpegHeader(width, height, MODES[payload[5]], is_progressive, decode_bytes, exif)
+    if bits != SAMPLE_BITS:
+        raise UnsupportedJpegError(f"the image has {bits} bits a sample, and only {SAMPLE_BITS} are decoded")
+    if not height:
+        raise UnsupportedJpegError("the image's height comes after its first scan, which is not decoded")
+    if not width or not count:
+        raise BadHeaderError(f"{width} × {height} pixels of {count} components are no image")
+    if count not in MODES:
+        raise UnsupportedJpegError(f"the image has {count} components, and only 1, 3 or 4 are decoded")
+    return _Frame(width, height, MODES[count], marker in PROGRESSIVE_FRAMES, payload[6:])
 
 
 def _coefficient_bytes(width: int, height: int, components: bytes) -> int:
-    """Bytes of all coefficients; `components` has three bytes for each: its id, its sampling, its table."""
+    """Bytes of all coefficients; `components` is as in `_Frame`."""
     sampling = [(max(1, each >> 4), max(1, each & 15)) for each in components[1::3]]
     most_across, most_down = (max((each[axis] for each in sampling), default=1) for axis in (0, 1))
     blocks = 0
@@ -152,13 +205,16 @@ def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
     raise BadHeaderError(f"more than {MAX_SEGMENTS} segments")
 
 
-_NO_FILL = re.compile(rb"[^\xff]")
+_ANY_MARKER = re.compile(rb"\xff([^\x00\xff])")
 
 
 def _next_marker(data: bytes, place: int) -> tuple[int, int]:
-    """The marker at or after a place, and the place behind it. Any number of 0xFF may come before."""
-    place = data.find(b"\xff", place)
-    match = _NO_FILL.search(data, place) if place >= 0 else None
+    """The marker at or after a place, and the place behind it. Any number of 0xFF may come before.
+
+    Stray bytes are passed over as libjpeg does, 0xFF 0x00 among them: taken for a marker here and not there,
+    it could hide from us the frame that a decoder then sees.
+    """
+    match = _ANY_MARKER.search(data, place)
     if match is None:
         raise CutHeaderError("the file ends within its header")
-    return match[0][0], match.end()
+    return match[1][0], match.end()

@@ -3,7 +3,7 @@
 ```
     ok
     invalid   bytes came, but they are no whole JPEG
-    ├── not_jpeg  truncated  corrupt  too_many_pixels  hash_mismatch
+    ├── not_jpeg  truncated  corrupt  unsupported  too_many_pixels  hash_mismatch
     failed    the bytes could not be had
     ├── http_<status>  timeout  dns  connection  tls  redirects  incomplete  placeholder
     refused   a rule of ours forbade it
@@ -37,6 +37,7 @@ class Reason(str, Enum):
     NOT_JPEG = "not_jpeg", Status.INVALID
     TRUNCATED = "truncated", Status.INVALID
     CORRUPT = "corrupt", Status.INVALID
+    UNSUPPORTED = "unsupported", Status.INVALID
     TOO_MANY_PIXELS = "too_many_pixels", Status.INVALID
     HASH_MISMATCH = "hash_mismatch", Status.INVALID
 

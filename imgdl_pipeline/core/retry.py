@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imgdl_pipeline.core.outcome import PASSING_STATUSES, FetchError, Reason
+from imgdl_pipeline.core.outcome import PASSING_STATUSES, FetchError, Reason, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Retry:
 
 
 LASTING = (
-    *(Reason.NOT_JPEG, Reason.TRUNCATED, Reason.CORRUPT, Reason.TOO_MANY_PIXELS, Reason.HASH_MISMATCH),
+    *(each for each in Reason if each.status is Status.INVALID),
     *(Reason.REDIRECTS, Reason.PLACEHOLDER, Reason.TOO_LARGE, Reason.OPT_OUT),
 )
 """Reasons that tomorrow will hardly change; so are all HTTP statuses that do not pass.

@@ -26,6 +26,7 @@ from imgdl_pipeline.core.jpeg_header import (
     BadHeaderError,
     CutHeaderError,
     JpegHeader,
+    UnsupportedJpegError,
     count_scans,
     read_header,
 )
@@ -139,7 +140,7 @@ def validate_jpeg(data: bytes, limits: Limits) -> JpegFacts:
         limits: An image beyond them is not decoded.
 
     Raises:
-        InvalidImageError: `not_jpeg`, `truncated`, `corrupt` or `too_many_pixels`.
+        InvalidImageError: `not_jpeg`, `truncated`, `corrupt`, `unsupported` or `too_many_pixels`.
     """
     header = _header(data)
     limits.check(header)
@@ -164,6 +165,8 @@ def _header(data: bytes) -> JpegHeader:
         return read_header(data)
     except CutHeaderError as error:
         raise InvalidImageError(Reason.TRUNCATED, str(error)) from error
+    except UnsupportedJpegError as error:
+        raise InvalidImageError(Reason.UNSUPPORTED, str(error)) from error
     except BadHeaderError as error:
         raise InvalidImageError(Reason.CORRUPT, str(error)) from error
 

@@ -8,6 +8,7 @@ from imgdl_pipeline.core.jpeg_header import (
     BadHeaderError,
     CutHeaderError,
     JpegHeader,
+    UnsupportedJpegError,
     count_scans,
     read_header,
 )
@@ -54,22 +55,75 @@ def test_a_header_that_is_cut_says_so(kept):
         SCAN,
         b"\xff\xd9",
         segment(0xC0, b"\x08\x00\x2d") + SCAN,
-        segment(0xC0, b"\x08\0\0\x00\x7b\x01\x01\x11\x00") + SCAN,
-        segment(0xC0, b"\x08\x00\x2d\x00\x7b\x02" + bytes(6)) + SCAN,
+        segment(0xC0, b"\x08\x00\x2d\x00\x7b\x02\x01\x11\x00") + SCAN,
+        segment(0xC0, b"\x08\x00\x2d\0\0\x01\x01\x11\x00") + SCAN,
+        segment(0xC0, b"\x08\x00\x2d\0\x7b\0") + SCAN,
+        FRAME + FRAME + SCAN,
         b"\xff\xe0\x00\x01" + FRAME + SCAN,
     ],
-    ids=["no frame", "end of image", "short frame", "no height", "two components", "length of one"],
+    ids=[
+        *("no frame", "end of image", "short frame", "fewer components than said", "no width"),
+        *("no components", "two frames", "length of one"),
+    ],
 )
 def test_what_is_no_header_says_so(data):
     with pytest.raises(BadHeaderError):
         read_header(b"\xff\xd8" + data)
 
 
+def frame(marker=0xC0, bits=8, height=45, components=1):
+    each = b"".join(bytes([number, 0x11, 0]) for number in range(components))
+    return segment(
+        marker, bytes([bits]) + height.to_bytes(2, "big") + b"\x00\x7b" + bytes([components]) + each
+    )
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [
+        (frame(0xC3), "lossless"),
+        (frame(0xC5), "hierarchical"),
+        (frame(0xC6), "hierarchical"),
+        (frame(0xC7), "hierarchical"),
+        (frame(0xC8), "reserved"),
+        (frame(0xCB), "lossless and arithmetic-coded"),
+        (frame(0xCD), "hierarchical"),
+        (frame(0xCE), "hierarchical"),
+        (frame(0xCF), "hierarchical"),
+        (frame(0xF7), "JPEG-LS"),
+        (frame(0xDE) + frame(), "hierarchical"),
+        (frame() + frame(0xC3), "lossless"),
+        (frame(0xC0, bits=12), "12 bits"),
+        (frame(0xC1, bits=12), "12 bits"),
+        (frame(0xC2, bits=12), "12 bits"),
+        (frame(0xC9, bits=16), "16 bits"),
+        (frame(height=0), "height comes after"),
+        (frame(components=2), "2 components"),
+        (frame(components=5), "5 components"),
+    ],
+)
+def test_a_kind_that_no_decoder_may_see_is_named(head, kind):
+    with pytest.raises(UnsupportedJpegError, match=kind):
+        read_header(b"\xff\xd8" + head + SCAN)
+
+
+@pytest.mark.parametrize("marker", [0xC0, 0xC1, 0xC2, 0xC9, 0xCA])
+def test_the_five_kinds_that_are_decoded_have_a_header(marker):
+    assert read_header(b"\xff\xd8" + frame(marker) + SCAN).width == 123
+
+
+def test_stray_bytes_hide_no_frame_that_libjpeg_would_see():
+    """To libjpeg, 0xFF 0x00 is no marker with a length after it, but two bytes to pass over."""
+    hidden = b"\xff\x00" + (len(frame(0xC3)) + 2).to_bytes(2, "big") + frame(0xC3)
+    with pytest.raises(UnsupportedJpegError, match="lossless"):
+        read_header(b"\xff\xd8" + hidden + FRAME + SCAN)
+
+
 @given(st.binary())
 def test_any_bytes_are_a_header_or_an_error(rubbish):
     try:
         read_header(b"\xff\xd8" + rubbish)
-    except (CutHeaderError, BadHeaderError):
+    except (CutHeaderError, BadHeaderError, UnsupportedJpegError):
         pass
 
 
@@ -129,6 +183,6 @@ def test_no_file_takes_long_to_look_through(middle):
         try:
             read_header(data)
             count_scans(data)
-        except (BadHeaderError, CutHeaderError):
+        except (BadHeaderError, CutHeaderError, UnsupportedJpegError):
             pass
         assert time.process_time() - started < 1

@@ -27,7 +27,7 @@ from imgdl_pipeline.core.validation import (
     validate_jpeg,
 )
 from imgdl_pipeline_tests.conftest import jpeg, photo
-from imgdl_pipeline_tests.hostile import many_scans, resized
+from imgdl_pipeline_tests.hostile import LOSSLESS, many_scans, resized
 
 LIMITS = Limits(max_pixels=10_000_000, max_decode_bytes=1_000_000)
 SOUND = jpeg(1, (640, 480))
@@ -47,6 +47,9 @@ def verdict(data, limits=LIMITS):
     except InvalidImageError as error:
         return error.reason.value
     return "valid"
+
+
+VERDICTS = {"valid", "truncated", "corrupt", "unsupported", "too_many_pixels"}
 
 
 def test_a_sound_jpeg_gives_its_facts():
@@ -148,6 +151,16 @@ def test_more_pixels_than_allowed_are_not_decoded(monkeypatch):
     assert verdict(SOUND, replace(LIMITS, max_pixels=640 * 480 - 1)) == "too_many_pixels"
 
 
+@pytest.mark.parametrize(
+    "data",
+    [LOSSLESS, LOSSLESS.replace(b"\xff\xc3", b"\xff\xc5"), SOUND.replace(b"\0\x11\x08", b"\0\x11\x0c")],
+    ids=["lossless", "hierarchical", "12 bits"],
+)
+def test_a_jpeg_of_a_kind_that_is_not_decoded_is_unsupported_and_no_decoder_sees_it(data, monkeypatch):
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda *_: pytest.fail("decoded"))
+    assert verdict(data) == "unsupported"
+
+
 def test_exactly_as_many_pixels_as_allowed_are_decoded():
     assert verdict(SOUND, replace(LIMITS, max_pixels=640 * 480)) == "valid"
 
@@ -205,7 +218,7 @@ def test_a_rational_without_a_value_is_left_out():
 
 @given(st.binary(max_size=2000))
 def test_any_bytes_that_begin_as_a_jpeg_have_a_verdict(rubbish):
-    assert verdict(b"\xff\xd8\xff" + rubbish) in ("valid", "truncated", "corrupt", "too_many_pixels")
+    assert verdict(b"\xff\xd8\xff" + rubbish) in VERDICTS
 
 
 @given(st.lists(st.tuples(st.floats(0, 0.999), st.binary(min_size=1, max_size=8)), min_size=1, max_size=5))
@@ -214,7 +227,7 @@ def test_a_damaged_jpeg_has_a_verdict(changes):
     for place, patch in changes:
         start = 2 + int(place * (len(small) - 2))
         small[start : start + len(patch)] = patch
-    assert verdict(bytes(small)) in ("valid", "not_jpeg", "truncated", "corrupt", "too_many_pixels")
+    assert verdict(bytes(small)) in {*VERDICTS, "not_jpeg"}
 
 
 def test_validation_runs_without_the_gil():
