@@ -4,10 +4,10 @@ import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
-from imgdl_pipeline.core.downloads import download_gallery
-from imgdl_pipeline.core.links import Link, links_table
-from imgdl_pipeline.core.settings import DownloadSettings
-from imgdl_pipeline.core.store import Store, links_path
+from imgdl_pipeline.core.download.run import download_gallery
+from imgdl_pipeline.core.model.links import Link, links_table
+from imgdl_pipeline.core.model.settings import DownloadSettings
+from imgdl_pipeline.core.storage.store import Store, links_path
 
 
 def main(list_file: str, folder: str, workers: str) -> None:

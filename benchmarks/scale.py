@@ -21,15 +21,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from imgdl_pipeline.core.catalog import build_catalog
-from imgdl_pipeline.core.columns import CATALOG, DOWNLOADS
-from imgdl_pipeline.core.downloads import download_gallery
-from imgdl_pipeline.core.galleries import Gallery
-from imgdl_pipeline.core.links import Link, links_table
-from imgdl_pipeline.core.listing import list_gallery
-from imgdl_pipeline.core.settings import DownloadSettings
+from imgdl_pipeline.config.galleries import Gallery
+from imgdl_pipeline.core.catalog.build import build_catalog
+from imgdl_pipeline.core.download.run import download_gallery
+from imgdl_pipeline.core.listing.build import list_gallery
+from imgdl_pipeline.core.model.links import Link, links_table
+from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS
+from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.sources.url_list import UrlListSource
-from imgdl_pipeline.core.store import Store, catalog_path, downloads_path, image_path, links_path
+from imgdl_pipeline.core.storage.store import Store, catalog_path, downloads_path, image_path, links_path
 
 SIZES = (10_000, 100_000, 1_000_000)
 YESTERDAY = datetime.now(timezone.utc) - timedelta(days=1)
@@ -84,7 +84,7 @@ def unchanged(folder: Path) -> None:
     def lap(step: str) -> None:
         seconds[step] = time.perf_counter() - started - sum(seconds.values())
 
-    list_gallery(gallery, store, settings)
+    list_gallery(gallery.name, gallery.source, store, settings)
     lap("links")
     assert not download_gallery("g", store, settings).tried.num_rows
     lap("images")

@@ -6,9 +6,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from imgdl_pipeline.core.catalog import BATCH_ROWS
-from imgdl_pipeline.core.settings import DownloadSettings
-from imgdl_pipeline.core.validation import Limits, validate_jpeg
+from imgdl_pipeline.core.catalog.build import BATCH_ROWS
+from imgdl_pipeline.core.jpeg.validate import Limits, validate_jpeg
+from imgdl_pipeline.core.model.settings import DownloadSettings
 
 
 def main(folder: str) -> None:

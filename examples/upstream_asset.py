@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from imgdl_pipeline import ImageGalleries
-from imgdl_pipeline.core.galleries import Galleries
+from imgdl_pipeline.config.galleries import Galleries
 
 LIST = "products.parquet"
 

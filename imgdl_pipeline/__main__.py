@@ -8,9 +8,9 @@ from typing import Any
 import dagster as dg
 
 from imgdl_pipeline.component import JOB_NAME
-from imgdl_pipeline.core.outcome import Status
+from imgdl_pipeline.config.galleries_file import GalleriesFileError
+from imgdl_pipeline.core.model.outcome import Status
 from imgdl_pipeline.definitions import defs, galleries
-from imgdl_pipeline.galleries_file import GalleriesFileError
 
 UI_COMMAND = "make dev"
 QUIET = {"loggers": {"console": {"config": {"log_level": "WARNING"}}}}

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import dagster as dg
 import pyarrow as pa
 
+from imgdl_pipeline.config.galleries import Galleries
 from imgdl_pipeline.core import sources
-from imgdl_pipeline.core.catalog import build_catalog
-from imgdl_pipeline.core.columns import CATALOG, DOWNLOADS, LINKS
-from imgdl_pipeline.core.contact_sheet import contact_sheet
-from imgdl_pipeline.core.galleries import Galleries
-from imgdl_pipeline.core.listing import list_gallery
-from imgdl_pipeline.core.store import Store, catalog_path, downloads_path, links_path
+from imgdl_pipeline.core.catalog.build import build_catalog
+from imgdl_pipeline.core.catalog.contact_sheet import contact_sheet
+from imgdl_pipeline.core.listing.build import list_gallery
+from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS, LINKS
+from imgdl_pipeline.core.storage.store import Store, catalog_path, downloads_path, links_path
 from imgdl_pipeline.metadata import (
     catalog_metadata,
     column_schema,
@@ -73,7 +73,8 @@ def build_assets(galleries: Galleries) -> list[dg.AssetsDefinition]:
     def gallery_links(context: dg.AssetExecutionContext, downloads: Downloads) -> dg.MaterializeResult[None]:
         """The link list as the gallery's source gave it: one row a distinct link."""
         gallery, store = galleries.gallery(context.partition_key), open_store(galleries)
-        links = list_gallery(gallery, store, downloads.settings(galleries, gallery))
+        settings = downloads.settings(galleries, gallery)
+        links = list_gallery(gallery.name, gallery.source, store, settings, allow_empty=gallery.allow_empty)
         if not links.num_rows:
             context.log.warning("the source lists nothing")
         return dg.MaterializeResult(metadata=links_metadata(links, store.location(links_path(gallery.name))))

@@ -15,9 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imgdl_pipeline.assets import AssetKeys, open_store, partitions_of
-from imgdl_pipeline.core.columns import CATALOG
-from imgdl_pipeline.core.galleries import Galleries
-from imgdl_pipeline.core.inspection import (
+from imgdl_pipeline.config.galleries import Galleries
+from imgdl_pipeline.core.catalog.audit import (
     altered_files,
     is_stale,
     last_refreshed,
@@ -25,10 +24,11 @@ from imgdl_pipeline.core.inspection import (
     refreshed_at,
     unknown_files,
 )
-from imgdl_pipeline.core.listing import lengths
-from imgdl_pipeline.core.outcome import Status
-from imgdl_pipeline.core.settings import CheckSettings
-from imgdl_pipeline.core.store import Store, catalog_path
+from imgdl_pipeline.core.listing.build import lengths
+from imgdl_pipeline.core.model.outcome import Status
+from imgdl_pipeline.core.model.schemas import CATALOG
+from imgdl_pipeline.core.model.settings import CheckSettings
+from imgdl_pipeline.core.storage.store import Store, catalog_path
 from imgdl_pipeline.metadata import counts, failures_markdown, markdown_table, share_failed
 
 PARTITION_TAG = "dagster/partition"

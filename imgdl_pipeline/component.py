@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict
 
 from imgdl_pipeline.assets import AssetKeys, build_assets
 from imgdl_pipeline.checks import build_checks, build_freshness_sensor
-from imgdl_pipeline.core.galleries import Galleries
-from imgdl_pipeline.galleries_file import KeyPath, parse_attributes
+from imgdl_pipeline.config.galleries import Galleries
+from imgdl_pipeline.config.galleries_file import KeyPath, parse_attributes
 from imgdl_pipeline.resources import DOWNLOADS_RESOURCE, RESOURCE_KEY
 
 JOB_NAME = "download_galleries"

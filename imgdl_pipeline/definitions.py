@@ -8,8 +8,8 @@ from pathlib import Path
 import dagster as dg
 
 from imgdl_pipeline.component import ImageGalleries
-from imgdl_pipeline.core.galleries import Galleries
-from imgdl_pipeline.galleries_file import read_galleries_file
+from imgdl_pipeline.config.galleries import Galleries
+from imgdl_pipeline.config.galleries_file import read_galleries_file
 
 CONFIG_VARIABLE = "IMGDL_CONFIG"
 EMBEDDED_CONFIG = Path(__file__).with_name("galleries.yaml")

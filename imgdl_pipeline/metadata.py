@@ -7,10 +7,10 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imgdl_pipeline.core.catalog import CatalogRun
-from imgdl_pipeline.core.columns import CATALOG, DOWNLOADS, LINKS, descriptions
-from imgdl_pipeline.core.downloads import DownloadRun
-from imgdl_pipeline.core.outcome import Status
+from imgdl_pipeline.core.catalog.build import CatalogRun
+from imgdl_pipeline.core.download.run import DownloadRun
+from imgdl_pipeline.core.model.outcome import Status
+from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS, LINKS, descriptions
 
 Metadata = dict[str, Any]
 

@@ -7,10 +7,10 @@ from typing import Any
 import dagster as dg
 from pydantic import Field, ValidationError, create_model
 
-from imgdl_pipeline.core.downloads import DownloadRun, Progress, download_gallery
-from imgdl_pipeline.core.galleries import Galleries, Gallery
-from imgdl_pipeline.core.settings import DownloadSettings
-from imgdl_pipeline.core.store import Store
+from imgdl_pipeline.config.galleries import Galleries, Gallery
+from imgdl_pipeline.core.download.run import DownloadRun, Progress, download_gallery
+from imgdl_pipeline.core.model.settings import DownloadSettings
+from imgdl_pipeline.core.storage.store import Store
 
 RESOURCE_KEY = "downloads"
 

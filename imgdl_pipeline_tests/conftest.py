@@ -1,9 +1,7 @@
 """What many tests need: a web server, a store, pictures, and settings that let them meet."""
 
 import fcntl
-import io
 import itertools
-import random
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -12,12 +10,11 @@ from pathlib import Path
 import pytest
 import requests
 from hypothesis import settings as hypothesis_settings
-from PIL import Image
 
-from imgdl_pipeline.core.fetch import Fetcher
-from imgdl_pipeline.core.settings import DownloadSettings
-from imgdl_pipeline.core.store import Store
-from imgdl_pipeline_tests.server import WebServer
+from imgdl_pipeline.core.download.fetch import Fetcher
+from imgdl_pipeline.core.model.settings import DownloadSettings
+from imgdl_pipeline.core.storage.store import Store
+from imgdl_pipeline_tests.support.server import WebServer
 
 hypothesis_settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis_settings.load_profile("repeatable")
@@ -44,24 +41,6 @@ def loopback() -> DownloadSettings:
 def fetcher(loopback: DownloadSettings) -> Iterator[Fetcher]:
     with Fetcher(loopback, threading.Event()) as opened:
         yield opened
-
-
-def photo(seed: int = 0, size: tuple[int, int] = (320, 240), mode: str = "RGB") -> Image.Image:
-    """A picture with the smooth shades and edges of a photograph."""
-    draw_from = random.Random(seed)
-    bands = []
-    for _ in Image.new(mode, (1, 1)).getbands():
-        band = Image.new("L", (9, 7))
-        band.putdata([draw_from.randrange(256) for _ in range(63)])
-        bands.append(band.resize(size, Image.Resampling.BICUBIC))
-    return Image.merge(mode, bands) if len(bands) > 1 else bands[0]
-
-
-def jpeg(seed: int = 0, size: tuple[int, int] = (320, 240), mode: str = "RGB", **options: object) -> bytes:
-    """A JPEG of such a picture."""
-    file = io.BytesIO()
-    photo(seed, size, mode).save(file, "JPEG", **{"quality": 85, **options})
-    return file.getvalue()
 
 
 @pytest.fixture

@@ -3,11 +3,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from imgdl_pipeline.assets import build_assets, every_few_seconds
-from imgdl_pipeline.core.columns import CATALOG, DOWNLOADS, LINKS
-from imgdl_pipeline.core.downloads import Progress
-from imgdl_pipeline.core.galleries import Galleries
+from imgdl_pipeline.config.galleries import Galleries
+from imgdl_pipeline.core.download.run import Progress
+from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS, LINKS
 from imgdl_pipeline.resources import Downloads
-from imgdl_pipeline_tests.conftest import jpeg
+from imgdl_pipeline_tests.support.pictures import jpeg
 
 
 @pytest.fixture

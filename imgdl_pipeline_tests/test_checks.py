@@ -6,11 +6,11 @@ import pytest
 from imgdl_pipeline.assets import AssetKeys, build_assets
 from imgdl_pipeline.checks import CHECKS, build_checks, inspected
 from imgdl_pipeline.component import ImageGalleries
-from imgdl_pipeline.core.columns import CATALOG
-from imgdl_pipeline.core.galleries import Galleries
-from imgdl_pipeline.core.store import Store, catalog_path
+from imgdl_pipeline.config.galleries import Galleries
+from imgdl_pipeline.core.model.schemas import CATALOG
+from imgdl_pipeline.core.storage.store import Store, catalog_path
 from imgdl_pipeline.resources import DOWNLOADS_RESOURCE
-from imgdl_pipeline_tests.conftest import jpeg
+from imgdl_pipeline_tests.support.pictures import jpeg
 
 WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
 

@@ -12,7 +12,7 @@ import pytest
 
 from imgdl_pipeline import ImageGalleries
 from imgdl_pipeline.component import JOB_NAME, SCHEDULE_NAME
-from imgdl_pipeline.core.galleries import Galleries
+from imgdl_pipeline.config.galleries import Galleries
 
 BIN = Path(sys.executable).parent
 

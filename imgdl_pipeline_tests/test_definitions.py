@@ -7,8 +7,8 @@ import dagster as dg
 import pyarrow.parquet as pq
 import pytest
 
+from imgdl_pipeline.config.galleries_file import GalleriesFileError
 from imgdl_pipeline.definitions import CONFIG_VARIABLE, EMBEDDED_CONFIG, defs
-from imgdl_pipeline.galleries_file import GalleriesFileError
 
 BIN = Path(sys.executable).parent
 

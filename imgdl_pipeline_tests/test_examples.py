@@ -8,9 +8,9 @@ import dagster as dg
 import pytest
 
 from imgdl_pipeline import ImageGalleries
-from imgdl_pipeline.core.galleries import Galleries
+from imgdl_pipeline.config.galleries import Galleries
+from imgdl_pipeline.config.galleries_file import read_galleries_file
 from imgdl_pipeline.core.sources import source_types, type_name
-from imgdl_pipeline.galleries_file import read_galleries_file
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 FILES = sorted(EXAMPLES.glob("*.yaml"))

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from imgdl_pipeline.core.store import Store
-from imgdl_pipeline_tests.conftest import jpeg
-from imgdl_pipeline_tests.hostile import OK_HEAD, answer, bomb, cases, forever, resized, run
+from imgdl_pipeline.core.storage.store import Store
+from imgdl_pipeline_tests.support.hostile import OK_HEAD, answer, bomb, cases, forever, resized, run
+from imgdl_pipeline_tests.support.pictures import jpeg
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_peak_memory_stays_under_400_mb_whatever_the_servers_send(server, tmp_pa
             server.routes[f"/{name}{number}.jpg"] = route
             urls[server.url(f"/{name}{number}.jpg")] = name
     told = subprocess.run(
-        [sys.executable, "-m", "imgdl_pipeline_tests.peak_memory", str(tmp_path / "store"), *urls],
+        [sys.executable, "-m", "imgdl_pipeline_tests.support.peak_memory", str(tmp_path / "store"), *urls],
         capture_output=True, text=True, timeout=300, check=True,
     )  # fmt: skip
     run = json.loads(told.stdout)

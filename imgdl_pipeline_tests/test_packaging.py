@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 
 def test_the_core_does_not_bring_dagster_along():
     script = (
-        "import sys, imgdl_pipeline, imgdl_pipeline.core.catalog, imgdl_pipeline.core.sources\n"
+        "import sys, imgdl_pipeline, imgdl_pipeline.core.catalog.build, imgdl_pipeline.core.sources\n"
         "assert not [name for name in sys.modules if name.partition('.')[0] == 'dagster']"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
@@ -69,3 +69,15 @@ def test_nothing_of_dagster_that_is_not_public_is_used():
         for line in file.read_text().splitlines():
             if re.match(r"\s*(from|import) dagster", line):
                 assert line.strip() == "import dagster as dg", file
+
+
+def test_tests_import_from_support_and_from_no_other_test():
+    tests = ROOT / "imgdl_pipeline_tests"
+    imported = re.compile(r"^\s*(?:from|import) imgdl_pipeline_tests(?!\.support\b)\S*", re.MULTILINE)
+    allowed = {"test_survival.py"}  # its child processes run the same file
+    found = {
+        path.name: imported.findall(path.read_text())
+        for path in tests.rglob("*.py")
+        if path.name not in allowed and imported.search(path.read_text())
+    }
+    assert found == {}

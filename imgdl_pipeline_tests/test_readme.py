@@ -21,13 +21,13 @@ import pytest
 
 from imgdl_pipeline.assets import build_assets
 from imgdl_pipeline.checks import CHECKS
-from imgdl_pipeline.core.columns import CATALOG, descriptions
-from imgdl_pipeline.core.galleries import AssetSettings, Galleries
-from imgdl_pipeline.core.outcome import Reason, Status
-from imgdl_pipeline.core.settings import CheckSettings, DownloadSettings
+from imgdl_pipeline.config.galleries import AssetSettings, Galleries
+from imgdl_pipeline.config.galleries_file import read_galleries_file
+from imgdl_pipeline.core.model.outcome import Reason, Status
+from imgdl_pipeline.core.model.schemas import CATALOG, descriptions
+from imgdl_pipeline.core.model.settings import CheckSettings, DownloadSettings
 from imgdl_pipeline.core.sources import source_types
 from imgdl_pipeline.core.sources.attributes import NAMES
-from imgdl_pipeline.galleries_file import read_galleries_file
 from imgdl_pipeline.resources import DOWNLOADS_RESOURCE
 
 ROOT = Path(__file__).parent.parent
@@ -315,4 +315,4 @@ def test_every_test_that_the_readme_names_is_there():
 
 
 def test_the_hostile_command_is_the_tests_own():
-    assert "python -m imgdl_pipeline_tests.hostile\n" in blocks("sh")
+    assert "python -m imgdl_pipeline_tests.support.hostile\n" in blocks("sh")

@@ -3,8 +3,8 @@ import re
 import dagster as dg
 import pytest
 
-from imgdl_pipeline.core.galleries import Galleries
-from imgdl_pipeline.core.settings import DownloadSettings
+from imgdl_pipeline.config.galleries import Galleries
+from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.resources import Downloads
 
 GALLERIES = Galleries(

@@ -23,17 +23,17 @@ import pyarrow.parquet as pq
 import pytest
 import requests
 
-from imgdl_pipeline.core.catalog import build_catalog
-from imgdl_pipeline.core.checkpoints import CHECKPOINT_S
-from imgdl_pipeline.core.columns import CATALOG, DOWNLOADS
-from imgdl_pipeline.core.downloads import download_gallery
-from imgdl_pipeline.core.lease import GalleryBusyError
-from imgdl_pipeline.core.links import Link, links_table
-from imgdl_pipeline.core.retry import Retry
-from imgdl_pipeline.core.settings import DownloadSettings
-from imgdl_pipeline.core.store import Store, catalog_path, downloads_path, images_path, links_path
-from imgdl_pipeline_tests.conftest import jpeg
-from imgdl_pipeline_tests.server import WebServer
+from imgdl_pipeline.core.catalog.build import build_catalog
+from imgdl_pipeline.core.download.retry import Retry
+from imgdl_pipeline.core.download.run import download_gallery
+from imgdl_pipeline.core.model.links import Link, links_table
+from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS
+from imgdl_pipeline.core.model.settings import DownloadSettings
+from imgdl_pipeline.core.storage.checkpoints import CHECKPOINT_S
+from imgdl_pipeline.core.storage.lease import GalleryBusyError
+from imgdl_pipeline.core.storage.store import Store, catalog_path, downloads_path, images_path, links_path
+from imgdl_pipeline_tests.support.pictures import jpeg
+from imgdl_pipeline_tests.support.server import WebServer
 
 pytestmark = pytest.mark.long
 
@@ -213,11 +213,11 @@ def test_two_runs_of_one_gallery_at_the_same_time_are_one_run_and_a_clear_refusa
 
 IN_A_NAMESPACE = """
 import subprocess, sys
-from imgdl_pipeline.core.catalog import build_catalog
-from imgdl_pipeline.core.checkpoints import CHECKPOINT_S
-from imgdl_pipeline.core.columns import CATALOG, DOWNLOADS
-from imgdl_pipeline.core.downloads import download_gallery
-from imgdl_pipeline.core.store import Store, StoreError
+from imgdl_pipeline.core.catalog.build import build_catalog
+from imgdl_pipeline.core.storage.checkpoints import CHECKPOINT_S
+from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS
+from imgdl_pipeline.core.download.run import download_gallery
+from imgdl_pipeline.core.storage.store import Store, StoreError
 from imgdl_pipeline_tests.test_survival import SETTINGS, listed
 
 folder, before, during, after, *urls = sys.argv[1:]
@@ -386,7 +386,7 @@ def run_once(store: Store, settings: DownloadSettings) -> None:
 @pytest.mark.parametrize("is_first", [True, False], ids=["a first run", "a run that asks for all again"])
 def test_a_run_that_is_killed_before_any_of_its_writes_is_carried_on(server, tmp_path, is_first, monkeypatch):
     """Whichever write is the first that does not happen: two runs later, all is as if nothing had been."""
-    for module in ("ledger", "catalog"):
+    for module in ("storage.ledger", "catalog.build"):
         monkeypatch.setattr(f"imgdl_pipeline.core.{module}.CHECKPOINT_S", 0.0)
     pictures = [jpeg(number) for number in range(5)]
     good = [server.serve(f"/{number}.jpg", pictures[number], ETag='"v1"') for number in range(3)]

@@ -23,10 +23,10 @@ from playwright.sync_api import Page, expect, sync_playwright
 from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
 from imgdl_pipeline.checks import CHECKS
-from imgdl_pipeline.core.settings import DownloadSettings
+from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.resources import Downloads
-from imgdl_pipeline_tests.conftest import jpeg
-from imgdl_pipeline_tests.server import WebServer
+from imgdl_pipeline_tests.support.pictures import jpeg
+from imgdl_pipeline_tests.support.server import WebServer
 
 ROOT = Path(__file__).parent.parent
 SCREENSHOTS = ROOT / "build" / "screenshots"

@@ -13,8 +13,8 @@ from importlib.metadata import entry_points
 from types import ModuleType
 from typing import get_args, get_type_hints
 
-from imgdl_pipeline.core.links import Link
-from imgdl_pipeline.core.settings import MissingSecretError, SourceSettings
+from imgdl_pipeline.core.model.links import Link
+from imgdl_pipeline.core.model.settings import MissingSecretError, SourceSettings
 from imgdl_pipeline.core.sources import (
     demo,
     feed,
@@ -25,7 +25,7 @@ from imgdl_pipeline.core.sources import (
     url_list,
     wikimedia_commons,
 )
-from imgdl_pipeline.core.sources.web import SourceError, Unchanged, Web
+from imgdl_pipeline.core.sources.client import SourceError, Unchanged, Web
 
 logger = logging.getLogger(__name__)
 

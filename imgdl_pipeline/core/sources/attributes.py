@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any
 from urllib.parse import urljoin
 
-from imgdl_pipeline.core.links import Link
+from imgdl_pipeline.core.model.links import Link
 
 NAMES = {
     "title": "its name, as plain text",

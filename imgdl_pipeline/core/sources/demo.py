@@ -20,9 +20,9 @@ from typing import Any, ClassVar, Literal
 from PIL import Image, ImageDraw, ImageOps
 from pydantic import Field
 
-from imgdl_pipeline.core.links import Link
-from imgdl_pipeline.core.settings import SourceSettings
-from imgdl_pipeline.core.sources.web import SourceError, Web
+from imgdl_pipeline.core.model.links import Link
+from imgdl_pipeline.core.model.settings import SourceSettings
+from imgdl_pipeline.core.sources.client import SourceError, Web
 
 
 class DemoSource(SourceSettings):

@@ -13,10 +13,10 @@ from urllib.parse import urljoin
 from lxml import etree
 from pydantic import Field
 
-from imgdl_pipeline.core.links import Link
-from imgdl_pipeline.core.settings import HttpUrl, MaxImages, SourceSettings
+from imgdl_pipeline.core.model.links import Link
+from imgdl_pipeline.core.model.settings import HttpUrl, MaxImages, SourceSettings
 from imgdl_pipeline.core.sources.attributes import distinct, iso_date, may_be_jpeg, number, plain_text, said
-from imgdl_pipeline.core.sources.web import Document, Web, parsed_json
+from imgdl_pipeline.core.sources.client import Document, Web, parsed_json
 
 FEED_BYTES = 50_000_000
 

@@ -20,11 +20,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from imgdl_pipeline.core.guard import without_secrets
-from imgdl_pipeline.core.links import Link
-from imgdl_pipeline.core.settings import HttpUrl, MaxImages, SourceSettings
+from imgdl_pipeline.core.http.address_guard import without_secrets
+from imgdl_pipeline.core.model.links import Link
+from imgdl_pipeline.core.model.settings import HttpUrl, MaxImages, SourceSettings
 from imgdl_pipeline.core.sources.attributes import distinct, number, plain_text, said
-from imgdl_pipeline.core.sources.web import SHOWN_CHARS, SourceError, Web
+from imgdl_pipeline.core.sources.client import SHOWN_CHARS, SourceError, Web
 
 logger = logging.getLogger(__name__)
 

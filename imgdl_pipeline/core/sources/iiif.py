@@ -11,10 +11,10 @@ from urllib.parse import urljoin
 
 from pydantic import Field
 
-from imgdl_pipeline.core.links import Link
-from imgdl_pipeline.core.settings import HttpUrl, MaxImages, SourceSettings
+from imgdl_pipeline.core.model.links import Link
+from imgdl_pipeline.core.model.settings import HttpUrl, MaxImages, SourceSettings
 from imgdl_pipeline.core.sources.attributes import distinct, may_be_jpeg, number, plain_text, said
-from imgdl_pipeline.core.sources.web import SourceError, Web, parsed_json
+from imgdl_pipeline.core.sources.client import SourceError, Web, parsed_json
 
 DEPTH = 10
 """Levels of collections within collections that are followed."""

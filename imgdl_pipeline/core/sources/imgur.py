@@ -12,10 +12,10 @@ from urllib.parse import urljoin, urlsplit
 
 from pydantic import Field
 
-from imgdl_pipeline.core.links import Link
-from imgdl_pipeline.core.settings import HttpUrl, Secret, SourceSettings
+from imgdl_pipeline.core.model.links import Link
+from imgdl_pipeline.core.model.settings import HttpUrl, Secret, SourceSettings
 from imgdl_pipeline.core.sources.attributes import iso_of_epoch, said
-from imgdl_pipeline.core.sources.web import Answer, SourceError, Web
+from imgdl_pipeline.core.sources.client import Answer, SourceError, Web
 
 logger = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from imgdl_pipeline.core.links import Link
-from imgdl_pipeline.core.settings import HttpUrl, MaxImages, Secret, SourceSettings
+from imgdl_pipeline.core.model.links import Link
+from imgdl_pipeline.core.model.settings import HttpUrl, MaxImages, Secret, SourceSettings
 from imgdl_pipeline.core.sources.attributes import distinct, may_be_jpeg, number, said
-from imgdl_pipeline.core.sources.web import Answer, Web
+from imgdl_pipeline.core.sources.client import Answer, Web
 
 logger = logging.getLogger(__name__)
 

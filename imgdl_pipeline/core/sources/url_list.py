@@ -25,10 +25,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from imgdl_pipeline.core.guard import without_userinfo
-from imgdl_pipeline.core.links import Link
-from imgdl_pipeline.core.settings import SourceSettings
-from imgdl_pipeline.core.sources.web import SourceError, Web
+from imgdl_pipeline.core.http.address_guard import without_userinfo
+from imgdl_pipeline.core.model.links import Link
+from imgdl_pipeline.core.model.settings import SourceSettings
+from imgdl_pipeline.core.sources.client import SourceError, Web
 
 logger = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import Field
 
-from imgdl_pipeline.core.links import Link
-from imgdl_pipeline.core.settings import HttpUrl, MaxImages, SourceSettings
+from imgdl_pipeline.core.model.links import Link
+from imgdl_pipeline.core.model.settings import HttpUrl, MaxImages, SourceSettings
 from imgdl_pipeline.core.sources.attributes import distinct, first_href, plain_text, said
-from imgdl_pipeline.core.sources.web import Answer, Web
+from imgdl_pipeline.core.sources.client import Answer, Web
 
 
 class WikimediaCommonsSource(SourceSettings):

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgdl_pipeline.core.links import Link
+from imgdl_pipeline.core.model.links import Link
 from imgdl_pipeline.core.sources.attributes import (
     distinct,
     first_href,

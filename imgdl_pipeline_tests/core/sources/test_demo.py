@@ -5,6 +5,7 @@ import requests
 from PIL import Image
 
 from imgdl_pipeline.core import sources
+from imgdl_pipeline.core.sources.client import SourceError
 from imgdl_pipeline.core.sources.demo import (
     PORT,
     TROUBLES,
@@ -14,7 +15,6 @@ from imgdl_pipeline.core.sources.demo import (
     kind_of,
     picture,
 )
-from imgdl_pipeline.core.sources.web import SourceError
 
 pytestmark = pytest.mark.usefixtures("demo_port")
 

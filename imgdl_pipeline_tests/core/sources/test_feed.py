@@ -3,13 +3,13 @@ from datetime import datetime, timezone
 
 import pytest
 
+from imgdl_pipeline.config.galleries import Gallery
 from imgdl_pipeline.core import sources
-from imgdl_pipeline.core.galleries import Gallery
-from imgdl_pipeline.core.links import Link, links_table
-from imgdl_pipeline.core.listing import list_gallery, read_links
-from imgdl_pipeline.core.settings import DownloadSettings
+from imgdl_pipeline.core.listing.build import list_gallery, read_links
+from imgdl_pipeline.core.model.links import Link, links_table
+from imgdl_pipeline.core.model.settings import DownloadSettings
+from imgdl_pipeline.core.sources.client import SourceError, Web
 from imgdl_pipeline.core.sources.feed import FeedSource
-from imgdl_pipeline.core.sources.web import SourceError, Web
 
 RSS = """<?xml version="1.0" encoding="utf-8"?>
 <rss version="2.0" xmlns:media="http://search.yahoo.com/mrss/" xmlns:dc="http://purl.org/dc/elements/1.1/"
@@ -299,7 +299,7 @@ def test_a_feed_that_has_not_changed_is_not_sent_again_and_its_list_stays(server
 
     def list_again(**keys):
         source = {"type": "feed", "url": server.url("/feed"), **keys}
-        return list_gallery(Gallery(name="g", source=source), store, DownloadSettings())
+        return list_gallery("g", Gallery(name="g", source=source).source, store, DownloadSettings())
 
     first, second = list_again(), list_again()
     assert [headers.get("If-None-Match") for _, headers in server.requests] == [None, '"v1"']

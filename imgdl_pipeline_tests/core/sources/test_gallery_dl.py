@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from imgdl_pipeline.config.galleries import Gallery
 from imgdl_pipeline.core import sources
-from imgdl_pipeline.core.downloads import download_gallery
-from imgdl_pipeline.core.galleries import Gallery
-from imgdl_pipeline.core.listing import list_gallery
-from imgdl_pipeline.core.settings import DownloadSettings
+from imgdl_pipeline.core.download.run import download_gallery
+from imgdl_pipeline.core.listing.build import list_gallery
+from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.sources import gallery_dl
+from imgdl_pipeline.core.sources.client import SourceError, Web
 from imgdl_pipeline.core.sources.gallery_dl import GalleryDlSource
-from imgdl_pipeline.core.sources.web import SourceError, Web
-from imgdl_pipeline_tests.conftest import jpeg
+from imgdl_pipeline_tests.support.pictures import jpeg
 
 PICTURE = jpeg()
 MD5 = hashlib.md5(PICTURE).hexdigest()
@@ -77,7 +77,7 @@ def test_what_the_real_program_lists_is_downloaded_and_compared_with_its_md5(ser
     server.serve("/a.jpg", PICTURE)
     server.serve("/c.jpeg", jpeg(2))
     settings = DownloadSettings(allow_addresses=("127.0.0.1/32",), robots_txt=False)
-    list_gallery(Gallery(name="g", source={"type": "gallery_dl", **booru}), store, settings)
+    list_gallery("g", Gallery(name="g", source={"type": "gallery_dl", **booru}).source, store, settings)
     rows = {row["url"]: row["reason"] for row in download_gallery("g", store, settings).ledger.to_pylist()}
     assert rows == {server.url("/a.jpg"): None, server.url("/c.jpeg"): "hash_mismatch"}
 
@@ -92,7 +92,7 @@ def test_the_headers_that_a_link_needs_go_with_it_and_to_its_own_host_only(serve
     program(f"print(json.dumps({messages!r}))")
     settings = DownloadSettings(allow_addresses=("127.0.0.1/32",), robots_txt=False)
     source = {"type": "gallery_dl", "url": "https://h.org/album"}
-    list_gallery(Gallery(name="g", source=source), store, settings)
+    list_gallery("g", Gallery(name="g", source=source).source, store, settings)
     assert download_gallery("g", store, settings).ledger["status"].to_pylist() == ["ok"]
 
 

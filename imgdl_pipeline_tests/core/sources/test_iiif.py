@@ -3,10 +3,10 @@ import json
 import pytest
 
 from imgdl_pipeline.core import sources
-from imgdl_pipeline.core.settings import DownloadSettings
+from imgdl_pipeline.core.model.settings import DownloadSettings
+from imgdl_pipeline.core.sources.client import SourceError, Web
 from imgdl_pipeline.core.sources.iiif import IiifSource
-from imgdl_pipeline.core.sources.web import SourceError, Web
-from imgdl_pipeline_tests.server import WebServer
+from imgdl_pipeline_tests.support.server import WebServer
 
 
 def canvas3(number, body, **more):

@@ -3,9 +3,9 @@ import json
 import pytest
 
 from imgdl_pipeline.core import sources
-from imgdl_pipeline.core.settings import DownloadSettings, MissingSecretError
+from imgdl_pipeline.core.model.settings import DownloadSettings, MissingSecretError
+from imgdl_pipeline.core.sources.client import SourceError, Web
 from imgdl_pipeline.core.sources.imgur import ImgurSource
-from imgdl_pipeline.core.sources.web import SourceError, Web
 
 
 class Api:

@@ -4,9 +4,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from imgdl_pipeline.core import sources
-from imgdl_pipeline.core.settings import DownloadSettings, MissingSecretError
+from imgdl_pipeline.core.model.settings import DownloadSettings, MissingSecretError
+from imgdl_pipeline.core.sources.client import SourceError, Web
 from imgdl_pipeline.core.sources.openverse import OpenverseSource
-from imgdl_pipeline.core.sources.web import SourceError, Web
 
 
 def result(number):

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import pytest
 
 from imgdl_pipeline.core import sources
-from imgdl_pipeline.core.settings import SourceSettings
+from imgdl_pipeline.core.model.settings import SourceSettings
 from imgdl_pipeline.core.sources import settings_type, source_types, type_name
 
 CONTRACT = {"demo", "url_list", "imgur", "wikimedia_commons", "feed", "iiif", "openverse", "gallery_dl"}
@@ -58,8 +58,8 @@ def test_a_module_that_is_no_source_is_told_what_it_lacks(lister):
 PLUGIN = """
 from collections.abc import Iterator
 from typing import Literal
-from imgdl_pipeline.core.links import Link
-from imgdl_pipeline.core.settings import SourceSettings
+from imgdl_pipeline.core.model.links import Link
+from imgdl_pipeline.core.model.settings import SourceSettings
 from imgdl_pipeline.core.sources import Web
 
 class Shop(SourceSettings):
@@ -85,7 +85,7 @@ def run_with_plugin(tmp_path, type_, code):
 @pytest.mark.parametrize("first", ["", "import shop"], ids=["ours first", "theirs first"])
 def test_another_packages_source_is_one_like_ours(tmp_path, first):
     code = f"""{first}
-from imgdl_pipeline.core.galleries import Gallery, Galleries
+from imgdl_pipeline.config.galleries import Gallery, Galleries
 from imgdl_pipeline.core.sources import Web, list_links
 gallery = Gallery.model_validate({{"name": "g", "source": {{"type": "shop", "shelf": "top"}}}})
 print([link.url for link in list_links(gallery.source, None)], "shelf" in str(Galleries.editor_schema()))
@@ -108,7 +108,7 @@ def test_another_packages_source_that_cannot_be_used_stops_its_own_galleries_onl
     text = f"{head}      source: {{type: %s}}"
     code = f"""
 from pathlib import Path
-from imgdl_pipeline.galleries_file import GalleriesFileError, read_galleries_file
+from imgdl_pipeline.config.galleries_file import GalleriesFileError, read_galleries_file
 file = Path({str(file)!r})
 file.write_text({text % "demo"!r})
 print(read_galleries_file(file).galleries[0].name)

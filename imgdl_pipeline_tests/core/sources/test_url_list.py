@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgdl_pipeline.core import sources
-from imgdl_pipeline.core.links import Link
-from imgdl_pipeline.core.settings import DownloadSettings
+from imgdl_pipeline.core.model.links import Link
+from imgdl_pipeline.core.model.settings import DownloadSettings
+from imgdl_pipeline.core.sources.client import SourceError, Web
 from imgdl_pipeline.core.sources.url_list import _READERS, UrlListSource
-from imgdl_pipeline.core.sources.web import SourceError, Web
 
 ROWS = [
     {"url": "https://h.org/a.jpg", "title": "A, the first", "n": 1},

@@ -3,8 +3,8 @@ import json
 
 import pytest
 
-from imgdl_pipeline.core.settings import DownloadSettings
-from imgdl_pipeline.core.sources.web import SourceError, Web
+from imgdl_pipeline.core.model.settings import DownloadSettings
+from imgdl_pipeline.core.sources.client import SourceError, Web
 
 
 @pytest.fixture

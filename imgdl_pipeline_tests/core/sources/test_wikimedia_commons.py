@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgdl_pipeline.core import sources
-from imgdl_pipeline.core.settings import DownloadSettings
+from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.sources.attributes import plain_text
-from imgdl_pipeline.core.sources.web import SourceError, Web
+from imgdl_pipeline.core.sources.client import SourceError, Web
 from imgdl_pipeline.core.sources.wikimedia_commons import WikimediaCommonsSource, without_tracking
 
 

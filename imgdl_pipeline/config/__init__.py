@@ -1,0 +1,1 @@
+"""The galleries file: its settings, and how it is read."""

@@ -1,0 +1,204 @@
+"""A galleries file's settings: the galleries, each with its source, and what they have in common.
+
+Sources of other packages are known from here on: this is where their settings join ours.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args
+
+from pydantic import Field, field_validator
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
+
+from imgdl_pipeline.core.model.settings import (
+    CheckSettings,
+    DownloadSettings,
+    Secret,
+    Settings,
+    SourceSettings,
+)
+from imgdl_pipeline.core.sources import source_types, type_name
+
+STORE_SCHEMES = ("s3", "gs", "az", "file")
+STORE_SCHEMES_TEXT = ", ".join(f"{scheme}://" for scheme in STORE_SCHEMES)
+
+GALLERY_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
+NOT_IN_A_NAME = "..."
+"""What Dagster does not take in a partition's key."""
+
+
+if TYPE_CHECKING:
+    Source = SourceSettings
+else:
+    Source = Annotated[Union[source_types()], Field(discriminator="type")]  # noqa: UP007 -- made at run time
+
+
+def _is_secret(annotation: Any) -> bool:
+    return annotation is Secret or Secret in get_args(annotation)
+
+
+SECRET_KEYS = {
+    type_name(source): frozenset(
+        key for key, field in source.model_fields.items() if _is_secret(field.annotation)
+    )
+    for source in source_types()
+}
+"""By type of source, the keys whose values are rendered when they are used, and never shown."""
+
+
+class Gallery(Settings):
+    """One gallery: a partition, a source, and what it overrides."""
+
+    name: str = Field(
+        pattern=GALLERY_NAME,
+        description="1 to 100 of A-Z a-z 0-9 _ . -, starting with a letter or digit",
+    )
+    source: Source
+    allow_empty: bool = Field(
+        False, description="let the source list nothing where it listed links before; else that is an error"
+    )
+    download: DownloadSettings = Field(
+        DownloadSettings(), description="overrides of the file's download settings"
+    )
+    checks: CheckSettings = Field(CheckSettings(), description="overrides of the file's check settings")
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_partition_key(cls, value: str) -> str:
+        if NOT_IN_A_NAME in value:
+            raise ValueError(f"must not hold {NOT_IN_A_NAME}, which Dagster keeps to itself")
+        return value
+
+
+class _EditorSchema(GenerateJsonSchema):
+    """JSON schema in which a validator can point at the very key that is wrong.
+
+    Pydantic's own writes `anyOf` and `oneOf`, of which a validator can only say that nothing fits.
+    """
+
+    def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
+        """A type or null, as one list of types where the inner schema has a type."""
+        inner = self.generate_inner(schema["schema"])
+        if "type" not in inner or "enum" in inner:
+            return super().nullable_schema(schema)
+        return {**inner, "type": [inner["type"], "null"]}
+
+    def tagged_union_schema(self, schema: core_schema.TaggedUnionSchema) -> JsonSchemaValue:
+        """The tag first; then the schema that belongs to it, and only that."""
+        union = super().tagged_union_schema(schema)
+        key, by_tag = union["discriminator"]["propertyName"], union["discriminator"]["mapping"]
+        return {
+            "type": "object",
+            "required": [key],
+            "properties": {key: {"enum": list(by_tag)}},
+            "allOf": [
+                {"if": {"properties": {key: {"const": tag}}, "required": [key]}, "then": {"$ref": ref}}
+                for tag, ref in by_tag.items()
+            ],
+        }
+
+
+_KEY_PART = r"^[A-Za-z0-9_]+$"
+_KIND = r"^[A-Za-z0-9_.-]{1,40}$"
+_OWNER = r"^(team:[A-Za-z0-9_.-]+|[^@\s]+@[^@\s]+)$"
+
+
+class AssetSettings(Settings):
+    """How the three assets stand in a graph that has others."""
+
+    key_prefix: tuple[Annotated[str, Field(pattern=_KEY_PART)], ...] = Field(
+        (), description="before each asset's name, e.g. [media]"
+    )
+    group_name: str = Field("galleries", pattern=_KEY_PART, description="the group they are shown in")
+    descriptions: dict[Literal["gallery_links", "gallery_images", "gallery_catalog"], str] = Field(
+        {}, description="in the place of ours, by the asset's name"
+    )
+    owners: tuple[Annotated[str, Field(pattern=_OWNER)], ...] = Field(
+        (), description="e-mail addresses, or team:name"
+    )
+    tags: dict[str, str] = Field({}, description="tags of the assets")
+    kinds: tuple[Annotated[str, Field(pattern=_KIND)], ...] = Field(
+        (), max_length=2, description="kinds to show besides jpeg and parquet"
+    )
+    code_references: tuple[str, ...] = Field(
+        (), description="files and URLs to link to from the assets, besides this file and our own code"
+    )
+    pool: str | None = Field(
+        "gallery_downloads",
+        pattern=_KEY_PART,
+        description="Dagster's concurrency pool that gallery_images runs in; null for none",
+    )
+
+    def named(self, name: str) -> str:
+        """A name of ours that must stand once in a code location, with the prefix where there is one."""
+        return "_".join([*self.key_prefix, name])
+
+
+class Galleries(Settings):
+    """The attributes of a galleries file."""
+
+    store: str = Field("data", min_length=1, description="a folder, or s3://bucket/prefix, gs://…, az://…")
+    schedule: str | None = Field(
+        "0 6 * * *", description="cron expression of the daily run, one a gallery; null for none"
+    )
+    schedule_status: Literal["RUNNING", "STOPPED"] = Field(
+        "STOPPED", description="whether the schedule runs before anyone has switched it in the UI"
+    )
+    download: DownloadSettings = Field(DownloadSettings(), description="defaults for every gallery")
+    checks: CheckSettings = Field(CheckSettings(), description="what the asset checks allow")
+    assets: AssetSettings = Field(AssetSettings(), description="keys, group, owners and tags of the assets")
+    galleries: tuple[Gallery, ...] = Field(
+        description="one partition each", json_schema_extra={"minItems": 1}
+    )
+
+    @field_validator("galleries")
+    @classmethod
+    def _stand_once(cls, value: tuple[Gallery, ...]) -> tuple[Gallery, ...]:
+        if not value:
+            raise ValueError("name at least one gallery")
+        seen: dict[str, str] = {}
+        for gallery in value:
+            earlier = seen.get(gallery.name.lower())
+            if earlier is not None:
+                raise ValueError(
+                    f"the name {gallery.name!r} stands twice, whatever its case: also as {earlier!r}"
+                )
+            seen[gallery.name.lower()] = gallery.name
+        return value
+
+    @field_validator("store")
+    @classmethod
+    def _is_a_place(cls, value: str) -> str:
+        scheme, separator, _ = value.partition("://")
+        if separator and scheme not in STORE_SCHEMES:
+            raise ValueError(f"{value!r} must be a folder, or start with {STORE_SCHEMES_TEXT}")
+        return value
+
+    def gallery(self, name: str) -> Gallery:
+        """The gallery of that name.
+
+        Raises:
+            KeyError: There is none.
+        """
+        for gallery in self.galleries:
+            if gallery.name == name:
+                return gallery
+        raise KeyError(name)
+
+    def download_settings(
+        self, gallery: Gallery, overrides: Mapping[str, Any] | None = None
+    ) -> DownloadSettings:
+        """The file's defaults, overridden by the gallery, overridden by one run's own settings."""
+        own = gallery.download.model_dump(exclude_unset=True)
+        settings = self.download.overridden_by({**own, **(overrides or {})})
+        allowed = settings.allow_addresses + gallery.source.own_addresses
+        return settings.overridden_by({"allow_addresses": allowed})
+
+    def check_settings(self, gallery: Gallery) -> CheckSettings:
+        """The file's, overridden by the gallery's."""
+        return self.checks.overridden_by(gallery.checks.model_dump(exclude_unset=True))
+
+    @classmethod
+    def editor_schema(cls) -> dict[str, Any]:
+        """The JSON schema that editors and `dg check yaml` use."""
+        return cls.model_json_schema(schema_generator=_EditorSchema)

@@ -1,0 +1,1 @@
+"""From images and the ledger to `catalog.parquet`, and what looks at it."""

@@ -1,0 +1,360 @@
+"""The catalog: one row a link, with what is known of its image or why there is none.
+
+It is made from the ledger, the stored files and the catalog before it, column by column. Only files that
+neither the last catalog knows nor the download has checked are read and checked, on all cores.
+"""
+
+import hashlib
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from imgdl_pipeline.core.jpeg.validate import InvalidImageError, JpegFacts, Limits, turn, validate_jpeg
+from imgdl_pipeline.core.listing.build import read_links, unseen_links
+from imgdl_pipeline.core.model.outcome import Reason, Status
+from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS, FACTS, LINKS, is_first, kept, taken
+from imgdl_pipeline.core.model.settings import DownloadSettings
+from imgdl_pipeline.core.storage.checkpoints import CHECKPOINT_S, Checkpoints
+from imgdl_pipeline.core.storage.ledger import Ledger
+from imgdl_pipeline.core.storage.store import Store, catalog_path, checked_path, images_path
+
+REMEMBERED = pa.schema(
+    (*FACTS, *(CATALOG.field(name) for name in ("attributes", "first_seen", "last_seen"))),
+    metadata=CATALOG.metadata,
+)
+"""What is taken from the last catalog; the rest of it stands in the ledger."""
+
+BATCH_ROWS = 16
+"""Files that a thread takes at a time, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """A file that the ledger says is there, and what it says of it."""
+
+    url: str
+    path: str
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogRun:
+    """What a run did.
+
+    Args:
+        catalog: All of the gallery's rows.
+        checked: How many files were checked since the last catalog, most of them while they were downloaded.
+        new: How many links the catalog had not had before.
+        seconds: How long it took.
+    """
+
+    catalog: pa.Table
+    checked: int
+    new: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How many files are checked, of those that are to be."""
+
+    done: int
+    total: int
+
+    def __str__(self) -> str:
+        return f"{self.done} of {self.total} new images checked"
+
+
+def build_catalog(
+    gallery: str,
+    store: Store,
+    settings: DownloadSettings,
+    *,
+    threads: int | None = None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> CatalogRun:
+    """Check what is new, write the catalog, and take files that are no whole JPEG out of the store.
+
+    The verdict on such a file is written to the ledger too, so that its link is tried again.
+
+    Args:
+        gallery: Its name; its link list must exist.
+        store: Where its files lie.
+        settings: An image beyond their limits is not decoded.
+        threads: How many files are checked at a time; None takes one a core.
+        on_progress: Called after every file.
+
+    Raises:
+        StoreError: The store failed.
+    """
+    started = time.monotonic()
+    with Ledger(store, gallery) as ledger:
+        lists = Lists.of(store, gallery)
+        previous = store.read_table(catalog_path(gallery), REMEMBERED)
+        previous = REMEMBERED.empty_table() if previous is None else previous
+        checkpoints = Checkpoints(store, checked_path(gallery), FACTS)
+        early = _still_there(checkpoints.tables(), ledger, store, gallery)
+        known, early = (known_facts(ledger.table, table) for table in (previous.select(FACTS.names), early))
+        to_check = stored_images(ledger.table, pa.concat_tables([known, early]))
+        threads = threads or os.cpu_count() or 1
+        with closing(_check_all(to_check, store, Limits.of(settings), threads, on_progress)) as rows:
+            checked = pa.concat_tables([_facts_table(rows, checkpoints), early])
+        discard_invalid(ledger, store, checked)
+        facts = pa.concat_tables([checked, known])
+        catalog = assemble(lists, ledger.table, facts, previous)
+        new = catalog.num_rows - previous.num_rows
+        del early, known, facts, previous  # a long list's are large, and writing takes memory, too
+        store.sweep(catalog_path(gallery).rpartition("/")[0])
+        store.write_table(catalog_path(gallery), catalog)
+        checkpoints.clear()
+        lists.are_seen()
+    return CatalogRun(catalog, checked.num_rows, new, time.monotonic() - started)
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """The gallery's link list, and what left the lists before it without a catalog in between.
+
+    Args:
+        current: As LINKS.
+        unseen: As LINKS, the older ones first; a link may stand there more than once.
+        kept: Where `unseen` comes from.
+    """
+
+    current: pa.Table
+    unseen: pa.Table
+    kept: Checkpoints
+
+    @staticmethod
+    def of(store: Store, gallery: str) -> "Lists":
+        """Those of a gallery; raises StoreError where there is none yet."""
+        kept = unseen_links(store, gallery)
+        return Lists(
+            read_links(store, gallery), pa.concat_tables([LINKS.empty_table(), *kept.tables()]), kept
+        )
+
+    def are_seen(self) -> None:
+        """Forget what the catalog has now."""
+        self.kept.clear()
+
+
+def _still_there(checked: list[pa.Table], ledger: Ledger, store: Store, gallery: str) -> pa.Table:
+    """Of what was checked before this run, that whose file is there and as long as the ledger says."""
+    early = pa.concat_tables([FACTS.empty_table(), *checked])
+    if not early.num_rows:
+        return early
+    stored = store.files(images_path(gallery))
+    row = pc.index_in(early["url"], value_set=ledger.table["url"].combine_chunks())
+    place = pc.index_in(pc.take(ledger.table["path"], row), value_set=stored["path"].combine_chunks())
+    is_there = pc.equal(pc.take(stored["bytes"], place), pc.take(ledger.table["bytes"], row))
+    return early.filter(pc.fill_null(is_there, fill_value=False))
+
+
+def known_facts(ledger: pa.Table, previous: pa.Table) -> pa.Table:
+    """What the last catalog says of files that are still the same bytes."""
+    row = pc.index_in(previous["url"], value_set=ledger["url"].combine_chunks())
+    is_same = pc.and_(
+        pc.equal(pc.take(ledger["sha256"], row), previous["sha256"]),
+        pc.and_(
+            pc.equal(previous["status"], Status.OK.value),
+            pc.equal(pc.take(ledger["status"], row), Status.OK.value),
+        ),
+    )
+    return kept(previous.select(FACTS.names), pc.fill_null(is_same, fill_value=False)).cast(FACTS)
+
+
+def stored_images(ledger: pa.Table, known: pa.Table) -> pa.Table:
+    """The ledger's stored files whose facts are not known yet."""
+    is_known = pc.is_in(ledger["url"], value_set=known["url"].combine_chunks())
+    is_stored = pc.equal(ledger["status"], Status.OK.value)
+    return ledger.select(["url", "path", "sha256", "bytes"]).filter(pc.and_not(is_stored, is_known))
+
+
+def check_file(image: StoredImage, store: Store, limits: Limits) -> JpegFacts:
+    """Check one stored file against the ledger and as a JPEG.
+
+    Raises:
+        InvalidImageError: Why it has no place in the catalog.
+    """
+    data = store.get(image.path)
+    if data is None:
+        raise InvalidImageError(
+            Reason.INCOMPLETE, "its file is gone from the store; the next run fetches it again"
+        )
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != image.sha256:
+        raise InvalidImageError(Reason.HASH_MISMATCH, f"the stored file was altered: its sha256 is {digest}")
+    return validate_jpeg(data, limits)
+
+
+def _check_all(
+    images: pa.Table,
+    store: Store,
+    limits: Limits,
+    threads: int,
+    on_progress: Callable[[Progress], None],
+) -> Generator[dict[str, object], None, None]:
+    """A row of FACTS for each file.
+
+    The decoders release the GIL, so threads use all cores; each takes several files at a time, because
+    handing one over costs a tenth of its decoding. Where there are few, each is handed over alone.
+    """
+    stopped = threading.Event()
+
+    def check(image: StoredImage) -> dict[str, object]:
+        try:
+            with turn(image.bytes):
+                facts = check_file(image, store, limits)
+        except InvalidImageError as error:
+            return {
+                "url": image.url,
+                "sha256": image.sha256,
+                "status": error.reason.status.value,
+                "reason": error.reason.value,
+                "detail": error.detail,
+            }
+        return {"url": image.url, "sha256": image.sha256, "status": Status.OK.value, **facts.row()}
+
+    def check_batch(batch: pa.Table) -> list[dict[str, object]]:
+        return [check(StoredImage(**row)) for row in batch.to_pylist() if not stopped.is_set()]
+
+    size = max(1, min(BATCH_ROWS, images.num_rows // (4 * threads)))
+    batches = (images.slice(start, size) for start in range(0, images.num_rows, size))
+    with ThreadPoolExecutor(threads, thread_name_prefix="validate") as executor:
+        try:
+            for number, facts in enumerate(_mapped(executor, check_batch, batches, threads * 2), start=1):
+                on_progress(Progress(number, images.num_rows))
+                yield facts
+        finally:
+            stopped.set()
+
+
+def _mapped(
+    executor: ThreadPoolExecutor,
+    function: Callable[[pa.Table], list[dict[str, object]]],
+    batches: Iterable[pa.Table],
+    ahead: int,
+) -> Iterator[dict[str, object]]:
+    """As `executor.map`, but with a few batches at a time, so that memory stays flat."""
+    batches = iter(batches)
+    futures: deque[Future[list[dict[str, object]]]] = deque(
+        executor.submit(function, batch) for batch in islice(batches, ahead)
+    )
+    try:
+        while futures:
+            yield from futures.popleft().result()
+            futures.extend(executor.submit(function, batch) for batch in islice(batches, 1))
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def _facts_table(rows: Iterator[dict[str, object]], checkpoints: Checkpoints) -> pa.Table:
+    """All rows, of which those that took longer are checkpointed as they come."""
+    tables, batch, due = [FACTS.empty_table()], [], time.monotonic() + CHECKPOINT_S
+    for row in rows:
+        batch.append(row)
+        if time.monotonic() >= due:
+            tables.append(pa.Table.from_pylist(batch, schema=FACTS))
+            checkpoints.add(tables[-1])
+            batch, due = [], time.monotonic() + CHECKPOINT_S
+    return pa.concat_tables([*tables, pa.Table.from_pylist(batch, schema=FACTS)])
+
+
+def discard_invalid(ledger: Ledger, store: Store, checked: pa.Table) -> None:
+    """Write the verdict on files that are no whole JPEG to the ledger, then delete them."""
+    invalid = checked.filter(pc.not_equal(checked["status"], Status.OK.value))
+    if not invalid.num_rows:
+        return
+    row = pc.index_in(invalid["url"], value_set=ledger.table["url"].combine_chunks())
+    rows = ledger.table.take(row)
+    paths = rows["path"].to_pylist()
+    replaced = {
+        **{name: invalid[name] for name in ("status", "reason", "detail")},
+        **{name: pa.nulls(rows.num_rows, DOWNLOADS.field(name).type) for name in _OF_A_STORED_FILE},
+        "failures": _failures(rows["failures"], invalid["reason"]),
+    }
+    for name, column in replaced.items():
+        rows = rows.set_column(rows.schema.get_field_index(name), DOWNLOADS.field(name), column)
+    ledger.replace(rows)
+    store.delete(paths)
+
+
+def _failures(before: pa.ChunkedArray, reason: pa.ChunkedArray) -> pa.ChunkedArray:
+    """One more; a file that was altered since it was stored is no fault of its host, and a first one."""
+    one = pa.scalar(1, pa.int32())
+    is_altered = pc.equal(reason, Reason.HASH_MISMATCH.value)
+    return pc.if_else(is_altered, one, pc.add(pc.fill_null(before, 0), one))
+
+
+_OF_A_STORED_FILE = ("path", "sha256", "bytes", "etag", "last_modified", "fetched_at")
+
+
+def assemble(lists: Lists, ledger: pa.Table, facts: pa.Table, previous: pa.Table) -> pa.Table:
+    """The catalog's rows: the listed links in their order, then those that are listed no more, in theirs.
+
+    Args:
+        lists: What was listed.
+        ledger: As DOWNLOADS; a link that was not tried yet has no row in it, and gets none.
+        facts: As FACTS.
+        previous: The last catalog.
+    """
+    order = _listed_order(ledger["url"], lists.current["url"], previous["url"])
+    tried = _Rows(ledger, order)
+    url = tried["url"].combine_chunks()
+    newest_first = lists.unseen.take(pa.array(range(lists.unseen.num_rows - 1, -1, -1), pa.int64()))
+    listed, known, before, missed_first, missed_last = (
+        _Rows(table, pc.index_in(url, value_set=table["url"].combine_chunks()))
+        for table in (lists.current, facts, previous, lists.unseen, newest_first)
+    )
+    columns = {name: known[name] for name in JpegFacts.__dataclass_fields__}
+    columns["duplicate_of"] = _duplicate_of(url, tried["sha256"].combine_chunks())
+    columns["attributes"] = pc.coalesce(
+        listed["attributes"], missed_last["attributes"], before["attributes"], "{}"
+    )
+    columns["first_seen"] = pc.coalesce(
+        before["first_seen"], missed_first["listed_at"], listed["listed_at"], tried["tried_at"]
+    )
+    columns["last_seen"] = pc.coalesce(
+        listed["listed_at"], missed_last["listed_at"], before["last_seen"], tried["tried_at"]
+    )
+    columns |= {name: tried[name] for name in CATALOG.names if name not in columns}
+    return pa.table({name: columns[name] for name in CATALOG.names}).cast(CATALOG)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Some rows of a table, of which a column is copied when it is asked for: a whole copy would be large."""
+
+    table: pa.Table
+    places: pa.Array
+
+    def __getitem__(self, name: str) -> pa.ChunkedArray:
+        return taken(self.table[name], self.places)
+
+
+def _listed_order(url: pa.ChunkedArray, listed: pa.ChunkedArray, before: pa.ChunkedArray) -> pa.Array:
+    """Where the rows of the list stand, in its order; then those of the catalog before, in its order."""
+    places = {
+        name: pc.index_in(url, value_set=values.combine_chunks())
+        for name, values in (("listed", listed), ("before", before))
+    }
+    by_place = [("listed", "ascending"), ("before", "ascending")]  # nulls go to the end
+    return pc.sort_indices(pa.table(places), sort_keys=by_place)
+
+
+def _duplicate_of(url: pa.Array, sha256: pa.Array) -> pa.Array:
+    """For each stored file, the url of the first with the same bytes; null for that first one."""
+    is_copy = pc.and_not(pc.is_valid(sha256), is_first(sha256))
+    first = pc.take(url, pc.index_in(sha256, value_set=sha256))
+    return pc.if_else(is_copy, first, pa.scalar(None, pa.string()))

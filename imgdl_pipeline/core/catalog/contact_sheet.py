@@ -1,0 +1,129 @@
+"""A contact sheet: the newest images of a gallery, small, on one JPEG.
+
+It is kept in the store under a name made of what it shows, so that a gallery without news is not decoded
+again.
+"""
+
+import hashlib
+import io
+import logging
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL import Image, ImageOps
+
+from imgdl_pipeline.core.jpeg.validate import turn
+from imgdl_pipeline.core.model.outcome import Status
+from imgdl_pipeline.core.storage.store import Store, contact_sheets_path
+
+logger = logging.getLogger(__name__)
+
+IMAGES = 48
+COLUMNS = 8
+SIDE = 120
+"""Pixels of the square that each image has."""
+
+GAP = 4
+BACKGROUND = (32, 34, 40)
+
+LARGEST_BYTES = 110_000
+"""In base64, as Markdown has it, that is under 150 kB."""
+
+QUALITIES = (80, 65, 50, 35, 20)
+
+
+def contact_sheet(gallery: str, catalog: pa.Table, store: Store) -> bytes | None:
+    """The gallery's contact sheet, made now or kept from before; None for a gallery without images.
+
+    Args:
+        gallery: Its name.
+        catalog: As CATALOG; up to 48 of its images are shown, the newest first.
+        store: Where the images lie, and the sheet.
+
+    Raises:
+        StoreError: The store failed.
+    """
+    newest = _newest(catalog)
+    if not newest:
+        return None
+    folder = contact_sheets_path(gallery)
+    digest = hashlib.sha256("".join(row["sha256"] for row in newest).encode()).hexdigest()
+    path = f"{folder}/{digest[:20]}.jpg"
+    kept = store.get(path)
+    if kept is not None:
+        return kept
+    sheet = _compressed(_sheet([_thumbnail(row["path"], row["bytes"], store) for row in newest]))
+    store.delete([file.path for file in store.list(folder)])
+    store.put(path, sheet)
+    return sheet
+
+
+def _newest(catalog: pa.Table) -> list[dict[str, Any]]:
+    """The rows of the images that are shown; copies are not shown beside what they copy."""
+    shown = pc.and_(pc.equal(catalog["status"], Status.OK.value), pc.is_null(catalog["duplicate_of"]))
+    rows = catalog.select(["path", "bytes", "sha256", "fetched_at", "url"]).filter(shown)
+    if not rows.num_rows:  # before version 26, Arrow fails to choose none
+        return []
+    order = pc.select_k_unstable(
+        rows, k=min(IMAGES, rows.num_rows), sort_keys=[("fetched_at", "descending"), ("url", "ascending")]
+    )
+    newest: list[dict[str, Any]] = rows.take(order).to_pylist()
+    return newest
+
+
+@contextmanager
+def _trusting() -> Iterator[None]:
+    """Without Pillow's own limit and its warnings: the catalog has judged size and EXIF by ours."""
+    limit = Image.MAX_IMAGE_PIXELS
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        Image.MAX_IMAGE_PIXELS = None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _thumbnail(path: str, size: int, store: Store) -> Image.Image | None:
+    """A small square's worth of an image, the right way up; None for one that Pillow cannot show."""
+    with turn(size):
+        data = store.get(path)
+        if data is None:
+            return None
+        try:
+            with _trusting(), Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+                image.draft("RGB", (SIDE, SIDE))
+                upright = ImageOps.exif_transpose(image)
+                upright.thumbnail((SIDE, SIDE))
+                return upright.convert("RGB")
+        except Exception as error:  # noqa: BLE001 -- strangers' bytes: Pillow raises nearly anything on them
+            logger.warning("%s is not on the contact sheet: %s", path, error)
+            return None
+
+
+def _sheet(thumbnails: list[Image.Image | None]) -> Image.Image:
+    shown = [each for each in thumbnails if each is not None]
+    columns = min(COLUMNS, max(1, len(shown)))
+    rows = max(1, math.ceil(len(shown) / columns))
+    cell = SIDE + GAP
+    sheet = Image.new("RGB", (columns * cell + GAP, rows * cell + GAP), BACKGROUND)
+    for number, thumbnail in enumerate(shown):
+        left = GAP + number % columns * cell + (SIDE - thumbnail.width) // 2
+        top = GAP + number // columns * cell + (SIDE - thumbnail.height) // 2
+        sheet.paste(thumbnail, (left, top))
+    return sheet
+
+
+def _compressed(sheet: Image.Image) -> bytes:
+    """The sheet as a JPEG of the best quality that is small enough; of half the size, if none is."""
+    for quality in QUALITIES:
+        file = io.BytesIO()
+        sheet.save(file, "JPEG", quality=quality, optimize=True)
+        if file.tell() <= LARGEST_BYTES:
+            return file.getvalue()
+    return _compressed(sheet.reduce(2))

@@ -1,0 +1,1 @@
+"""From `links.parquet` to images and the ledger."""

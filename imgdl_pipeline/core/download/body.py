@@ -1,0 +1,149 @@
+"""The bytes of an answer: judged by the first of them, counted and hashed on their way, and kept."""
+
+import hashlib
+import io
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import IO
+
+import urllib3
+
+from imgdl_pipeline.core.http.transport import header_text
+from imgdl_pipeline.core.jpeg.header import JPEG_START
+from imgdl_pipeline.core.model.outcome import FetchError, Reason, ResourceError
+
+CHUNK_BYTES = 256 * 1024
+IN_MEMORY_BYTES = 4 * 1024 * 1024
+"""A body of more than this waits in a temporary file, so that memory is workers × this at most."""
+
+PLACEHOLDER_MD5 = "d835884373f4d6c8f24742ceabe74946"
+"""Of the picture that Imgur shows in the place of a removed one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What came.
+
+    Args:
+        file: At its start; a temporary file is gone once it is closed.
+        bytes: How many there are.
+        digests: Hex digests by name.
+    """
+
+    file: IO[bytes]
+    bytes: int
+    digests: dict[str, str]
+
+
+def read_body(raw: urllib3.HTTPResponse, digest_names: Iterable[str], max_bytes: int) -> Body:
+    """Read an answer to its end; stop at the first chunk that is no JPEG's.
+
+    Args:
+        raw: Whose headers have been read.
+        digest_names: What is to be hashed beside sha256.
+        max_bytes: More is not read.
+
+    Raises:
+        FetchError: `not_jpeg`, `placeholder` or `too_large`.
+        ResourceError: There is no room for a temporary file.
+    """
+    hashes = {name: hashlib.new(name, usedforsecurity=False) for name in {"sha256", *digest_names}}
+    kept = _Kept()
+    try:
+        while chunk := raw.read(CHUNK_BYTES, decode_content=False):
+            if kept.bytes == 0:
+                _check_start(chunk, raw)
+            kept.add(chunk)
+            if kept.bytes > max_bytes:
+                raise FetchError(Reason.TOO_LARGE, f"the body goes on, and max_bytes is {max_bytes}")
+            for digest in hashes.values():
+                digest.update(chunk)
+        if kept.bytes == 0:
+            raise FetchError(Reason.NOT_JPEG, "the body is empty")
+        return Body(kept.file(), kept.bytes, {name: digest.hexdigest() for name, digest in hashes.items()})
+    except BaseException:
+        kept.close()
+        raise
+
+
+class _Kept:
+    """Chunks as they came, without a copy of them, while they are few; else a temporary file."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._chunks: list[bytes] = []
+        self._file: IO[bytes] | None = None
+
+    def add(self, chunk: bytes) -> None:
+        self._chunks.append(chunk)
+        self.bytes += len(chunk)
+        if self.bytes > IN_MEMORY_BYTES:
+            self._write()
+
+    def _write(self) -> None:
+        with _needing_room():
+            if self._file is None:
+                self._file = tempfile.TemporaryFile()
+            self._file.writelines(self._chunks)
+        self._chunks.clear()
+
+    def file(self) -> IO[bytes]:
+        if self._file is None:
+            return io.BytesIO(b"".join(self._chunks))
+        with _needing_room():
+            self._file.seek(0)  # writes what is buffered
+        return self._file
+
+    def close(self) -> None:
+        if self._file is not None:
+            with suppress(OSError):  # the same once more: what is buffered finds no room
+                self._file.close()
+
+
+@contextmanager
+def _needing_room() -> Iterator[None]:
+    """Turn the system's errors into a ResourceError: it is not the link that failed."""
+    try:
+        yield
+    except OSError as error:
+        raise ResourceError(f"cannot write a temporary file: {error}") from error
+
+
+def _check_start(start: bytes, raw: urllib3.HTTPResponse) -> None:
+    """Judge a body by its first bytes.
+
+    Raises:
+        FetchError: `not_jpeg`, or `placeholder` for the picture that stands for a removed one.
+    """
+    if start.startswith(JPEG_START):
+        return
+    if hashlib.md5(start, usedforsecurity=False).hexdigest() == PLACEHOLDER_MD5:
+        raise FetchError(Reason.PLACEHOLDER, "the image was removed")
+    content_type = header_text(raw.headers.get("Content-Type", "not stated"))
+    raise FetchError(Reason.NOT_JPEG, f"the body is {kind_of(start)}; its Content-Type: {content_type}")
+
+
+_KINDS = (
+    (b"\x89PNG\r\n\x1a\n", "a PNG image"),
+    (b"GIF8", "a GIF image"),
+    (b"BM", "a BMP image"),
+    (b"II*\0", "a TIFF image"),
+    (b"MM\0*", "a TIFF image"),
+    (b"%PDF", "a PDF file"),
+    (b"PK\x03\x04", "a ZIP archive"),
+    (b"\x1f\x8b", "gzip data"),
+    (b"{", "JSON"),
+    (b"<", "HTML or XML"),
+)
+
+
+def kind_of(start: bytes) -> str:
+    """What a body that is no JPEG looks like, in words, from its first bytes."""
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+        return "a WebP image"
+    if start[4:8] == b"ftyp":
+        return "an AVIF, HEIC or video file"
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n")
+    return next((kind for magic, kind in _KINDS if text.startswith(magic)), "no JPEG")

@@ -1,0 +1,133 @@
+"""What a run of a gallery asks for: links without an image, old images, and in which order."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from imgdl_pipeline.core.download.fetch import Hop
+from imgdl_pipeline.core.download.retry import left_alone
+from imgdl_pipeline.core.http.address_guard import host_of
+from imgdl_pipeline.core.model.outcome import Status
+from imgdl_pipeline.core.model.schemas import taken
+from imgdl_pipeline.core.model.settings import DownloadSettings
+from imgdl_pipeline.core.storage.ledger import Download
+from imgdl_pipeline.core.storage.store import is_image_path
+
+BATCH_ROWS = 1_000
+"""Rows of the plan that are turned into objects at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A link on its way through the pool, and what its attempts have cost so far.
+
+    Args:
+        url: The link's own.
+        host: Whose slots it takes: the link's own, or the one that a redirect has led to.
+        expected: What the source says of the bytes, by attribute.
+        request_headers: For its own host only.
+        known: Its row in the ledger where an image of it is stored, to be asked for conditionally.
+        failures: Runs in a row, before this one, that ended without an image for a lasting reason.
+        hop: Where the attempt that has begun goes on.
+    """
+
+    url: str
+    host: str
+    expected: dict[str, Any]
+    request_headers: dict[str, str]
+    known: Download | None = None
+    failures: int = 0
+    attempts: int = 0
+    elapsed_s: float = 0.0
+    hop: Hop | None = None
+
+
+def plan(
+    links: pa.Table,
+    ledger: pa.Table,
+    stored: pa.Table,
+    settings: DownloadSettings,
+    now: datetime,
+    *,
+    force: bool = False,
+) -> pa.Table:
+    """The links that are to be fetched: the columns of LINKS, `row`, and `is_stored`.
+
+    Those without an image in the ledger, or whose file is not in the store, but for those that are left
+    alone for a while; and where `recheck` says so, those whose image was not asked about for longer.
+
+    Args:
+        links: As LINKS.
+        ledger: As DOWNLOADS; `row` is a link's place in it, null where it has none.
+        stored: All stored images; `is_stored` says whether the link's is among them, with as many bytes as
+            the ledger says.
+        settings: For `recheck`.
+        now: The time of the run.
+        force: Ask for all of them, those that have an image conditionally.
+    """
+    row = pc.index_in(links["url"], value_set=ledger["url"].combine_chunks())
+
+    def of_link(column: pa.Array) -> pa.Array:
+        return pc.fill_null(pc.take(column, row), fill_value=False)
+
+    is_ok = pc.equal(ledger["status"], Status.OK.value)
+    place = pc.index_in(ledger["path"], value_set=stored["path"].combine_chunks())
+    is_whole = pc.equal(pc.take(stored["bytes"], place), ledger["bytes"])
+    is_stored = of_link(pc.and_(is_ok, is_whole))
+    wanted = pc.and_not(pc.invert(is_stored), of_link(left_alone(ledger, now)))
+    if settings.recheck != "never":
+        before = pa.scalar(now - timedelta(days=settings.recheck), ledger["tried_at"].type)
+        is_old = of_link(pc.less(ledger["tried_at"], before))
+        wanted = pc.or_(wanted, pc.and_(is_stored, is_old))
+    planned = links.append_column("row", row).append_column("is_stored", is_stored)
+    return planned if force else planned.filter(wanted)
+
+
+def orphans(stored: pa.Table, ledger: pa.Table) -> list[str]:
+    """Images that no row knows: a killed run's, whose links are asked for again or have left the list.
+
+    Only files whose names are such as we give are looked at. A gallery without a ledger has none: what was
+    lost is not to be lost altogether.
+    """
+    if not ledger.num_rows:
+        return []
+    is_known = pc.is_in(stored["path"], value_set=ledger["path"].combine_chunks())
+    return [path for path in stored["path"].filter(pc.invert(is_known)).to_pylist() if is_image_path(path)]
+
+
+def jobs(planned: pa.Table, ledger: pa.Table) -> Iterator[Job]:
+    """The planned links, a batch of objects at a time."""
+    for batch in planned.to_batches(max_chunksize=BATCH_ROWS):
+        before = ledger.take(batch["row"]).to_pylist()
+        yield from (_job(link, row) for link, row in zip(batch.to_pylist(), before, strict=True))
+
+
+def _job(link: dict[str, Any], before: dict[str, Any]) -> Job:
+    """A planned link as a job; `before` is its row in the ledger, all null where it has none."""
+    return Job(
+        url=link["url"],
+        host=host_of(link["url"]),
+        expected=json.loads(link["attributes"] or "{}"),
+        request_headers=json.loads(link["request_headers"] or "{}"),
+        known=Download(**before) if link["is_stored"] else None,
+        failures=(before["failures"] or 0) if before["reason"] else 0,
+    )
+
+
+def interleaved(todo: pa.Table) -> pa.Table:
+    """The same links, each host's in their order, the hosts in turn: lists are often sorted by host."""
+    hosts = pc.replace_substring_regex(todo["url"], r"^(\w+://[^/?#]*)(.|\n)*$", r"\1")
+    codes = hosts.combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    by_host = np.argsort(codes, kind="stable")
+    starts = np.concatenate(([0], np.flatnonzero(np.diff(codes[by_host])) + 1)) if len(codes) else by_host
+    sizes = np.diff(np.append(starts, len(codes)))
+    turns = np.empty(len(codes), dtype=np.int64)
+    turns[by_host] = np.arange(len(codes)) - np.repeat(starts, sizes)
+    places = pa.array(np.argsort(turns, kind="stable"))
+    return pa.table({name: taken(todo[name], places) for name in todo.schema.names})

@@ -1,0 +1,242 @@
+"""The classic pool of download threads around a bounded Queue, finished: nothing hangs, nothing is lost.
+
+    map(items) ─→ Schedule ─→ Queue ─→ DownloadWorker × N ─→ results ─→ map yields
+
+It knows no HTTP: it is given a callable, and a function that names each item's host. What the textbook
+version lacks stands here: a worker survives any exception, one slow host never holds up the others,
+an item may ask to be handed out again later, memory does not grow with the list, and leaving the
+`with` block ends every thread.
+"""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Generic, TypeVar
+
+from imgdl_pipeline.core.download.host_queue import Later, Pause, Schedule
+
+logger = logging.getLogger(__name__)
+
+WAIT_S = 0.5
+"""Longest wait of the main thread, so that an interrupt reaches it within a second."""
+
+JOIN_S = 2.0
+"""How long leaving the pool waits for threads that abandon what they do."""
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Generic[T, R]):
+    """An item and what became of it: a result, or the exception that the work ended in."""
+
+    item: T
+    result: R | None = None
+    error: BaseException | None = None
+
+
+class DownloadWorker(threading.Thread, Generic[T, R]):
+    """The tutorial's thread: takes an item from the queue, works on it, says that it is done.
+
+    Args:
+        pool: Whose queue it serves.
+        number: For its name.
+    """
+
+    def __init__(self, pool: "DownloadPool[T, R]", number: int) -> None:
+        super().__init__(name=f"DownloadWorker-{number}", daemon=True)
+        self._pool = pool
+
+    def run(self) -> None:
+        """Work until the pool says to stop; no exception of the work ends the thread."""
+        pool = self._pool
+        while (item := pool.take()) is not None:
+            try:
+                outcome: R | Later[T] | Pause[R] | Done[T, R] = pool.work(item)
+            except BaseException as error:  # noqa: BLE001 -- a dead worker would leave join() waiting for ever
+                outcome = Done(item, error=error)
+            pool.give_back(item, outcome)
+
+
+class DownloadPool(Generic[T, R]):
+    """Threads that work on items, some of each host at a time.
+
+    Use it in a `with` block: leaving it, by whatever way, sets `stop`, drops what was not begun,
+    and joins all threads.
+
+    Args:
+        work: Called in a worker thread with an item. Returns a result, a `Pause` with one, or `Later`. It
+            must look at `stop` wherever it waits.
+        workers: Threads.
+        slots: How many items of a host may be worked on at the same time.
+        host_of: Names an item's host.
+        lookahead: Items taken from the list before they can be worked on; bounds memory.
+        stop: Set when the pool is left.
+        on_wait: Called twice a second, by whoever takes the results, while there are none to take; with how
+            many items are being worked on.
+    """
+
+    # Shared mutable state: `_schedule`, `_busy` and `_stopped`, all under `_lock`; besides, two queues.
+
+    def __init__(
+        self,
+        work: Callable[[T], R | Later[T] | Pause[R]],
+        *,
+        workers: int = 8,
+        slots: Callable[[str], int] = lambda _: 8,
+        host_of: Callable[[T], str] = lambda _: "",
+        lookahead: int = 10_000,
+        stop: threading.Event | None = None,
+        on_wait: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self.work = work
+        self.stop = stop or threading.Event()
+        self.queue: queue.Queue[T | None] = queue.Queue(maxsize=workers)
+        self._lookahead = lookahead
+        self._on_wait = on_wait
+        self._schedule = Schedule(slots, host_of, workers)
+        self._busy = 0
+        self._stopped = False
+        self._lock = threading.Lock()
+        self._results: queue.SimpleQueue[Done[T, R]] = queue.SimpleQueue()
+        self._workers = [DownloadWorker(self, number) for number in range(1, workers + 1)]
+
+    def __repr__(self) -> str:
+        with self._lock:
+            queued = self.queue.qsize() + len(self._schedule)
+            return f"<DownloadPool {len(self._workers)} workers, {self._busy} busy, {queued} queued>"
+
+    def __enter__(self) -> "DownloadPool[T, R]":
+        for worker in self._workers:
+            worker.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop.set()
+        with self._lock:
+            self._stopped = True
+            self._empty_queue()
+            for _ in self._workers:
+                self.queue.put_nowait(None)
+        ends_at = time.monotonic() + JOIN_S
+        for worker in self._workers:
+            worker.join(max(0.0, ends_at - time.monotonic()))
+        stuck = [worker.name for worker in self._workers if worker.is_alive()]
+        if stuck:
+            logger.warning("%s did not stop within %g s", ", ".join(stuck), JOIN_S)
+
+    def map(self, items: Iterable[T]) -> Iterator[Done[T, R]]:
+        """Work on every item; yield each as it is done, in the order in which that happens.
+
+        Items are taken from the list as there is room for them, so it may be of any length.
+        """
+        pending = 0
+        for item in items:
+            with self._lock:
+                self._schedule.add(item)
+                self._fill_queue()
+            pending += 1
+            wait = False
+            while not wait or self._is_full():
+                for done in self._finished(wait=wait):
+                    pending -= 1
+                    yield done
+                wait = True
+        while pending:
+            for done in self._finished(wait=True):
+                pending -= 1
+                yield done
+
+    def remains(self) -> Iterator[R]:
+        """What was worked on to its end and not yielded any more, because the pool was left before."""
+        while True:
+            try:
+                done = self._results.get_nowait()
+            except queue.Empty:
+                return
+            if done.result is not None:
+                yield done.result
+
+    def take(self) -> T | None:
+        """For a worker: the next item, or None when it is to end."""
+        while True:
+            item = self.queue.get()
+            if item is None:
+                self.queue.task_done()
+                return None
+            with self._lock:
+                if not self._schedule.is_left_alone(item):
+                    self._busy += 1
+                    return item
+                self._schedule.put_back(item)  # its host has asked for a pause since it was queued
+                self._fill_queue()
+            self.queue.task_done()
+
+    def give_back(self, item: T, outcome: R | Later[T] | Pause[R] | Done[T, R]) -> None:
+        """For a worker: an item is done, or is to be handed out again; its slot is free."""
+        with self._lock:
+            self._busy -= 1
+            if isinstance(outcome, Later):
+                self._schedule.again(outcome, time.monotonic())
+            elif isinstance(outcome, Pause):
+                self._schedule.leave_alone(outcome.host, time.monotonic() + outcome.seconds)
+                outcome = outcome.result
+            self._schedule.finished(item)
+            self._fill_queue()
+        if isinstance(outcome, Done):
+            self._results.put(outcome)
+        elif not isinstance(outcome, Later):
+            self._results.put(Done(item, outcome))
+        self.queue.task_done()
+
+    def _finished(self, *, wait: bool) -> Iterator[Done[T, R]]:
+        """What is done by now; with `wait`, at least one, if that happens within half a second."""
+        is_idle = wait
+        try:
+            if wait:
+                yield self._results.get(timeout=self._pause())
+                is_idle = False
+            while True:
+                yield self._results.get_nowait()
+        except queue.Empty:
+            with self._lock:
+                self._fill_queue()
+                busy = self._busy
+            if is_idle:
+                self._on_wait(busy)
+
+    def _is_full(self) -> bool:
+        with self._lock:
+            return len(self._schedule) >= self._lookahead
+
+    def _pause(self) -> float:
+        if self.queue.full():  # what is due could not go out anyway, until a worker is done
+            return WAIT_S
+        with self._lock:
+            return min(WAIT_S, self._schedule.seconds_until_due(time.monotonic()) + 0.001)
+
+    def _fill_queue(self) -> None:
+        """Move what may be worked on now into the queue; called with the lock held."""
+        while not self._stopped and not self.queue.full():
+            item = self._schedule.next(time.monotonic())
+            if item is None:
+                return
+            self.queue.put_nowait(item)
+
+    def _empty_queue(self) -> None:
+        while True:
+            try:
+                self.queue.get_nowait()
+            except queue.Empty:
+                return
+            self.queue.task_done()

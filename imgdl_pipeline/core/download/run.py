@@ -1,0 +1,342 @@
+"""One gallery's downloads: what is to be fetched, and the fetching.
+
+Pool, fetcher, store and ledger are put together here; none of them knows the others.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from imgdl_pipeline.core.download.body import IN_MEMORY_BYTES
+from imgdl_pipeline.core.download.breaker import CircuitBreaker
+from imgdl_pipeline.core.download.eager_validation import EarlyFacts
+from imgdl_pipeline.core.download.fetch import Fetched, Fetcher, Hop, NotModified
+from imgdl_pipeline.core.download.host_queue import Later, Pause
+from imgdl_pipeline.core.download.plan import Job, interleaved, jobs, orphans, plan
+from imgdl_pipeline.core.download.pool import DownloadPool
+from imgdl_pipeline.core.download.retry import Retry, is_lasting
+from imgdl_pipeline.core.http.address_guard import host_of
+from imgdl_pipeline.core.http.transport import Validators
+from imgdl_pipeline.core.jpeg.validate import InvalidImageError, Limits, turn, validate_jpeg
+from imgdl_pipeline.core.listing.build import read_links
+from imgdl_pipeline.core.model.outcome import (
+    FetchError,
+    Reason,
+    ResourceError,
+    RetryAfter,
+    Status,
+    UnreachableError,
+)
+from imgdl_pipeline.core.model.schemas import kept
+from imgdl_pipeline.core.model.settings import DownloadSettings
+from imgdl_pipeline.core.storage.ledger import Download, Ledger
+from imgdl_pipeline.core.storage.store import (
+    Store,
+    StoreError,
+    image_path,
+    images_path,
+)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run has come.
+
+    Args:
+        done: Links that are done with.
+        total: All that this run asks for.
+        failed: Of those that are done, the ones without an image.
+        seconds: Since it began.
+        busy: Links that are being asked for, where nothing was done for a while.
+    """
+
+    done: int
+    total: int
+    failed: int
+    seconds: float
+    busy: int = 0
+
+    @property
+    def per_second(self) -> float:
+        """Links a second."""
+        return self.done / self.seconds if self.seconds else 0.0
+
+    def __str__(self) -> str:
+        left = f"{(self.total - self.done) / self.per_second:.0f} s to go" if self.done else "none done yet"
+        busy = f", {self.busy} being asked for" if self.busy else ""
+        return (
+            f"{self.done} of {self.total} links, {self.per_second:.1f} a second, {left}, "
+            f"{self.failed} without an image{busy}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadRun:
+    """What a run did.
+
+    Args:
+        ledger: All of the gallery's rows.
+        tried: The rows of the links that this run asked for.
+        fetched: Those of them whose bytes it fetched.
+        seconds: How long the downloading took.
+    """
+
+    ledger: pa.Table
+    tried: pa.Table
+    fetched: pa.Table
+    seconds: float
+
+
+def download_gallery(
+    gallery: str,
+    store: Store,
+    settings: DownloadSettings,
+    *,
+    limit: int | None = None,
+    force: bool = False,
+    retry: Retry | None = None,
+    checks_early: bool = True,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> DownloadRun:
+    """Fetch every link of a gallery that has no image yet, and keep the ledger.
+
+    Args:
+        gallery: Its name; its link list must exist.
+        store: Where its files lie.
+        settings: How to download.
+        limit: Fetch this many links at most.
+        force: Ask for every link again, whatever the ledger says; those that have an image conditionally.
+        retry: When to try again; None makes one from the settings.
+        checks_early: Check images while others are on their way; else the catalog checks them all.
+        on_progress: Called after every link, and twice a second while there is none.
+
+    Raises:
+        StoreError: The store failed; what was done until then is in the ledger if that could be written.
+    """
+    links = read_links(store, gallery)
+    stop = threading.Event()
+    started = time.monotonic()
+    started_at = datetime.now(timezone.utc)
+    with Ledger(store, gallery) as ledger, Fetcher(settings, stop) as fetcher:
+        store.sweep(images_path(gallery))
+        stored = store.files(images_path(gallery))
+        store.delete(orphans(stored, ledger.table))
+        planned = plan(links, ledger.table, stored, settings, started_at, force=force)
+        todo = interleaved(planned[:limit])
+        retry = retry or Retry(settings.attempts)
+        limits = Limits.of(settings)
+        facts = EarlyFacts(store, gallery, settings) if checks_early else None
+        work = _Work(gallery, store, fetcher, retry, CircuitBreaker(), limits, facts)
+        told = _Told(todo.num_rows, started, on_progress)
+        pool = DownloadPool(
+            work,
+            workers=settings.workers,
+            slots=settings.slots,
+            host_of=lambda job: job.host,
+            stop=stop,
+            on_wait=told.waited,
+        )
+        try:
+            with pool:
+                for done in pool.map(jobs(todo, ledger.table)):
+                    row = done.result or _row_of_error(done.item, done.error)
+                    ledger.add(row)
+                    told.finished(row)
+                    if facts:
+                        facts.keep()
+        finally:
+            for row in pool.remains():  # an interrupt takes no time off from what is done
+                ledger.add(row)
+            if facts:
+                facts.close()
+    rows = ledger.table
+    tried, fetched = (
+        kept(rows, pc.fill_null(pc.greater_equal(rows[column], started_at), fill_value=False))
+        for column in ("tried_at", "fetched_at")
+    )
+    return DownloadRun(rows, tried, fetched, time.monotonic() - started)
+
+
+class _Told:
+    """Counts what is done, and tells whoever wants to know.
+
+    Args:
+        total: How many links there are.
+        started: When the run began, by the monotonic clock.
+        on_progress: Is told.
+    """
+
+    def __init__(self, total: int, started: float, on_progress: Callable[[Progress], None]) -> None:
+        self._total, self._started, self._on_progress = total, started, on_progress
+        self._done = self._failed = 0
+
+    def finished(self, row: Download) -> None:
+        """A link is done with."""
+        self._done += 1
+        self._failed += row.status != Status.OK.value
+        self.waited(0)
+
+    def waited(self, busy: int) -> None:
+        """Nothing was done for a while; so many links are being asked for."""
+        seconds = time.monotonic() - self._started
+        self._on_progress(Progress(self._done, self._total, self._failed, seconds, busy))
+
+
+def _row_of_error(job: Job, error: BaseException | None) -> Download:
+    """The row of a link whose work ended in an exception that it should not have.
+
+    Raises:
+        StoreError, ResourceError: All further work is in vain.
+    """
+    if isinstance(error, (StoreError, ResourceError)):
+        raise error
+    logger.error("%s: an error of our own", job.url, exc_info=error)
+    return _row(job, FetchError(Reason.CONNECTION, f"unexpected {type(error).__name__}: {error}"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What a worker does with a job: one attempt, or its part up to another host; then store the bytes."""
+
+    gallery: str
+    store: Store
+    fetcher: Fetcher
+    retry: Retry
+    breaker: CircuitBreaker
+    limits: Limits
+    early_facts: EarlyFacts | None
+
+    def __call__(self, job: Job) -> Download | Later[Job] | Pause[Download]:
+        started = time.monotonic()
+        refusal = self.breaker.refusal(job.host)
+        if refusal is not None:
+            return self._without_image(job, refusal)
+        try:
+            fetched = self.fetcher.fetch(
+                job.url, job.expected, _validators(job.known), job.request_headers, job.hop
+            )
+        except NotModified:
+            self.breaker.succeeded(job.host)
+            return _unchanged(job)
+        except FetchError as error:
+            return self._after(error, _tried(job, started))
+        self.breaker.succeeded(job.host)
+        if isinstance(fetched, Hop):
+            elapsed_s = job.elapsed_s + time.monotonic() - started
+            return Later(replace(job, hop=fetched, host=fetched.host, elapsed_s=elapsed_s), 0.0)
+        with fetched.body:
+            return self._stored(_tried(job, started), fetched)
+
+    def _after(self, error: FetchError, job: Job) -> Download | Later[Job] | Pause[Download]:
+        """The row of a failed attempt, or a later one. What concerns the whole host is noted for it."""
+        asked_s = error.seconds if isinstance(error, RetryAfter) else None
+        wait = self.retry.wait(error, job.attempts, asked_s)
+        if isinstance(error, UnreachableError):
+            self.breaker.failed(error.host)
+        elif error.http_status is not None:
+            self.breaker.succeeded(error.host)
+        if wait is not None:
+            concerns_host = isinstance(error, (UnreachableError, RetryAfter))
+            return Later(job, wait, error.host if concerns_host else "")
+        row = self._without_image(job, error)
+        if asked_s is None:
+            return row
+        if asked_s <= self.retry.longest_asked_s:
+            return Pause(row, asked_s, error.host)
+        self.breaker.give_up(error.host, _not_tried(error, asked_s))
+        return row
+
+    def _without_image(self, job: Job, error: FetchError) -> Download:
+        """The row of a link that gave no image. One that is stored is kept, unless its owner opts out."""
+        if job.known is None:
+            return _row(job, error)
+        if error.passing or not job.attempts:  # it was not told anything: the next run asks again
+            return job.known
+        if error.reason is not Reason.OPT_OUT:
+            return _unchanged(job)
+        self.store.delete([str(job.known.path)])
+        return _row(job, error)
+
+    def _is_whole(self, job: Job, fetched: Fetched) -> bool:
+        """Whether new bytes may take the place of a good image. All others are checked by the catalog."""
+        try:
+            with turn(fetched.bytes):
+                validate_jpeg(fetched.body.read(), self.limits)
+        except InvalidImageError as error:
+            logger.warning("%s: kept, the new bytes are %s", job.url, error)
+            return False
+        fetched.body.seek(0)
+        return True
+
+    def _stored(self, job: Job, fetched: Fetched) -> Download:
+        path = image_path(self.gallery, job.url)
+        if job.known is not None and job.known.sha256 == fetched.digests["sha256"]:
+            return replace(_unchanged(job), etag=fetched.etag, last_modified=fetched.last_modified)
+        if job.known is not None and not self._is_whole(job, fetched):
+            return _unchanged(job)
+        if fetched.bytes <= IN_MEMORY_BYTES:
+            data = fetched.body.read()
+            self.store.put(path, data)
+            if self.early_facts:
+                self.early_facts.check(job.url, fetched.digests["sha256"], data)
+        else:
+            self.store.put(path, fetched.body)
+        now = datetime.now(timezone.utc)
+        return Download(
+            url=job.url,
+            status=Status.OK.value,
+            tried_at=now,
+            attempts=job.attempts,
+            elapsed_s=job.elapsed_s,
+            path=path,
+            sha256=fetched.digests["sha256"],
+            bytes=fetched.bytes,
+            http_status=fetched.http_status,
+            etag=fetched.etag,
+            last_modified=fetched.last_modified,
+            fetched_at=now,
+            failures=job.failures,
+        )
+
+
+def _validators(known: Download | None) -> Validators:
+    return Validators(known.etag, known.last_modified) if known else Validators()
+
+
+def _tried(job: Job, started: float) -> Job:
+    """The job after an attempt that has ended; the next one begins at the link itself."""
+    elapsed_s = job.elapsed_s + time.monotonic() - started
+    host = job.host if job.hop is None else host_of(job.url)
+    return replace(job, attempts=job.attempts + 1, elapsed_s=elapsed_s, host=host, hop=None)
+
+
+def _unchanged(job: Job) -> Download:
+    assert job.known is not None  # noqa: S101 -- only a known image is asked for conditionally
+    return replace(job.known, tried_at=datetime.now(timezone.utc))
+
+
+def _not_tried(error: FetchError, asked_s: float) -> FetchError:
+    words = f"not tried: the host asked for a pause of {asked_s:.0f} s in this run"
+    return FetchError(error.reason, words, http_status=error.http_status)
+
+
+def _row(job: Job, error: FetchError) -> Download:
+    return Download(
+        url=job.url,
+        status=error.reason.status.value,
+        tried_at=datetime.now(timezone.utc),
+        attempts=job.attempts,
+        elapsed_s=job.elapsed_s,
+        reason=error.code,
+        detail=error.detail,
+        http_status=error.http_status,
+        failures=job.failures + is_lasting(error.code),
+    )

@@ -1,0 +1,1 @@
+"""Safe HTTP: every request to a stranger goes through here."""

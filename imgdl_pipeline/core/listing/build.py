@@ -1,0 +1,220 @@
+"""A gallery's link list: asked of its source, and put in the place of the one before."""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from imgdl_pipeline.core.model.links import links_table
+from imgdl_pipeline.core.model.schemas import CATALOG, LINKS
+from imgdl_pipeline.core.model.settings import DownloadSettings, SourceSettings
+from imgdl_pipeline.core.sources import SourceError, Unchanged, Web, list_links
+from imgdl_pipeline.core.storage.checkpoints import Checkpoints
+from imgdl_pipeline.core.storage.store import (
+    Store,
+    StoreError,
+    catalog_path,
+    links_path,
+    unseen_links_path,
+    validators_path,
+)
+
+logger = logging.getLogger(__name__)
+
+LISTED_AT = pa.schema([LINKS.field("listed_at")], metadata=LINKS.metadata)
+"""All that is asked of most old lists: their length, and their time."""
+
+LENGTH_BEFORE = b"imgdl_pipeline.links_before"
+"""How many links the list before had, in a list's own metadata."""
+
+NEVER = datetime.min.replace(tzinfo=timezone.utc)
+
+ABANDONED_S = 60.0
+"""A half-written list of this age has no writer any more; lists are written without a lease."""
+
+
+def list_gallery(
+    gallery: str,
+    source: SourceSettings,
+    store: Store,
+    settings: DownloadSettings,
+    *,
+    allow_empty: bool = False,
+    environ: Mapping[str, str] = os.environ,
+) -> pa.Table:
+    """Ask a gallery's source for its links, and store them.
+
+    The old list stays when the source fails, at whatever page, and when it suddenly lists nothing. Where the
+    source says that nothing has changed, only the time of the list is new.
+
+    Args:
+        gallery: The gallery's name.
+        source: Where its links come from.
+        store: Where the list is stored.
+        settings: How to ask.
+        allow_empty: Let an empty list replace one that had links.
+        environ: Where secrets are looked up.
+
+    Returns:
+        The list, as LINKS.
+
+    Raises:
+        SourceError: The source failed, or lists nothing where it did list something.
+        MissingSecretError: It needs an environment variable that is not set.
+        StoreError: The list could not be stored.
+    """
+    path, now = links_path(gallery), datetime.now(timezone.utc)
+    before = store.read_table(path, LISTED_AT)
+    known = _known_validators(gallery, source, store, before)
+    with Web(settings, environ, validators=known) as web:
+        try:
+            links = links_table(list_links(source, web), now)
+        except Unchanged:
+            links = _listed_again(read_links(store, gallery), now)
+    if not links.num_rows:
+        _check_empty(gallery, before, allow_empty=allow_empty)
+    if before is not None:
+        known_length = {LENGTH_BEFORE: str(before.num_rows).encode()}
+        links = links.replace_schema_metadata({**(links.schema.metadata or {}), **known_length})
+    store.sweep(path.rpartition("/")[0], older_than_s=ABANDONED_S)
+    _keep_unseen(store, gallery, before, links)
+    store.write_table(path, links)
+    if web.validators:
+        _keep_validators(gallery, source, store, web.validators, links)
+    return links
+
+
+def unseen_links(store: Store, gallery: str) -> Checkpoints:
+    """What left the list before a catalog had it: kept until the next one has.
+
+    Raises:
+        StoreError: It could not be listed.
+    """
+    return Checkpoints(store, unseen_links_path(gallery), LINKS)
+
+
+def _keep_unseen(store: Store, gallery: str, before: pa.Table | None, links: pa.Table) -> None:
+    """Keep of a list that no catalog has seen what the catalog could not learn from the next one."""
+    listed_at = _time_of(before)
+    if listed_at is None:
+        return
+    last_seen = _catalog_column(store, gallery, "last_seen")
+    if (pc.max(last_seen).as_py() or NEVER) >= listed_at:
+        return
+    old, known = read_links(store, gallery), _catalog_column(store, gallery, "url")
+    is_listed, is_known = (
+        pc.is_in(old["url"], value_set=urls.combine_chunks()) for urls in (links["url"], known)
+    )
+    lost = old.filter(pc.invert(pc.and_(is_listed, is_known)))
+    if lost.num_rows:
+        unseen_links(store, gallery).add(lost)
+
+
+def _catalog_column(store: Store, gallery: str, name: str) -> pa.ChunkedArray:
+    """A column of the last catalog, empty where there is none."""
+    schema = pa.schema([CATALOG.field(name)], metadata=CATALOG.metadata)
+    catalog = store.read_table(catalog_path(gallery), schema)
+    return (schema.empty_table() if catalog is None else catalog)[name]
+
+
+def _listed_again(before: pa.Table, now: datetime) -> pa.Table:
+    listed_at = pa.repeat(pa.scalar(now, LINKS.field("listed_at").type), before.num_rows)
+    return before.set_column(before.schema.get_field_index("listed_at"), LINKS.field("listed_at"), listed_at)
+
+
+def _known_validators(
+    gallery: str, source: SourceSettings, store: Store, before: pa.Table | None
+) -> dict[str, dict[str, str]]:
+    """The ETags that came with this very list from this very source: they say nothing of any other."""
+    try:
+        kept = json.loads(store.get(validators_path(gallery)) or b"{}")
+        documents: dict[str, dict[str, str]] = kept["documents"]
+        return documents if kept["of"] == _identity(source, before) else {}
+    except (ValueError, KeyError, TypeError):
+        return {}
+
+
+def _keep_validators(
+    gallery: str,
+    source: SourceSettings,
+    store: Store,
+    documents: dict[str, Mapping[str, str]],
+    links: pa.Table,
+) -> None:
+    """Called once the list itself is stored: a list older than its ETags would never be renewed."""
+    kept = {"of": _identity(source, links), "documents": documents}
+    store.put(validators_path(gallery), json.dumps(kept).encode())
+
+
+def _identity(source: SourceSettings, links: pa.Table | None) -> str:
+    """Names a source and a list of it; a digest, because a source's keys may hold secrets."""
+    return hashlib.sha256(f"{source.model_dump_json()} {_time_of(links)}".encode()).hexdigest()
+
+
+def _time_of(links: pa.Table | None) -> datetime | None:
+    """When a list was made; None for no list, and for one without links."""
+    listed_at: datetime | None = (
+        links["listed_at"][0].as_py() if links is not None and links.num_rows else None
+    )
+    return listed_at
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """How many links a list has, and how many the list before it had; None where it is the first."""
+
+    now: int
+    before: int | None
+
+    @property
+    def lost(self) -> float:
+        """The share of the earlier list that this one is shorter by; 0 where it is not."""
+        return max(0.0, 1 - self.now / self.before) if self.before else 0.0
+
+
+def lengths(store: Store, gallery: str) -> Lengths:
+    """Of a gallery's last two lists.
+
+    Raises:
+        StoreError: There is none yet, or it could not be read.
+    """
+    links = read_links(store, gallery, LISTED_AT)
+    before = (store.metadata(links_path(gallery)) or {}).get(LENGTH_BEFORE)
+    return Lengths(links.num_rows, None if before is None else int(before))
+
+
+def _check_empty(gallery: str, before: pa.Table | None, *, allow_empty: bool) -> None:
+    """An empty list is more often a source's failure than its wish.
+
+    Raises:
+        SourceError: There were links before, and the gallery does not allow an empty list.
+    """
+    listed_at = _time_of(before)
+    if before is None or listed_at is None:
+        logger.warning("%s: the source lists nothing", gallery)
+        return
+    earlier = f"{before.num_rows} links on {listed_at:%Y-%m-%d}"
+    words = f"{gallery}: the source lists nothing, and listed {earlier}"
+    if not allow_empty:
+        raise SourceError(f"{words}; the old list stays, unless the gallery has allow_empty: true")
+    logger.warning("%s; the list is empty now, as allow_empty lets it be", words)
+
+
+def read_links(store: Store, gallery: str, schema: pa.Schema = LINKS) -> pa.Table:
+    """The gallery's link list, or some of its columns.
+
+    Raises:
+        StoreError: There is none yet.
+    """
+    links = store.read_table(links_path(gallery), schema)
+    if links is None:
+        raise StoreError(
+            f"{store.location(links_path(gallery))} does not exist: materialize gallery_links first"
+        )
+    return links

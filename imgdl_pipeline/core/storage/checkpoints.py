@@ -1,0 +1,91 @@
+"""What a long step has done so far, as numbered Parquet files beside its result, until that is written.
+
+A killed run loses what came after its last checkpoint, and nothing else. Files are only ever added and
+deleted, never appended to, which object stores can do, too.
+"""
+
+import logging
+import re
+import time
+
+import pyarrow as pa
+
+from imgdl_pipeline.core.storage.store import Store, UnreadableError
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT_S = 2.0
+"""Seconds between two checkpoints."""
+
+FILES = 100
+"""So many small files are made one: a run of days would leave tens of thousands."""
+
+_NAME = re.compile(r"(\d+)-\d+\.parquet")
+
+
+class Checkpoints:
+    """The checkpoints of one step of one gallery.
+
+    Args:
+        store: Where they lie.
+        folder: Below which folder.
+        schema: Of their tables.
+
+    Raises:
+        StoreError: They could not be listed.
+    """
+
+    def __init__(self, store: Store, folder: str, schema: pa.Schema) -> None:
+        self._store = store
+        self._folder = folder
+        self._schema = schema
+        names = (file.path for file in store.list(folder))
+        self._paths = sorted(path for path in names if _NAME.fullmatch(path.rpartition("/")[2]))
+        self._small: list[str] = []
+        self._number = max(
+            (int(path.rpartition("/")[2].partition("-")[0]) for path in self._paths), default=0
+        )
+
+    def __len__(self) -> int:
+        """How many files there are."""
+        return len(self._paths)
+
+    def tables(self) -> list[pa.Table]:
+        """All that was kept, the oldest first. A file that a power failure has damaged is left out."""
+        return [table for path in self._paths for table in self._read(path)]
+
+    def add(self, table: pa.Table) -> None:
+        """Keep a table.
+
+        Raises:
+            StoreError: It could not be stored.
+        """
+        self._small.append(self._write(table))
+        if len(self._small) == FILES:
+            self._write(pa.concat_tables(table for path in self._small for table in self._read(path)))
+            self._delete(self._small)
+            self._small = []
+
+    def clear(self) -> None:
+        """Drop them: their result is written."""
+        self._delete(list(self._paths))
+        self._small = []
+
+    def _write(self, table: pa.Table) -> str:
+        self._number += 1
+        path = f"{self._folder}/{self._number:06d}-{time.time_ns()}.parquet"
+        self._store.write_table(path, table)
+        self._paths.append(path)
+        return path
+
+    def _read(self, path: str) -> list[pa.Table]:
+        try:
+            table = self._store.read_table(path, self._schema)
+        except UnreadableError as error:
+            logger.warning("a checkpoint is left out: %s", error)
+            return []
+        return [] if table is None else [table]
+
+    def _delete(self, paths: list[str]) -> None:
+        self._store.delete(paths)
+        self._paths = [path for path in self._paths if path not in paths]

@@ -1,0 +1,184 @@
+"""The ledger: what happened to each link of a gallery, one row a link.
+
+It is the only memory there is: a link is fetched when the ledger has no image of it. It is checkpointed while
+a run goes on, so that a killed run loses seconds and not hours.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS, is_first, kept
+from imgdl_pipeline.core.storage.checkpoints import CHECKPOINT_S, Checkpoints
+from imgdl_pipeline.core.storage.lease import Lease
+from imgdl_pipeline.core.storage.store import (
+    Store,
+    StoreError,
+    catalog_path,
+    checkpoints_path,
+    downloads_path,
+)
+
+logger = logging.getLogger(__name__)
+
+LEASED_S = 1.0
+"""Age of half-written files that are swept: other runs may be writing their leases beside them just now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """A row of the ledger; the fields are the columns of DOWNLOADS."""
+
+    url: str
+    status: str
+    tried_at: datetime
+    attempts: int
+    elapsed_s: float
+    reason: str | None = None
+    detail: str | None = None
+    path: str | None = None
+    sha256: str | None = None
+    bytes: int | None = None
+    http_status: int | None = None
+    etag: str | None = None
+    last_modified: str | None = None
+    fetched_at: datetime | None = None
+    failures: int | None = None
+
+
+class Ledger:
+    """The rows of one gallery, as they come: buffered, checkpointed, and merged in the end.
+
+    Use it in a `with` block: for its length, no other run writes the gallery's ledger.
+
+    Args:
+        store: Where the gallery's files lie.
+        gallery: Its name.
+        clock: Seconds, for the time between checkpoints.
+
+    Raises:
+        GalleryBusyError: Another run has it open.
+        StoreError: It could not be read, or, in the end, not be written.
+    """
+
+    def __init__(self, store: Store, gallery: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store = store
+        self._gallery = gallery
+        self._clock = clock
+        self._lease = Lease(store, gallery)
+        self._buffer: list[Download] = []
+        self._checkpoint_due = 0.0
+        self._is_there = False
+        self.table = DOWNLOADS.empty_table()
+
+    def __enter__(self) -> "Ledger":
+        self._lease.__enter__()
+        try:
+            self.open()
+        except BaseException:
+            self._lease.__exit__()
+            raise
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        try:
+            self._close()
+        except StoreError as failure:
+            if error is None:
+                raise
+            logger.warning("the ledger could not be written either: %s", failure)
+        finally:
+            self._lease.__exit__()
+
+    def open(self) -> None:
+        """Read what is there, what a killed run had checkpointed included; the lease is the caller's."""
+        self._store.sweep(downloads_path(self._gallery).rpartition("/")[0], older_than_s=LEASED_S)
+        self._checkpoints = Checkpoints(self._store, checkpoints_path(self._gallery), DOWNLOADS)
+        known = self._store.read_table(downloads_path(self._gallery), DOWNLOADS)
+        self._is_there = known is not None
+        found = [self._from_catalog() if known is None else known, *self._checkpoints.tables()]
+        self.table = _merged(found, by_time=True)
+        if len(self._checkpoints):
+            self._write(self.table)
+        self._checkpoint_due = self._clock() + CHECKPOINT_S
+
+    def _from_catalog(self) -> pa.Table | None:
+        """What a lost ledger held, as far as the catalog has it: so no image and no row is lost with it."""
+        shared = [name for name in DOWNLOADS.names if name in CATALOG.names]
+        schema = pa.schema([CATALOG.field(name) for name in (*shared, "last_seen")], CATALOG.metadata)
+        catalog = self._store.read_table(catalog_path(self._gallery), schema)
+        if catalog is None:
+            return None
+        logger.warning("%s: the ledger is gone; it is made again from the catalog", self._gallery)
+        columns = {name: catalog[name] for name in shared} | {"tried_at": catalog["last_seen"]}
+        failures = pa.nulls(catalog.num_rows, DOWNLOADS.field("failures").type)
+        return pa.table({name: columns.get(name, failures) for name in DOWNLOADS.names}).cast(DOWNLOADS)
+
+    def add(self, row: Download) -> None:
+        """Take a row; now and then, write a checkpoint."""
+        self._buffer.append(row)
+        if self._clock() >= self._checkpoint_due:
+            self.checkpoint()
+
+    def checkpoint(self) -> None:
+        """Write what came since the last checkpoint, as a file of its own."""
+        if self._buffer:
+            self._lease.check()
+            self._checkpoints.add(download_table(self._buffer))
+            self._buffer.clear()
+        self._checkpoint_due = self._clock() + CHECKPOINT_S
+
+    def replace(self, rows: pa.Table) -> None:
+        """Put other rows in the place of those with the same urls, and write the ledger."""
+        self._write(_merged([self.table, rows]))
+
+    def _close(self) -> None:
+        """Merge everything into the ledger's one file, and drop the checkpoints."""
+        if len(self._checkpoints) or self._buffer or not self._is_there:
+            self._write(_merged([self.table, *self._checkpoints.tables(), download_table(self._buffer)]))
+            self._buffer.clear()
+
+    def _write(self, table: pa.Table) -> None:
+        """Write the one file, and drop the checkpoints that it holds now."""
+        self.table = table
+        self._lease.check()
+        self._store.write_table(downloads_path(self._gallery), table)
+        self._is_there = True
+        self._checkpoints.clear()
+
+
+def _merged(tables: list[pa.Table | None], *, by_time: bool = False) -> pa.Table:
+    """All rows of some tables, the later ones in the place of the earlier ones of the same url.
+
+    Args:
+        tables: Later ones after earlier ones.
+        by_time: Go by `tried_at` instead: a run that was killed while it deleted its checkpoints may have
+            left some that are older than the ledger.
+    """
+    there = [table for table in tables if table is not None and table.num_rows]
+    if len(there) < 2:  # no row can be there twice, and looking for it takes time and memory
+        return there[0] if there else DOWNLOADS.empty_table()
+    rows = pa.concat_tables(there)
+    return latest(rows.sort_by("tried_at") if by_time else rows)
+
+
+def download_table(rows: list[Download]) -> pa.Table:
+    """Rows as Arrow has them."""
+    columns = {name: [getattr(row, name) for row in rows] for name in DOWNLOADS.names}
+    return pa.Table.from_pydict(columns, schema=DOWNLOADS)
+
+
+def latest(table: pa.Table) -> pa.Table:
+    """The last row of each url; the rest of the order stays."""
+    newest_first = pc.take(table["url"], _descending(table.num_rows)).combine_chunks()
+    return kept(table, pc.take(is_first(newest_first), _descending(table.num_rows)))
+
+
+def _descending(count: int) -> pa.Array:
+    return pa.array(np.arange(count)[::-1])

@@ -1,0 +1,24 @@
+import pyarrow as pa
+
+from imgdl_pipeline.core.download.plan import interleaved, plan
+from imgdl_pipeline.core.model.links import Link, links_table
+from imgdl_pipeline.core.storage.ledger import download_table
+from imgdl_pipeline_tests.support.rows import NOW, row
+
+
+def test_a_ledger_of_many_links_is_planned_column_by_column(loopback):
+    """A row object for each known link would cost a gigabyte for a million of them."""
+    urls = [f"https://h.org/{number}.jpg" for number in range(50_000)]
+    ledger = download_table([row(url, path=url, bytes=7) for url in urls[:-5]])
+    links = links_table([Link(url) for url in urls], NOW)
+    stored = pa.table({"path": urls[:-10], "bytes": [6, *[7] * (len(urls) - 11)]})
+    todo = plan(links, ledger, stored, loopback, NOW)
+    assert todo["url"].to_pylist() == [urls[0], *urls[-10:]]
+
+
+def test_hosts_take_turns_in_a_list_that_is_sorted_by_host():
+    urls = [f"https://{host}.org/{number}" for host in "abc" for number in range(3)]
+    table = pa.table({"url": urls})
+    assert [url[8] for url in interleaved(table)["url"].to_pylist()] == list("abcabcabc")
+    assert interleaved(table.slice(0, 0)).num_rows == 0
+    assert interleaved(pa.table({"url": ["no link", "x\ny", ""]})).num_rows == 3

@@ -1,0 +1,20 @@
+"""What a link leads to."""
+
+import pytest
+
+from imgdl_pipeline.core.download.fetch import Hop
+from imgdl_pipeline.core.model.outcome import FetchError
+
+
+def fetched_from(fetcher, url, *args):
+    """What a link leads to, however many hosts are on the way."""
+    arrived = fetcher.fetch(url, *args)
+    while isinstance(arrived, Hop):
+        arrived = fetcher.fetch(url, *args, hop=arrived)
+    return arrived
+
+
+def refusal(fetcher, url, *args):
+    with pytest.raises(FetchError) as caught:
+        fetched_from(fetcher, url, *args)
+    return caught.value
