@@ -1,13 +1,13 @@
 """This project's validation alone, of all images of a folder, on all cores. Prints the seconds."""
 
-import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from imgdl_pipeline.core.catalog.build import BATCH_ROWS
-from imgdl_pipeline.core.jpeg.validate import Limits, validate_jpeg
+from imgdl_pipeline.core.jpeg.facts import Limits
+from imgdl_pipeline.core.jpeg.workers import JpegWorkers
 from imgdl_pipeline.core.model.settings import DownloadSettings
 
 
@@ -19,9 +19,10 @@ def main(folder: str) -> None:
 
     def check(batch: list[Path]) -> None:
         for file in batch:
-            validate_jpeg(file.read_bytes(), limits)
+            with file.open("rb") as image:
+                jpegs.validate(image, limits)
 
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    with JpegWorkers() as jpegs, ThreadPoolExecutor(jpegs.count) as threads:
         list(threads.map(check, batches))
     print(time.perf_counter() - started)
 

@@ -96,9 +96,10 @@ def build_assets(galleries: Galleries) -> list[dg.AssetsDefinition]:
         """One row a link: what is known of its image, or why there is none."""
         gallery, store = galleries.gallery(context.partition_key), open_store(galleries)
         say = every_few_seconds(context.log.info)
-        run = build_catalog(gallery.name, store, downloads.settings(galleries, gallery), on_progress=say)
+        settings = downloads.settings(galleries, gallery)
+        run = build_catalog(gallery.name, store, settings, jpegs=downloads.jpegs, on_progress=say)
         context.log.info("%d images checked; %s", run.checked, told(run.catalog))
-        sheet = contact_sheet(gallery.name, run.catalog, store)
+        sheet = contact_sheet(gallery.name, run.catalog, store, downloads.jpegs)
         location = store.location(catalog_path(gallery.name))
         return dg.MaterializeResult(metadata=catalog_metadata(run, location, sheet))
 

@@ -1,14 +1,16 @@
 """The resource `downloads`: what one run may set otherwise, and the pool's lifetime."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
-from pydantic import Field, ValidationError, create_model
+from pydantic import Field, PrivateAttr, ValidationError, create_model
 
 from imgdl_pipeline.config.galleries import Galleries, Gallery
 from imgdl_pipeline.core.download.run import DownloadRun, Progress, download_gallery
+from imgdl_pipeline.core.jpeg.workers import JpegWorkers
 from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.storage.store import Store
 
@@ -59,6 +61,24 @@ class Downloads(_Overrides):
         description="ask for every link again: failed ones too, and images conditionally",
     )
 
+    _jpegs: JpegWorkers | None = PrivateAttr(None)
+
+    @contextmanager
+    def yield_for_execution(  # type: ignore[override]  # Dagster's own type promises any
+        self,
+        context: dg.InitResourceContext,  # noqa: ARG002
+    ) -> Iterator["Downloads"]:
+        """Give the steps of one process the processes that decode, which end with the last step."""
+        with JpegWorkers() as jpegs:
+            opened = self.model_copy()
+            opened._jpegs = jpegs
+            yield opened
+
+    @property
+    def jpegs(self) -> JpegWorkers | None:
+        """The processes that decode images; None outside of a run."""
+        return self._jpegs
+
     def settings(self, galleries: Galleries, gallery: Gallery) -> DownloadSettings:
         """The file's defaults, overridden by the gallery, overridden by this run.
 
@@ -86,6 +106,7 @@ class Downloads(_Overrides):
             self.settings(galleries, gallery),
             limit=self.limit,
             force=self.force,
+            jpegs=self._jpegs,
             on_progress=on_progress,
         )
 

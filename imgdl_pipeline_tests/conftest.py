@@ -12,6 +12,7 @@ import requests
 from hypothesis import settings as hypothesis_settings
 
 from imgdl_pipeline.core.download.fetch import Fetcher
+from imgdl_pipeline.core.jpeg.workers import JpegWorkers
 from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.storage.store import Store
 from imgdl_pipeline_tests.support.server import WebServer
@@ -41,6 +42,13 @@ def loopback() -> DownloadSettings:
 def fetcher(loopback: DownloadSettings) -> Iterator[Fetcher]:
     with Fetcher(loopback, threading.Event()) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def jpegs() -> Iterator[JpegWorkers]:
+    """Processes that decode, shared by tests that do not care whose they are."""
+    with JpegWorkers(2) as workers:
+        yield workers
 
 
 @pytest.fixture

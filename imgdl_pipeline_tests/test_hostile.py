@@ -57,10 +57,10 @@ def test_no_secret_of_a_link_is_in_its_detail(hostile_run):
     assert not [row["detail"] for _, row in hostile_run[0].values() if "me:pw" in (row["detail"] or "")]
 
 
-def test_peak_memory_stays_under_400_mb_whatever_the_servers_send(server, tmp_path):
-    """With the default settings: 8 workers, 50 MB a file, 120 MB to decode one."""
+def test_peak_memory_stays_under_600_mb_whatever_the_servers_send(server, tmp_path):
+    """Of all processes together, with the default settings: 8 workers, 50 MB a file, 300 MB to decode one."""
     large = jpeg(1) + bytes(49_000_000)
-    just_decoded = jpeg(2, (4470, 4470), progressive=True, subsampling=0, quality=20)
+    just_decoded = jpeg(2, (7040, 7040), progressive=True, subsampling=0, quality=20)
     bodies = {
         "large": large,
         "progressive": just_decoded,
@@ -83,14 +83,14 @@ def test_peak_memory_stays_under_400_mb_whatever_the_servers_send(server, tmp_pa
     assert outcomes == {
         "large": {"ok"},
         "progressive": {"ok"},
-        "progressive-bomb": {"too_many_pixels"},
+        "progressive-bomb": {"too_much_memory"},
         "bomb": {"corrupt"},
         "strip": {"ok"},
         "flood": {"too_large"},
         "headers": {"connection"},
         "head": {"connection"},
     }
-    assert run["peak_mb"] < 400
+    assert run["peak_mb"] < 600
 
 
 FLOODS = {

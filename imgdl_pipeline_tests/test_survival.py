@@ -380,7 +380,7 @@ class MortalStore(Store):
 
 def run_once(store: Store, settings: DownloadSettings) -> None:
     download_gallery("g", store, settings, retry=Retry(attempts=1))
-    build_catalog("g", store, settings, threads=1)
+    build_catalog("g", store, settings)
 
 
 @pytest.mark.parametrize("is_first", [True, False], ids=["a first run", "a run that asks for all again"])

@@ -315,7 +315,7 @@ def body_cases() -> Iterator[Case]:
         ),
         (
             "an ICC profile that lies about its parts",
-            corrupt,
+            "ok",
             with_segments(segment(0xE2, b"ICC_PROFILE\0\xff\0" + bytes(999))),
         ),
         ("20 kB of comments", "ok", with_segments(*[segment(0xFE, b"x" * 1000)] * 20)),

@@ -2,12 +2,19 @@
 
 import io
 import random
+import zipfile
 from pathlib import Path
 
 from PIL import Image
 
 FUZZED = Path(__file__).with_name("fuzzed.zip")
 """What the fuzzer starts from, and what it has kept."""
+
+
+def samplings() -> dict[str, bytes]:
+    """Pictures of sampling factors that TurboJPEG has no name for, as `cjpeg -sample 3x1` makes them."""
+    with zipfile.ZipFile(Path(__file__).with_name("sampling.zip")) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
 
 
 def photo(seed: int = 0, size: tuple[int, int] = (320, 240), mode: str = "RGB") -> Image.Image:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from cronsim import CronSim, CronSimError
 
-from imgdl_pipeline.core.jpeg.validate import turn
+from imgdl_pipeline.core.jpeg.memory_budget import MemoryBudget
 from imgdl_pipeline.core.model.outcome import Status
 from imgdl_pipeline.core.model.schemas import CATALOG
 from imgdl_pipeline.core.storage.store import Store, catalog_path, images_path
@@ -48,9 +48,9 @@ def altered_files(
     count = stored.num_rows
     if sample is not None and sample < count:
         stored = stored.take(pa.array(sorted(random.Random(seed).sample(range(count), sample))))  # noqa: S311 -- no secret
-    found = []
+    found, budget = [], MemoryBudget()
     for row in stored.to_pylist():
-        with turn(row["bytes"]):
+        with budget.reserve(row["bytes"]):
             data = store.get(row["path"])
             if data is None:
                 found.append(Trouble(row["url"], row["path"], "missing"))

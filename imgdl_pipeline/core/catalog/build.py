@@ -4,8 +4,6 @@ It is made from the ledger, the stored files and the catalog before it, column b
 neither the last catalog knows nor the download has checked are read and checked, on all cores.
 """
 
-import hashlib
-import os
 import threading
 import time
 from collections import deque
@@ -18,7 +16,8 @@ from itertools import islice
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imgdl_pipeline.core.jpeg.validate import InvalidImageError, JpegFacts, Limits, turn, validate_jpeg
+from imgdl_pipeline.core.jpeg.facts import FACT_NAMES, InvalidImageError, JpegFacts, Limits
+from imgdl_pipeline.core.jpeg.workers import JpegWorkers, opened
 from imgdl_pipeline.core.listing.build import read_links, unseen_links
 from imgdl_pipeline.core.model.outcome import Reason, Status
 from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS, FACTS, LINKS, is_first, kept, taken
@@ -80,7 +79,7 @@ def build_catalog(
     store: Store,
     settings: DownloadSettings,
     *,
-    threads: int | None = None,
+    jpegs: JpegWorkers | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> CatalogRun:
     """Check what is new, write the catalog, and take files that are no whole JPEG out of the store.
@@ -91,23 +90,22 @@ def build_catalog(
         gallery: Its name; its link list must exist.
         store: Where its files lie.
         settings: An image beyond their limits is not decoded.
-        threads: How many files are checked at a time; None takes one a core.
+        jpegs: The processes in which files are checked; None starts some and ends them.
         on_progress: Called after every file.
 
     Raises:
         StoreError: The store failed.
     """
     started = time.monotonic()
-    with Ledger(store, gallery) as ledger:
+    with Ledger(store, gallery) as ledger, opened(jpegs) as jpegs:
         lists = Lists.of(store, gallery)
         previous = store.read_table(catalog_path(gallery), REMEMBERED)
         previous = REMEMBERED.empty_table() if previous is None else previous
         checkpoints = Checkpoints(store, checked_path(gallery), FACTS)
         early = _still_there(checkpoints.tables(), ledger, store, gallery)
-        known, early = (known_facts(ledger.table, table) for table in (previous.select(FACTS.names), early))
+        known, early = (known_facts(ledger.table, table) for table in (complete_facts(previous), early))
         to_check = stored_images(ledger.table, pa.concat_tables([known, early]))
-        threads = threads or os.cpu_count() or 1
-        with closing(_check_all(to_check, store, Limits.of(settings), threads, on_progress)) as rows:
+        with closing(_check_all(to_check, store, jpegs, Limits.of(settings), on_progress)) as rows:
             checked = pa.concat_tables([_facts_table(rows, checkpoints), early])
         discard_invalid(ledger, store, checked)
         facts = pa.concat_tables([checked, known])
@@ -160,17 +158,20 @@ def _still_there(checked: list[pa.Table], ledger: Ledger, store: Store, gallery:
     return early.filter(pc.fill_null(is_there, fill_value=False))
 
 
-def known_facts(ledger: pa.Table, previous: pa.Table) -> pa.Table:
-    """What the last catalog says of files that are still the same bytes."""
-    row = pc.index_in(previous["url"], value_set=ledger["url"].combine_chunks())
+def complete_facts(previous: pa.Table) -> pa.Table:
+    """Return what the last catalog has of images; rows of an older version lack columns, and are left out."""
+    is_ok = pc.equal(previous["status"], Status.OK.value)
+    return previous.select(FACTS.names).filter(pc.and_(is_ok, pc.is_valid(previous["orientation"])))
+
+
+def known_facts(ledger: pa.Table, facts: pa.Table) -> pa.Table:
+    """Return the facts of files that are still the same bytes."""
+    row = pc.index_in(facts["url"], value_set=ledger["url"].combine_chunks())
     is_same = pc.and_(
-        pc.equal(pc.take(ledger["sha256"], row), previous["sha256"]),
-        pc.and_(
-            pc.equal(previous["status"], Status.OK.value),
-            pc.equal(pc.take(ledger["status"], row), Status.OK.value),
-        ),
+        pc.equal(pc.take(ledger["sha256"], row), facts["sha256"]),
+        pc.equal(pc.take(ledger["status"], row), Status.OK.value),
     )
-    return kept(previous.select(FACTS.names), pc.fill_null(is_same, fill_value=False)).cast(FACTS)
+    return kept(facts, pc.fill_null(is_same, fill_value=False)).cast(FACTS)
 
 
 def stored_images(ledger: pa.Table, known: pa.Table) -> pa.Table:
@@ -180,49 +181,41 @@ def stored_images(ledger: pa.Table, known: pa.Table) -> pa.Table:
     return ledger.select(["url", "path", "sha256", "bytes"]).filter(pc.and_not(is_stored, is_known))
 
 
-def check_file(image: StoredImage, store: Store, limits: Limits) -> JpegFacts:
+def check_file(image: StoredImage, store: Store, jpegs: JpegWorkers, limits: Limits) -> JpegFacts:
     """Check one stored file against the ledger and as a JPEG.
 
     Raises:
         InvalidImageError: Why it has no place in the catalog.
     """
-    data = store.get(image.path)
-    if data is None:
-        raise InvalidImageError(
-            Reason.INCOMPLETE, "its file is gone from the store; the next run fetches it again"
-        )
-    digest = hashlib.sha256(data).hexdigest()
-    if digest != image.sha256:
-        raise InvalidImageError(Reason.HASH_MISMATCH, f"the stored file was altered: its sha256 is {digest}")
-    return validate_jpeg(data, limits)
+    with jpegs.budget.reserve(image.bytes):
+        file = store.open(image.path)
+        if file is None:
+            raise InvalidImageError(
+                Reason.INCOMPLETE, "its file is gone from the store; the next run fetches it again"
+            )
+        with file:
+            return jpegs.validate(file, limits, image.sha256)
 
 
 def _check_all(
     images: pa.Table,
     store: Store,
+    jpegs: JpegWorkers,
     limits: Limits,
-    threads: int,
     on_progress: Callable[[Progress], None],
 ) -> Generator[dict[str, object], None, None]:
     """A row of FACTS for each file.
 
-    The decoders release the GIL, so threads use all cores; each takes several files at a time, because
+    A thread for each worker process reads files and waits for it; each takes several files at a time, because
     handing one over costs a tenth of its decoding. Where there are few, each is handed over alone.
     """
-    stopped = threading.Event()
+    stopped, threads = threading.Event(), jpegs.count
 
     def check(image: StoredImage) -> dict[str, object]:
         try:
-            with turn(image.bytes):
-                facts = check_file(image, store, limits)
+            facts = check_file(image, store, jpegs, limits)
         except InvalidImageError as error:
-            return {
-                "url": image.url,
-                "sha256": image.sha256,
-                "status": error.reason.status.value,
-                "reason": error.reason.value,
-                "detail": error.detail,
-            }
+            return {"url": image.url, "sha256": image.sha256, **error.row()}
         return {"url": image.url, "sha256": image.sha256, "status": Status.OK.value, **facts.row()}
 
     def check_batch(batch: pa.Table) -> list[dict[str, object]]:
@@ -317,7 +310,7 @@ def assemble(lists: Lists, ledger: pa.Table, facts: pa.Table, previous: pa.Table
         _Rows(table, pc.index_in(url, value_set=table["url"].combine_chunks()))
         for table in (lists.current, facts, previous, lists.unseen, newest_first)
     )
-    columns = {name: known[name] for name in JpegFacts.__dataclass_fields__}
+    columns = {name: known[name] for name in FACT_NAMES}
     columns["duplicate_of"] = _duplicate_of(url, tried["sha256"].combine_chunks())
     columns["attributes"] = pc.coalesce(
         listed["attributes"], missed_last["attributes"], before["attributes"], "{}"

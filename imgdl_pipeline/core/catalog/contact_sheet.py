@@ -8,16 +8,15 @@ import hashlib
 import io
 import logging
 import math
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from PIL import Image, ImageOps
+from PIL import Image
 
-from imgdl_pipeline.core.jpeg.validate import turn
+from imgdl_pipeline.core.jpeg.facts import InvalidImageError, Limits
+from imgdl_pipeline.core.jpeg.workers import JpegWorkers, opened
 from imgdl_pipeline.core.model.outcome import Status
 from imgdl_pipeline.core.storage.store import Store, contact_sheets_path
 
@@ -37,13 +36,16 @@ LARGEST_BYTES = 110_000
 QUALITIES = (80, 65, 50, 35, 20)
 
 
-def contact_sheet(gallery: str, catalog: pa.Table, store: Store) -> bytes | None:
+def contact_sheet(
+    gallery: str, catalog: pa.Table, store: Store, jpegs: JpegWorkers | None = None
+) -> bytes | None:
     """The gallery's contact sheet, made now or kept from before; None for a gallery without images.
 
     Args:
         gallery: Its name.
         catalog: As CATALOG; up to 48 of its images are shown, the newest first.
-        store: Where the images lie, and the sheet.
+        store: Where the images are stored, and the sheet.
+        jpegs: The processes in which images are decoded; None starts some and ends them.
 
     Raises:
         StoreError: The store failed.
@@ -57,7 +59,8 @@ def contact_sheet(gallery: str, catalog: pa.Table, store: Store) -> bytes | None
     kept = store.get(path)
     if kept is not None:
         return kept
-    sheet = _compressed(_sheet([_thumbnail(row["path"], row["bytes"], store) for row in newest]))
+    with opened(jpegs) as jpegs:
+        sheet = _compressed(_sheet(_thumbnails(newest, store, jpegs)))
     store.delete([file.path for file in store.list(folder)])
     store.put(path, sheet)
     return sheet
@@ -76,34 +79,28 @@ def _newest(catalog: pa.Table) -> list[dict[str, Any]]:
     return newest
 
 
-@contextmanager
-def _trusting() -> Iterator[None]:
-    """Without Pillow's own limit and its warnings: the catalog has judged size and EXIF by ours."""
-    limit = Image.MAX_IMAGE_PIXELS
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        Image.MAX_IMAGE_PIXELS = None
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
+VALIDATED = Limits(max_pixels=1 << 32, max_decode_bytes=1 << 32)
+"""The catalog has judged the images by the gallery's own limits."""
 
 
-def _thumbnail(path: str, size: int, store: Store) -> Image.Image | None:
-    """A small square's worth of an image, the right way up; None for one that Pillow cannot show."""
-    with turn(size):
-        data = store.get(path)
-        if data is None:
+def _thumbnails(rows: list[dict[str, Any]], store: Store, jpegs: JpegWorkers) -> list[Image.Image | None]:
+    with ThreadPoolExecutor(jpegs.count, thread_name_prefix="thumbnail") as threads:
+        return list(threads.map(lambda row: _thumbnail(row["path"], row["bytes"], store, jpegs), rows))
+
+
+def _thumbnail(path: str, size: int, store: Store, jpegs: JpegWorkers) -> Image.Image | None:
+    """Return a small square's worth of an image, the right way up; None for one that cannot be shown."""
+    with jpegs.budget.reserve(size):
+        file = store.open(path)
+        if file is None:
             return None
         try:
-            with _trusting(), Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
-                image.draft("RGB", (SIDE, SIDE))
-                upright = ImageOps.exif_transpose(image)
-                upright.thumbnail((SIDE, SIDE))
-                return upright.convert("RGB")
-        except Exception as error:  # noqa: BLE001 -- strangers' bytes: Pillow raises nearly anything on them
+            with file:
+                small = jpegs.thumbnail(file, VALIDATED, SIDE)
+        except InvalidImageError as error:
             logger.warning("%s is not on the contact sheet: %s", path, error)
             return None
+    return Image.frombytes("RGB", (small.width, small.height), small.pixels)
 
 
 def _sheet(thumbnails: list[Image.Image | None]) -> Image.Image:

@@ -6,16 +6,15 @@ Pool, fetcher, store and ledger are put together here; none of them knows the ot
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imgdl_pipeline.core.download.body import IN_MEMORY_BYTES
 from imgdl_pipeline.core.download.breaker import CircuitBreaker
-from imgdl_pipeline.core.download.eager_validation import EarlyFacts
+from imgdl_pipeline.core.download.eager_validation import EagerValidator
 from imgdl_pipeline.core.download.fetch import Fetched, Fetcher, Hop, NotModified
 from imgdl_pipeline.core.download.host_queue import Later, Pause
 from imgdl_pipeline.core.download.plan import Job, interleaved, jobs, orphans, plan
@@ -23,7 +22,8 @@ from imgdl_pipeline.core.download.pool import DownloadPool
 from imgdl_pipeline.core.download.retry import Retry, is_lasting
 from imgdl_pipeline.core.http.address_guard import host_of
 from imgdl_pipeline.core.http.transport import Validators
-from imgdl_pipeline.core.jpeg.validate import InvalidImageError, Limits, turn, validate_jpeg
+from imgdl_pipeline.core.jpeg.facts import InvalidImageError, Limits
+from imgdl_pipeline.core.jpeg.workers import JpegWorkers, opened
 from imgdl_pipeline.core.listing.build import read_links
 from imgdl_pipeline.core.model.outcome import (
     FetchError,
@@ -103,6 +103,7 @@ def download_gallery(
     limit: int | None = None,
     force: bool = False,
     retry: Retry | None = None,
+    jpegs: JpegWorkers | None = None,
     checks_early: bool = True,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> DownloadRun:
@@ -115,26 +116,25 @@ def download_gallery(
         limit: Fetch this many links at most.
         force: Ask for every link again, whatever the ledger says; those that have an image conditionally.
         retry: When to try again; None makes one from the settings.
+        jpegs: The processes in which images are checked; None starts some and ends them.
         checks_early: Check images while others are on their way; else the catalog checks them all.
         on_progress: Called after every link, and twice a second while there is none.
 
     Raises:
         StoreError: The store failed; what was done until then is in the ledger if that could be written.
     """
-    links = read_links(store, gallery)
-    stop = threading.Event()
-    started = time.monotonic()
-    started_at = datetime.now(timezone.utc)
-    with Ledger(store, gallery) as ledger, Fetcher(settings, stop) as fetcher:
+    started, started_at = time.monotonic(), datetime.now(timezone.utc)
+    links, stop = read_links(store, gallery), threading.Event()
+    with Ledger(store, gallery) as ledger, Fetcher(settings, stop) as fetcher, opened(jpegs) as jpegs:
         store.sweep(images_path(gallery))
         stored = store.files(images_path(gallery))
         store.delete(orphans(stored, ledger.table))
         planned = plan(links, ledger.table, stored, settings, started_at, force=force)
         todo = interleaved(planned[:limit])
-        retry = retry or Retry(settings.attempts)
         limits = Limits.of(settings)
-        facts = EarlyFacts(store, gallery, settings) if checks_early else None
-        work = _Work(gallery, store, fetcher, retry, CircuitBreaker(), limits, facts)
+        eager = EagerValidator(store, gallery, jpegs, limits) if checks_early else None
+        retry = retry or Retry(settings.attempts)
+        work = _Work(gallery, store, fetcher, retry, CircuitBreaker(), jpegs, limits, eager)
         told = _Told(todo.num_rows, started, on_progress)
         pool = DownloadPool(
             work,
@@ -144,25 +144,36 @@ def download_gallery(
             stop=stop,
             on_wait=told.waited,
         )
-        try:
-            with pool:
-                for done in pool.map(jobs(todo, ledger.table)):
-                    row = done.result or _row_of_error(done.item, done.error)
-                    ledger.add(row)
-                    told.finished(row)
-                    if facts:
-                        facts.keep()
-        finally:
-            for row in pool.remains():  # an interrupt takes no time off from what is done
-                ledger.add(row)
-            if facts:
-                facts.close()
+        _download(pool, jobs(todo, ledger.table), ledger, told, eager)
     rows = ledger.table
     tried, fetched = (
         kept(rows, pc.fill_null(pc.greater_equal(rows[column], started_at), fill_value=False))
         for column in ("tried_at", "fetched_at")
     )
     return DownloadRun(rows, tried, fetched, time.monotonic() - started)
+
+
+def _download(
+    pool: "DownloadPool[Job, Download]",
+    todo: Iterator[Job],
+    ledger: Ledger,
+    told: "_Told",
+    eager: EagerValidator | None,
+) -> None:
+    """Have the pool work, and write what becomes of each link, also when it is interrupted."""
+    try:
+        with pool:
+            for done in pool.map(todo):
+                row = done.result or _row_of_error(done.item, done.error)
+                ledger.add(row)
+                told.finished(row)
+                if eager:
+                    eager.write_due()
+    finally:
+        for row in pool.remains():  # an interrupt takes no time off from what is done
+            ledger.add(row)
+        if eager:
+            eager.write()
 
 
 class _Told:
@@ -211,8 +222,9 @@ class _Work:
     fetcher: Fetcher
     retry: Retry
     breaker: CircuitBreaker
+    jpegs: JpegWorkers
     limits: Limits
-    early_facts: EarlyFacts | None
+    eager: EagerValidator | None
 
     def __call__(self, job: Job) -> Download | Later[Job] | Pause[Download]:
         started = time.monotonic()
@@ -268,12 +280,10 @@ class _Work:
     def _is_whole(self, job: Job, fetched: Fetched) -> bool:
         """Whether new bytes may take the place of a good image. All others are checked by the catalog."""
         try:
-            with turn(fetched.bytes):
-                validate_jpeg(fetched.body.read(), self.limits)
+            self.jpegs.validate(fetched.body, self.limits)
         except InvalidImageError as error:
             logger.warning("%s: kept, the new bytes are %s", job.url, error)
             return False
-        fetched.body.seek(0)
         return True
 
     def _stored(self, job: Job, fetched: Fetched) -> Download:
@@ -282,13 +292,9 @@ class _Work:
             return replace(_unchanged(job), etag=fetched.etag, last_modified=fetched.last_modified)
         if job.known is not None and not self._is_whole(job, fetched):
             return _unchanged(job)
-        if fetched.bytes <= IN_MEMORY_BYTES:
-            data = fetched.body.read()
-            self.store.put(path, data)
-            if self.early_facts:
-                self.early_facts.check(job.url, fetched.digests["sha256"], data)
-        else:
-            self.store.put(path, fetched.body)
+        self.store.put(path, fetched.body)
+        if self.eager:
+            self.eager.check(job.url, fetched.digests["sha256"], fetched.body)
         now = datetime.now(timezone.utc)
         return Download(
             url=job.url,

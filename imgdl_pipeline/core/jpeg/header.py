@@ -1,12 +1,14 @@
-"""What stands in a JPEG before its first scan: size, components, progression and EXIF.
+"""Reads what a JPEG has before its first scan: size, components, progression and metadata segments.
 
-Read by the marker syntax of ITU-T T.81, annex B. Pillow could tell the same, but its header parser also
-reads the EXIF of strangers, and warns, and fails where only the EXIF is damaged.
+The marker syntax is that of ITU-T T.81, annex B. Pillow could read the same, but its header parser also
+interprets the EXIF of strangers, warns, and fails where only the EXIF is damaged.
 """
 
+import mmap
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 START_OF_IMAGE = b"\xff\xd8"
 JPEG_START = START_OF_IMAGE + b"\xff"
@@ -14,8 +16,7 @@ JPEG_START = START_OF_IMAGE + b"\xff"
 
 END_OF_IMAGE = 0xD9
 START_OF_SCAN = 0xDA
-APP1 = 0xE1
-EXIF_PREFIX = b"Exif\0\0"
+APP0, APP1, APP2, APP13, APP14 = 0xE0, 0xE1, 0xE2, 0xED, 0xEE
 
 STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 """Markers that no length follows: TEM and the restarts."""
@@ -43,6 +44,9 @@ PROGRESSIVE_FRAMES = frozenset({0xC2, 0xCA})
 
 SAMPLE_BITS = 8
 
+EXIF_START = (b"II*\0", b"MM\0*")
+"""What EXIF begins with: the byte order mark and number of a TIFF structure."""
+
 SAMPLES_A_BLOCK = 64
 COEFFICIENT_BYTES = 2
 """What libjpeg keeps of every sample while an image comes in several scans (its JCOEF is a short)."""
@@ -63,6 +67,19 @@ class UnsupportedJpegError(Exception):
     """The header is that of a JPEG of a kind that is not decoded; names the kind."""
 
 
+Buffer = bytes | memoryview | mmap.mmap
+"""What the bytes of a file may be in: a slice of it is made bytes before it is kept."""
+
+METADATA = {
+    "exif": (APP1, b"Exif\0\0"),
+    "xmp": (APP1, b"http://ns.adobe.com/xap/1.0/\0"),
+    "extended_xmp": (APP1, b"http://ns.adobe.com/xmp/extension/\0"),
+    "icc": (APP2, b"ICC_PROFILE\0"),
+    "photoshop": (APP13, b"Photoshop 3.0\0"),
+}
+"""The segments that describe a picture: each kind's marker, and what its payload begins with."""
+
+
 @dataclass(frozen=True, slots=True)
 class JpegHeader:
     """What the header says.
@@ -74,7 +91,7 @@ class JpegHeader:
         progressive: Whether the frame is.
         decode_bytes: Memory that a decoder must hold: all coefficients where the image comes in several
             scans, as progressive ones do; 0 where it is decoded row by row.
-        exif: The EXIF data, from its byte order mark on; None where there is none.
+        metadata: Payloads of segments by their kind in `METADATA`, in the file's order, without the prefix.
     """
 
     width: int
@@ -82,18 +99,20 @@ class JpegHeader:
     mode: str
     progressive: bool
     decode_bytes: int
-    exif: bytes | None
+    metadata: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict)
 
 
-def read_header(data: bytes) -> JpegHeader:
+def read_header(data: Buffer) -> JpegHeader:
     """Read a JPEG's header; `data` begins with the start-of-image marker.
 
     Raises:
         CutHeaderError, BadHeaderError: It is none.
         UnsupportedJpegError: It is one that no decoder may see.
     """
-    frame, exif, components_in_scan = None, None, 0
-    for marker, payload in _segments(data):
+    frame, components_in_scan = None, 0
+    metadata: dict[str, list[bytes]] = {}
+    for segment in _segments(data):
+        marker, payload = segment.marker, segment.payload
         if marker == START_OF_SCAN:
             components_in_scan = payload[0] if payload else 0
         elif marker in OTHER_FRAMES:
@@ -102,13 +121,21 @@ def read_header(data: bytes) -> JpegHeader:
             if frame is not None:
                 raise BadHeaderError("the header has two frames")
             frame = _frame(marker, payload)
-        elif marker == APP1 and exif is None and payload.startswith(EXIF_PREFIX):
-            exif = payload[len(EXIF_PREFIX) :]
+        else:
+            for kind, (wanted, prefix) in METADATA.items():
+                if marker == wanted and payload.startswith(prefix):
+                    metadata.setdefault(kind, []).append(payload[len(prefix) :])
     if frame is None:
         raise BadHeaderError("no frame comes before the first scan")
     in_several_scans = frame.progressive or components_in_scan < len(frame.components) // 3
-    decode_bytes = _coefficient_bytes(frame.width, frame.height, frame.components) if in_several_scans else 0
-    return JpegHeader(frame.width, frame.height, frame.mode, frame.progressive, decode_bytes, exif)
+    return JpegHeader(
+        width=frame.width,
+        height=frame.height,
+        mode=frame.mode,
+        progressive=frame.progressive,
+        decode_bytes=_coefficient_bytes(frame) if in_several_scans else 0,
+        metadata={kind: tuple(payloads) for kind, payloads in metadata.items()},
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,16 +171,55 @@ def _frame(marker: int, payload: bytes) -> _Frame:
     return _Frame(width, height, MODES[count], marker in PROGRESSIVE_FRAMES, payload[6:])
 
 
-def _coefficient_bytes(width: int, height: int, components: bytes) -> int:
-    """Bytes of all coefficients; `components` is as in `_Frame`."""
-    sampling = [(max(1, each >> 4), max(1, each & 15)) for each in components[1::3]]
+def _coefficient_bytes(frame: _Frame) -> int:
+    """Return the bytes that all coefficients of a frame take."""
+    sampling = [(max(1, each >> 4), max(1, each & 15)) for each in frame.components[1::3]]
     most_across, most_down = (max((each[axis] for each in sampling), default=1) for axis in (0, 1))
     blocks = 0
     for across, down in sampling:
-        blocks_across = -(-width * across // (8 * most_across))
-        blocks_down = -(-height * down // (8 * most_down))
+        blocks_across = -(-frame.width * across // (8 * most_across))
+        blocks_down = -(-frame.height * down // (8 * most_down))
         blocks += blocks_across * blocks_down
     return blocks * SAMPLES_A_BLOCK * COEFFICIENT_BYTES
+
+
+JFIF = b"JFIF\0\x01\x01\0\0\x01\0\x01\0\0"
+ADOBE = b"Adobe"
+ADOBE_TRANSFORM = 11
+"""Where an Adobe segment says how its colours are coded: 0, 1 (YCbCr) or 2 (YCCK)."""
+
+OF_THE_PICTURE = frozenset({0xC4, 0xCC, 0xDB, 0xDD, START_OF_SCAN}) | DECODED_FRAMES
+"""Huffman tables, arithmetic conditioning, quantization tables, restart interval, scan and frame."""
+
+
+def picture_only(data: Buffer) -> bytes:
+    """Return the file without what is not picture data: whatever a decoder objects to then is the picture.
+
+    Only the header is changed, up to its first scan. It keeps the segments that decoding takes; those that
+    say how colours are coded are replaced by canonical ones, with the coding that libjpeg assumes.
+
+    Raises:
+        CutHeaderError, BadHeaderError: The file has no header.
+    """
+    has_jfif, adobe, components, tables, end = False, None, 0, [], 0
+    for segment in _segments(data):
+        end = segment.end
+        if segment.marker in OF_THE_PICTURE:
+            tables.append(_written(segment.marker, segment.payload))
+            components = segment.payload[5] if segment.marker in DECODED_FRAMES else components
+        elif segment.marker == APP0 and segment.payload.startswith(b"JFIF\0"):
+            has_jfif = True
+        elif segment.marker == APP14 and segment.payload.startswith(ADOBE) and len(segment.payload) >= 12:
+            adobe = segment.payload[ADOBE_TRANSFORM]
+    colours = [_written(APP0, JFIF)] if has_jfif else []
+    if adobe is not None:
+        assumed = 2 if components == 4 else 1
+        colours.append(_written(APP14, ADOBE + bytes([0, 100, 0, 0, 0, 0, assumed if adobe else 0])))
+    return b"".join([START_OF_IMAGE, *colours, *tables, data[end:]])
+
+
+def _written(marker: int, payload: bytes) -> bytes:
+    return bytes([0xFF, marker]) + (len(payload) + 2).to_bytes(2, "big") + payload
 
 
 MAX_SEGMENTS = 10_000
@@ -166,7 +232,7 @@ One 0xFF, and not any number of them: a run of many would be looked at once for 
 """
 
 
-def count_scans(data: bytes) -> int:
+def count_scans(data: Buffer) -> int:
     """The scans up to the end of the image; what comes after that is no part of it.
 
     Raises:
@@ -184,8 +250,16 @@ def count_scans(data: bytes) -> int:
     raise BadHeaderError(f"more than {MAX_SEGMENTS} segments")
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The marker and the payload of each segment up to the header of the first scan."""
+class _Segment(NamedTuple):
+    """A marker, what follows its length, and the place behind that."""
+
+    marker: int
+    payload: bytes
+    end: int
+
+
+def _segments(data: Buffer) -> Iterator[_Segment]:
+    """Yield each segment up to the header of the first scan."""
     place = len(START_OF_IMAGE)
     for _ in range(MAX_SEGMENTS):
         marker, place = _next_marker(data, place)
@@ -198,7 +272,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
             raise CutHeaderError("the file ends within its header")
         if length < 2:
             raise BadHeaderError(f"a segment is {length} bytes long")
-        yield marker, data[place + 2 : place + length]
+        yield _Segment(marker, bytes(data[place + 2 : place + length]), place + length)
         if marker == START_OF_SCAN:
             return
         place += length
@@ -208,7 +282,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
 _ANY_MARKER = re.compile(rb"\xff([^\x00\xff])")
 
 
-def _next_marker(data: bytes, place: int) -> tuple[int, int]:
+def _next_marker(data: Buffer, place: int) -> tuple[int, int]:
     """The marker at or after a place, and the place behind it. Any number of 0xFF may come before.
 
     Stray bytes are passed over as libjpeg does, 0xFF 0x00 among them: taken for a marker here and not there,

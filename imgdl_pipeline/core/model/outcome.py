@@ -3,7 +3,8 @@
 ```
     ok
     invalid   bytes came, but they are no whole JPEG
-    ├── not_jpeg  truncated  corrupt  unsupported  too_many_pixels  hash_mismatch
+    ├── not_jpeg  truncated  corrupt  unsupported
+    │   too_many_pixels  too_much_memory  hash_mismatch
     failed    the bytes could not be had
     ├── http_<status>  timeout  dns  connection  tls  redirects  incomplete  placeholder
     refused   a rule of ours forbade it
@@ -39,6 +40,7 @@ class Reason(str, Enum):
     CORRUPT = "corrupt", Status.INVALID
     UNSUPPORTED = "unsupported", Status.INVALID
     TOO_MANY_PIXELS = "too_many_pixels", Status.INVALID
+    TOO_MUCH_MEMORY = "too_much_memory", Status.INVALID
     HASH_MISMATCH = "hash_mismatch", Status.INVALID
 
     HTTP = "http", Status.FAILED
@@ -64,6 +66,11 @@ DETAIL_CHARS = 500
 """A longer detail is cut: servers write what they like into status lines."""
 
 
+def printable(detail: str) -> str:
+    """Return a text of a stranger on one line, cut to `DETAIL_CHARS`."""
+    return "".join(each if each.isprintable() else " " for each in detail[:DETAIL_CHARS])
+
+
 class FetchError(Exception):
     """A link's bytes could not be had, may not be had, or are not what was asked for.
 
@@ -80,7 +87,7 @@ class FetchError(Exception):
         self, reason: Reason, detail: str, *, http_status: int | None = None, passing: bool = False
     ) -> None:
         self.reason = reason
-        self.detail = "".join(each if each.isprintable() else " " for each in detail[:DETAIL_CHARS])
+        self.detail = printable(detail)
         self.http_status = http_status
         self.passing = passing
         self.host = ""

@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Kept in every file's metadata, so that a later version can tell what it reads.
 
-Version 2 added `request_headers` to the links and `failures` to the ledger; files of version 1 are read
-with nulls in their place.
+Version 2 added `request_headers` to the links and `failures` to the ledger; version 3 added what
+a file says of itself to the catalog. Older files are read with nulls in their place.
 """
 
 SCHEMA_VERSION_KEY = b"imgdl_pipeline.schema_version"
@@ -30,6 +30,9 @@ _COLUMNS = {
         _described("url", pa.string(), "the link, as the source gave it"),
         _described("status", pa.string(), "ok, invalid, failed or refused"),
         _described("reason", pa.string(), "a short code for why there is no image; null when ok"),
+        _described(
+            "warning", pa.string(), "what is odd about the file outside its picture; null where nothing is"
+        ),
         _described("detail", pa.string(), "the reason in words, for a person; null when ok"),
         _described("path", pa.string(), "the file, relative to the store's root; null unless ok"),
         _described("sha256", pa.string(), "SHA-256 of the stored file, 64 hex digits"),
@@ -38,7 +41,17 @@ _COLUMNS = {
         _described("height", pa.int32(), "pixels down, as the file has them"),
         _described("mode", pa.string(), "L, RGB or CMYK, as the file has it"),
         _described("progressive", pa.bool_(), "whether the JPEG is progressive"),
-        _described("phash", pa.string(), "64-bit perceptual hash, 16 hex digits"),
+        _described("orientation", pa.int8(), "EXIF's, 1 to 8; 1 where none is stated; null unless ok"),
+        _described("taken_at", pa.timestamp("us"), "when the picture was taken, by the camera's clock"),
+        _described("latitude", pa.float64(), "WGS 84 degrees, south negative; null where not stated"),
+        _described("longitude", pa.float64(), "WGS 84 degrees, west negative; null where not stated"),
+        _described("color_profile", pa.string(), "the ICC profile's description, such as Display P3"),
+        _described(
+            "embedded",
+            pa.string(),
+            "JSON object of what XMP, IPTC and EXIF say, under the attributes' names",
+        ),
+        _described("phash", pa.string(), "64-bit perceptual hash of the displayed picture, 16 hex digits"),
         _described("duplicate_of", pa.string(), "url of this gallery's first link with the same bytes"),
         _described("exif", pa.string(), "JSON object of the EXIF tags, by name"),
         _described("http_status", pa.int32(), "status of the last answer"),
@@ -79,8 +92,9 @@ DOWNLOADS = _schema(
 """`downloads.parquet`, the ledger: what happened to each link, one row a link."""
 
 CATALOG = _schema(
-    *("url", "status", "reason", "detail", "path", "sha256", "bytes"),
-    *("width", "height", "mode", "progressive", "phash", "duplicate_of", "exif"),
+    *("url", "status", "reason", "warning", "detail", "path", "sha256", "bytes"),
+    *("width", "height", "mode", "progressive", "orientation", "taken_at", "latitude", "longitude"),
+    *("color_profile", "embedded", "phash", "duplicate_of", "exif"),
     *("http_status", "attempts", "elapsed_s", "etag", "last_modified"),
     *("fetched_at", "first_seen", "last_seen", "attributes"),
 )
@@ -88,8 +102,9 @@ CATALOG = _schema(
 
 
 FACTS = _schema(
-    *("url", "status", "reason", "detail", "sha256"),
-    *("width", "height", "mode", "progressive", "phash", "exif"),
+    *("url", "status", "reason", "warning", "detail", "sha256"),
+    *("width", "height", "mode", "progressive", "orientation", "taken_at", "latitude", "longitude"),
+    *("color_profile", "embedded", "phash", "exif"),
 )
 """What checking a file gives: its facts, or a status that is not ok, with the reason."""
 

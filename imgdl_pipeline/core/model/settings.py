@@ -146,7 +146,7 @@ class DownloadSettings(Settings):
     max_bytes: int = Field(50_000_000, ge=1, description="a larger answer is refused")
     max_pixels: int = Field(180_000_000, ge=1, description="an image of more is not decoded")
     max_decode_bytes: int = Field(
-        120_000_000,
+        300_000_000,
         ge=1,
         description="a progressive image that takes more memory to decode is not; 3 to 6 bytes a pixel",
     )

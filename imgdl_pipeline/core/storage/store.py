@@ -5,6 +5,7 @@ made here and nowhere else.
 """
 
 import hashlib
+import io
 import os
 import re
 import tempfile
@@ -199,6 +200,22 @@ class Store:
         """
         data = self._get(path)
         return None if data is None else bytes(data)
+
+    def open(self, path: str) -> IO[bytes] | None:
+        """Open a file for reading; None where there is none. On a disk it is the file itself, else a copy.
+
+        Raises:
+            StoreError: It could not be read.
+        """
+        if self._folder is None:
+            data = self.get(path)
+            return None if data is None else io.BytesIO(data)
+        try:
+            return (self._folder / path).open("rb")
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreError(f"cannot read {self.location(path)}: {error.strerror}") from error
 
     def _get(self, path: str) -> obstore.Bytes | None:
         """As `get`, but without a copy."""

@@ -11,7 +11,7 @@ from imgdl_pipeline.core.catalog import build as catalog
 from imgdl_pipeline.core.catalog.build import Progress, build_catalog
 from imgdl_pipeline.core.download.retry import Retry
 from imgdl_pipeline.core.download.run import download_gallery
-from imgdl_pipeline.core.jpeg.validate import validate_jpeg
+from imgdl_pipeline.core.jpeg.workers import JpegWorkers
 from imgdl_pipeline.core.model.links import Link, links_table
 from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS, FACTS
 from imgdl_pipeline.core.model.settings import DownloadSettings
@@ -212,7 +212,7 @@ def test_what_was_checked_while_it_was_downloaded_has_the_same_facts_and_is_not_
         assert built.checked == 4
         assert build_catalog("g", store, loopback).checked == 0
     assert facts[True].equals(facts[False])
-    assert decoded == {True: 1, False: 4}
+    assert decoded == {True: 0, False: 4}
 
 
 def test_the_catalog_works_on_s3_as_on_a_disk(s3_bucket, server, loopback):
@@ -288,20 +288,20 @@ def test_an_interrupted_check_ends_with_the_image_at_hand(unchecked, loopback, m
             is_ending.set()
             super().shutdown(*args, **options)
 
-    def check(data, limits):
-        checked.append(data)
-        if len(checked) == 5:  # while the second batch's first is decoded, the run ends
-            is_ending.wait(10)
-        return validate_jpeg(data, limits)
+    class Workers(JpegWorkers):
+        def validate(self, image, limits, sha256=None):
+            checked.append(sha256)
+            if len(checked) == 5:  # while the second batch's first is decoded, the run ends
+                is_ending.wait(10)
+            return super().validate(image, limits, sha256)
 
     def interrupt(_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(catalog, "BATCH_ROWS", 4)
     monkeypatch.setattr(catalog, "ThreadPoolExecutor", Executor)
-    monkeypatch.setattr(catalog, "validate_jpeg", check)
-    with pytest.raises(KeyboardInterrupt):
-        build_catalog("g", store, loopback, threads=1, on_progress=interrupt)
+    with Workers(1) as jpegs, pytest.raises(KeyboardInterrupt):
+        build_catalog("g", store, loopback, jpegs=jpegs, on_progress=interrupt)
     assert len(checked) == 5
 
 
@@ -314,18 +314,19 @@ def test_no_thread_is_left_when_a_checkpoint_fails(unchecked, loopback, monkeypa
     monkeypatch.setattr(catalog, "CHECKPOINT_S", 0)
     monkeypatch.setattr(Checkpoints, "add", fail)
     with pytest.raises(StoreError) as caught:
-        build_catalog("g", store, loopback, threads=2)
+        build_catalog("g", store, loopback)
     left = [thread.name for thread in threading.enumerate() if thread.name.startswith("validate")]
     assert (str(caught.value), left) == ("the disk is full", [])
 
 
-def test_few_images_are_checked_at_the_same_time(unchecked, loopback, monkeypatch):
+def test_few_images_are_checked_at_the_same_time(unchecked, loopback):
     store = unchecked(2)
     both_at_work = threading.Barrier(2)
 
-    def check(data, limits):
-        both_at_work.wait(10)
-        return validate_jpeg(data, limits)
+    class Workers(JpegWorkers):
+        def validate(self, image, limits, sha256=None):
+            both_at_work.wait(10)
+            return super().validate(image, limits, sha256)
 
-    monkeypatch.setattr(catalog, "validate_jpeg", check)
-    assert build_catalog("g", store, loopback, threads=2).checked == 2
+    with Workers(2) as jpegs:
+        assert build_catalog("g", store, loopback, jpegs=jpegs).checked == 2

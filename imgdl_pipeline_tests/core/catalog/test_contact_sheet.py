@@ -1,4 +1,5 @@
 import io
+import time
 from datetime import datetime, timedelta, timezone
 
 import numpy as np
@@ -113,11 +114,26 @@ def test_pictures_of_nothing_but_noise_make_a_small_sheet_all_the_same(sheet_of,
     assert kept.bytes <= LARGEST_BYTES
 
 
-def test_neither_a_large_picture_nor_odd_exif_makes_pillow_warn(sheet_of, monkeypatch):
-    """Warnings are errors here: one would end the test."""
+def test_a_picture_of_more_pixels_than_pillow_likes_and_one_of_odd_exif_are_shown(sheet_of):
     odd = plain((0, 0, 200), (300, 300), exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff")
-    large = plain((200, 0, 0), (300, 300))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40_000)
-    sheet = sheet_of(large, odd)
-    assert sheet.size == (2 * (SIDE + 4) + 4, SIDE + 8)
-    assert Image.MAX_IMAGE_PIXELS == 40_000
+    file = io.BytesIO()
+    Image.new("L", (16_000, 12_000)).save(file, "JPEG")
+    assert sheet_of(file.getvalue(), odd).size == (2 * (SIDE + 4) + 4, SIDE + 8)
+
+
+@pytest.mark.parametrize(
+    "filler",
+    [b"\xff" * 3_000_000, (b"\xff\xe1\xff\xffExif\0\0II*\0" + bytes(65_523)) * 50],
+    ids=["fill bytes", "EXIF segments"],
+)
+def test_megabytes_that_pillow_would_read_byte_by_byte_or_join_again_and_again_take_no_time(filler, store):
+    picture = plain((0, 200, 0))
+    data = picture[:2] + filler + picture[2:]
+    store.put("images/g/0.jpg", data)
+    rows = [
+        {"url": f"u{number}", "path": "images/g/0.jpg", "bytes": len(data), "sha256": f"{number:064}"}
+        for number in range(48)
+    ]
+    started = time.monotonic()
+    assert contact_sheet("g", catalog_of(*({**row, "fetched_at": NOON} for row in rows)), store)
+    assert time.monotonic() - started < 30

@@ -10,6 +10,7 @@ from imgdl_pipeline.core.jpeg.header import (
     JpegHeader,
     UnsupportedJpegError,
     count_scans,
+    picture_only,
     read_header,
 )
 from imgdl_pipeline_tests.support.pictures import jpeg
@@ -28,12 +29,43 @@ SCAN = segment(0xDA, b"\x01\x01\x00\x00\x3f\x00")
 @pytest.mark.parametrize(("mode", "progressive"), [("L", False), ("RGB", True), ("CMYK", False)])
 def test_a_pictures_header_is_read(mode, progressive):
     data = jpeg(0, SIZE, mode, progressive=progressive)
-    assert read_header(data) == JpegHeader(*SIZE, mode, progressive, 18_432 if progressive else 0, None)
+    assert read_header(data) == JpegHeader(*SIZE, mode, progressive, 18_432 if progressive else 0)
 
 
-def test_exif_is_found_and_other_app1_segments_are_not_it():
-    xmp, exif = segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0"), segment(0xE1, b"Exif\0\0MM\0*")
-    assert read_header(b"\xff\xd8" + xmp + exif + FRAME + SCAN).exif == b"MM\0*"
+def test_the_segments_that_describe_a_picture_are_found_by_their_kind():
+    head = [
+        segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0<x/>"),
+        segment(0xE1, b"Exif\0\0MM\0*"),
+        segment(0xE1, b"Exif\0\0more"),
+        segment(0xE1, b"http://ns.adobe.com/xmp/extension/\0part"),
+        segment(0xE2, b"ICC_PROFILE\0\1\1icc"),
+        segment(0xED, b"Photoshop 3.0\x008BIM"),
+        segment(0xE3, b"Exif\0\0of another marker"),
+    ]
+    assert read_header(b"\xff\xd8" + b"".join(head) + FRAME + SCAN).metadata == {
+        "xmp": (b"<x/>",),
+        "exif": (b"MM\0*", b"more"),
+        "extended_xmp": (b"part",),
+        "icc": (b"\1\1icc",),
+        "photoshop": (b"8BIM",),
+    }
+
+
+def test_the_picture_alone_is_what_decoding_takes():
+    comment, stray = segment(0xFE, b"hello"), b"stray bytes"
+    jfif, canonical = segment(0xE0, b"JFIF\0\x07\x01rest"), segment(0xE0, b"JFIF\0\1\1\0\0\1\0\1\0\0")
+    tables, rest = segment(0xDB, bytes(65)) + segment(0xDD, b"\0\4"), SCAN + b"entropy\xff\xfe\0\4ab\xff\xd9"
+    data = b"\xff\xd8" + jfif + comment + stray + tables + comment + FRAME + rest
+    assert picture_only(data) == b"\xff\xd8" + canonical + tables + FRAME + rest
+
+
+@pytest.mark.parametrize(
+    ("components", "transform", "kept"), [(3, 0, 0), (3, 1, 1), (3, 7, 1), (4, 0, 0), (4, 2, 2), (4, 9, 2)]
+)
+def test_how_colours_are_coded_is_kept_as_libjpeg_assumes_it(components, transform, kept):
+    adobe = segment(0xEE, b"Adobe\0\x64\0\0\0\0" + bytes([transform]))
+    picture = picture_only(b"\xff\xd8" + adobe + frame(components=components) + SCAN)
+    assert picture == b"\xff\xd8" + adobe[:-1] + bytes([kept]) + frame(components=components) + SCAN
 
 
 def test_fill_bytes_and_restarts_between_segments_are_passed_over():

@@ -3,7 +3,6 @@ import json
 import random
 import threading
 import time
-import tracemalloc
 import zipfile
 from dataclasses import replace
 
@@ -13,17 +12,10 @@ import pytest
 import simplejpeg
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import ExifTags, Image
+from PIL import Image
 
-from imgdl_pipeline.core.jpeg.validate import (
-    LARGE_BYTES,
-    InvalidImageError,
-    Limits,
-    exif_json,
-    phash,
-    turn,
-    validate_jpeg,
-)
+from imgdl_pipeline.core.jpeg.facts import InvalidImageError, Limits
+from imgdl_pipeline.core.jpeg.validate import validate_jpeg
 from imgdl_pipeline.core.model.outcome import Status
 from imgdl_pipeline_tests.support.hostile import LOSSLESS, many_scans, resized
 from imgdl_pipeline_tests.support.pictures import FUZZED, jpeg, photo
@@ -73,23 +65,6 @@ def test_an_arithmetic_coded_jpeg_is_valid():
 def test_an_image_of_any_shape_is_valid(size):
     facts = validate_jpeg(jpeg(3, size), LIMITS)
     assert (facts.width, facts.height) == size
-
-
-@pytest.mark.parametrize("size", [(32, 32), (40, 30), (300, 200), (64, 900)])
-@pytest.mark.parametrize("seed", range(10))
-def test_of_the_same_pixels_the_phash_is_imagehashs_within_two_bits(size, seed):
-    gray = photo(seed, size, "L")
-    assert imagehash.hex_to_hash(phash(np.asarray(gray))) - imagehash.phash(gray) <= 2
-
-
-def test_a_long_strip_takes_little_memory_to_hash():
-    strip = np.asarray(photo(1, (65500, 64), "L"))
-    tracemalloc.start()
-    strip_hash = phash(strip)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 8_000_000
-    assert imagehash.hex_to_hash(strip_hash) - imagehash.phash(Image.fromarray(strip)) <= 2
 
 
 @pytest.mark.parametrize("size", [(640, 480), (1000, 1000), (33, 77)])
@@ -170,51 +145,6 @@ def test_more_pixels_than_pillows_own_limit_are_no_warning():
     assert verdict(file.getvalue(), replace(LIMITS, max_pixels=200_000_000)) == "valid"
 
 
-def with_exif(exif):
-    return jpeg(6, (64, 64), exif=exif)
-
-
-def test_exif_is_json_by_name():
-    exif = Image.Exif()
-    exif[ExifTags.Base.Make] = "Canon\0"
-    exif[ExifTags.Base.Orientation] = 6
-    exif[ExifTags.Base.XResolution] = 72.0
-    inner = exif.get_ifd(ExifTags.IFD.Exif)
-    inner[ExifTags.Base.ExposureTime] = 0.005
-    inner[ExifTags.Base.UserComment] = b"ASCII\0\0\0hello"
-    inner[ExifTags.Base.MakerNote] = b"\1\2\3"
-    gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
-    gps[ExifTags.GPS.GPSLatitudeRef] = "N"
-    gps[ExifTags.GPS.GPSLatitude] = (51.0, 28.0, 38.5)
-    assert json.loads(validate_jpeg(with_exif(exif.tobytes()), LIMITS).exif) == {
-        "Make": "Canon",
-        "Orientation": 6,
-        "XResolution": 72.0,
-        "ExposureTime": 0.005,
-        "UserComment": "hello",
-        "GPSInfo": {"GPSLatitudeRef": "N", "GPSLatitude": [51.0, 28.0, 38.5]},
-    }
-
-
-@given(st.binary(max_size=300))
-def test_no_exif_fails_an_image(rubbish):
-    facts = validate_jpeg(with_exif(b"Exif\0\0" + rubbish), LIMITS)
-    assert isinstance(json.loads(facts.exif), dict)
-
-
-@given(st.binary(max_size=200), st.sampled_from([b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08"]))
-def test_no_exif_directory_fails_an_image(rubbish, order):
-    facts = validate_jpeg(with_exif(b"Exif\0\0" + order + rubbish), LIMITS)
-    assert isinstance(json.loads(facts.exif), dict)
-
-
-def test_a_rational_without_a_value_is_left_out():
-    zero_by_zero = b"II*\0\x08\0\0\0\1\0\x1a\1\5\0\1\0\0\0\x1a\0\0\0\0\0\0\0" + bytes(8)
-    assert json.loads(exif_json(zero_by_zero)) == {}
-    one_third = zero_by_zero[:-8] + b"\1\0\0\0\3\0\0\0"
-    assert json.loads(exif_json(one_third)) == {"XResolution": pytest.approx(1 / 3)}
-
-
 @given(st.binary(max_size=2000))
 def test_any_bytes_that_begin_as_a_jpeg_have_a_verdict(rubbish):
     assert verdict(b"\xff\xd8\xff" + rubbish) in VERDICTS
@@ -231,8 +161,6 @@ def test_a_damaged_jpeg_has_a_verdict(changes):
 
 def test_validation_runs_without_the_gil():
     """Two threads decode at the same time; a decoder that held the GIL would never let them meet."""
-    import threading
-
     large = np.asarray(photo(8, (3000, 2000)))
     data = simplejpeg.encode_jpeg(np.ascontiguousarray(large), quality=90)
     ticks, stop = 0, threading.Event()
@@ -263,11 +191,11 @@ def test_a_file_that_asks_for_the_same_scan_again_and_again_is_not_decoded(monke
 
 def test_a_large_image_may_have_fewer_scans_than_a_small_one():
     limits = Limits(max_pixels=100_000_000, max_decode_bytes=120_000_000)
-    large = resized(many_scans(60), 6000, 6000)
+    large = resized(many_scans(85), 6000, 6000)
     with pytest.raises(InvalidImageError, match="scans of 6000 × 6000, where no encoder makes more"):
         validate_jpeg(large, limits)
     with pytest.raises(InvalidImageError, match="Inconsistent progression"):  # it is decoded
-        validate_jpeg(many_scans(60), limits)
+        validate_jpeg(many_scans(85), limits)
 
 
 def test_a_progressive_image_that_takes_too_much_memory_is_not_decoded():
@@ -276,32 +204,11 @@ def test_a_progressive_image_that_takes_too_much_memory_is_not_decoded():
     with pytest.raises(InvalidImageError) as caught:
         validate_jpeg(data, small)
     assert str(caught.value) == (
-        "too_many_pixels: "
+        "too_much_memory: "
         "640 × 480 in several scans takes 921600 bytes to decode, and max_decode_bytes is 921599"
     )
     assert validate_jpeg(data, replace(small, max_decode_bytes=921_600)).progressive
     assert validate_jpeg(jpeg(1, (640, 480)), replace(small, max_decode_bytes=1)).width == 640
-
-
-def test_large_things_take_turns_and_small_ones_do_not():
-    with turn(LARGE_BYTES + 1), turn(LARGE_BYTES + 1):  # whoever reads a large file may go on to decode it
-        others = []
-
-        def try_small():
-            with turn(LARGE_BYTES):
-                others.append("small")
-
-        def try_large():
-            with turn(LARGE_BYTES + 1):
-                others.append("large")
-
-        small, large = threading.Thread(target=try_small), threading.Thread(target=try_large)
-        large.start()
-        small.start()
-        small.join(10)
-        assert others == ["small"]
-    large.join(10)
-    assert others == ["small", "large"]
 
 
 def test_what_a_fuzzer_kept_is_an_image_or_has_a_reason_and_takes_no_time():
@@ -315,5 +222,4 @@ def test_what_a_fuzzer_kept_is_an_image_or_has_a_reason_and_takes_no_time():
             json.loads(validate_jpeg(data, LIMITS).exif)
         except InvalidImageError as error:
             assert error.reason.status is Status.INVALID
-        json.loads(exif_json(data))
         assert time.process_time() - started < 1

@@ -1,0 +1,283 @@
+"""Reads EXIF: the tags of a TIFF structure, as JSON has them.
+
+The structure is that of TIFF 6.0, the tags are those of CIPA DC-008 (Exif 3.0). It is read here, and not by
+Pillow, because what matters is lost there: byte order of comments, types that are newer than Pillow, and a
+bound on the sum of all values.
+"""
+
+import math
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from PIL.ExifTags import GPSTAGS, IFD, TAGS, Base
+
+from imgdl_pipeline.core.jpeg.text import clean, utf8_or_latin1
+
+MAX_ENTRIES = 1_000
+"""Entries that are read of one directory; cameras write some hundred."""
+
+MAX_VALUES = 1_000
+"""Of a longer list of numbers, the rest is left out."""
+
+MAX_BYTES = 65_536
+"""Of the values of one file, as their characters and eight for a number; what comes then is left out."""
+
+BYTE, ASCII, RATIONAL, SBYTE, UNDEFINED, SRATIONAL, UTF8 = 1, 2, 5, 6, 7, 10, 129
+
+FORMATS = {BYTE: "B", 3: "H", 4: "I", SBYTE: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I"}
+"""Types that are numbers, by their code, as the module `struct` has them."""
+
+SIZES = {type_: struct.calcsize(f"={letter}") for type_, letter in FORMATS.items()} | {
+    ASCII: 1,
+    UNDEFINED: 1,
+    UTF8: 1,
+    RATIONAL: 8,
+    SRATIONAL: 8,
+}
+
+POINTERS = frozenset({4, 9, 13})
+"""Types of a pointer to another directory; some programs write a signed one."""
+
+XP_TAGS = range(0x9C9B, 0x9CA0)
+"""Windows's XPTitle to XPSubject: bytes that are UTF-16, little-endian."""
+
+NUMBERS = frozenset({Base.FileSource, Base.SceneType, Base.ComponentsConfiguration})
+"""Undefined bytes that are numbers."""
+
+OPAQUE = frozenset({Base.MakerNote, Base.PrintImageMatching})
+
+MOST_BYTES_AS_NUMBERS = 16
+"""More bytes than that are a payload of their own, such as an ICC profile or IPTC."""
+
+
+class ExifError(Exception):
+    """The data is no TIFF structure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exif:
+    """What a file's EXIF holds.
+
+    Args:
+        tags: JSON-able values by the tag's name, as Pillow spells it; GPS tags are in an object `GPSInfo`.
+            A tag without a name is `0x` and its number in hex.
+    """
+
+    tags: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def orientation(self) -> int:
+        """How the picture is to be turned for display, 1 to 8; 1 where nothing valid is stated."""
+        value = self.tags.get("Orientation")
+        return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+    @property
+    def taken_at(self) -> datetime | None:
+        """When the picture was taken, by the camera's clock."""
+        for name in ("DateTimeOriginal", "DateTimeDigitized"):
+            taken_at = _time(self.tags.get(name))
+            if taken_at is not None:
+                seconds = f"0.{self.tags.get(name.replace('DateTime', 'SubsecTime'), '')}".rstrip()
+                is_fraction = seconds[2:].isascii() and seconds[2:].isdigit()
+                return taken_at + timedelta(seconds=float(seconds[:8])) if is_fraction else taken_at
+        return None
+
+    @property
+    def place(self) -> tuple[float, float] | None:
+        """Latitude and longitude in degrees, south and west negative; None where they are not stated."""
+        gps = self.tags.get("GPSInfo")
+        if not isinstance(gps, dict):
+            return None
+        latitude = _degrees(gps.get("GPSLatitude"), gps.get("GPSLatitudeRef"), "N", "S", 90)
+        longitude = _degrees(gps.get("GPSLongitude"), gps.get("GPSLongitudeRef"), "E", "W", 180)
+        return None if latitude is None or longitude is None else (latitude, longitude)
+
+
+def _time(value: object) -> datetime | None:
+    """Return an EXIF time, `YYYY:MM:DD hh:mm:ss`; cameras without a clock write blanks or zeros."""
+    if not isinstance(value, str):
+        return None
+    for form in ("%Y:%m:%d %H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S"):
+        try:
+            return datetime.strptime(value[:19], form)  # noqa: DTZ007 -- a camera's clock has no zone
+        except ValueError:
+            continue
+    return None
+
+
+def _degrees(value: object, reference: object, plus: str, minus: str, most: int) -> float | None:
+    parts = value if isinstance(value, list) else [value]
+    sign = {plus: 1, minus: -1}.get(str(reference)[:1].upper())
+    if sign is None or not 1 <= len(parts) <= 3 or not all(isinstance(each, (int, float)) for each in parts):
+        return None
+    degrees = sum(float(part) / 60**power for power, part in enumerate(parts))
+    return sign * degrees if 0 <= degrees <= most else None
+
+
+def read_exif(data: bytes) -> Exif:
+    """Read the tags of IFD0, of the Exif directory and of the GPS directory.
+
+    Damaged entries are left out; the values of what remains are bounded by `MAX_BYTES`.
+
+    Args:
+        data: From the byte order mark on.
+
+    Raises:
+        ExifError: It is no TIFF structure.
+    """
+    tiff = _Tiff.of(data)
+    budget = _Budget(MAX_BYTES)
+    (first,) = tiff.unpack("I", 4, 1) or (0,)
+    entries = list(tiff.entries(first))
+    tags = budget.named(tiff, entries, TAGS)
+    for entry in entries:
+        if entry.tag == IFD.Exif:
+            tags |= budget.named(tiff, tiff.entries(tiff.pointer(entry)), TAGS)
+    for entry in entries:
+        if entry.tag == IFD.GPSInfo:
+            gps = budget.named(tiff, tiff.entries(tiff.pointer(entry)), GPSTAGS)
+            tags |= {"GPSInfo": gps} if gps else {}
+    return Exif(tags)
+
+
+class _Entry(NamedTuple):
+    """One entry of a directory; its value is `length` of a type, at `place`."""
+
+    tag: int
+    type: int
+    length: int
+    place: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Tiff:
+    """The bytes of a TIFF structure, and their order: `<` or `>`."""
+
+    data: bytes
+    order: str
+
+    @staticmethod
+    def of(data: bytes) -> "_Tiff":
+        order = {b"II": "<", b"MM": ">"}.get(data[:2])
+        if order is None or len(data) < 8 or struct.unpack_from(f"{order}H", data, 2) != (42,):
+            raise ExifError("it does not begin as a TIFF structure does")
+        return _Tiff(data, order)
+
+    def unpack(self, letter: str, place: int, count: int) -> tuple[Any, ...] | None:
+        """Read numbers; None where they would lie outside."""
+        form = f"{self.order}{count}{letter}"
+        if place < 0 or place + struct.calcsize(form) > len(self.data):
+            return None
+        return struct.unpack_from(form, self.data, place)
+
+    def entries(self, place: int) -> Iterator[_Entry]:
+        """Yield a directory's entries, as far as they and their values lie within the data."""
+        (count,) = self.unpack("H", place, 1) or (0,)
+        for number in range(min(count, MAX_ENTRIES)):
+            start = place + 2 + 12 * number
+            head, values = self.unpack("H", start, 2), self.unpack("I", start + 4, 2)
+            if head is None or values is None:
+                return
+            (tag, type_), (length, offset) = head, values
+            size = SIZES.get(type_, 0) * length
+            value_at = start + 8 if size <= 4 else offset
+            if size and value_at + size <= len(self.data):
+                yield _Entry(tag, type_, length, value_at)
+
+    def pointer(self, entry: _Entry) -> int:
+        """Return the place that an entry points at; -1, which is nowhere, for what is no pointer."""
+        if entry.type not in POINTERS:
+            return -1
+        (place,) = self.unpack("I", entry.place, 1) or (-1,)
+        return int(place)
+
+    def bytes(self, entry: _Entry) -> bytes:
+        return self.data[entry.place : entry.place + entry.length]
+
+
+class _Budget:
+    """Gives tags their names, until the sum of their values is used up."""
+
+    def __init__(self, left: int) -> None:
+        self._left = left
+
+    def named(self, tiff: _Tiff, entries: Iterable[_Entry], names: Mapping[int, str]) -> dict[str, Any]:
+        tags = {}
+        for entry in entries:
+            value = None if entry.tag in _NOT_VALUES else _value(tiff, entry)
+            if value is None:
+                continue
+            self._left -= len(value) if isinstance(value, str) else 8 * entry.length
+            if self._left < 0:
+                break
+            tags[names.get(entry.tag, f"0x{entry.tag:04X}")] = value
+        return tags
+
+
+_NOT_VALUES = frozenset({IFD.Exif, IFD.GPSInfo, IFD.Interop}) | OPAQUE
+
+
+def _value(tiff: _Tiff, entry: _Entry) -> Any:
+    """Return an entry's value as JSON has it, or None where JSON has no form for it."""
+    if entry.tag in XP_TAGS and entry.type == BYTE:
+        return clean(tiff.bytes(entry).decode("utf-16-le", "replace"))
+    if entry.type in (ASCII, UTF8):
+        return clean(utf8_or_latin1(tiff.bytes(entry).partition(b"\0")[0]))
+    if entry.tag == Base.UserComment or (entry.type == UNDEFINED and entry.tag not in NUMBERS):
+        return _undefined(tiff.bytes(entry), tiff.order)
+    if entry.type in (BYTE, SBYTE, UNDEFINED) and entry.length > MOST_BYTES_AS_NUMBERS:
+        return None
+    numbers = _numbers(tiff, entry)
+    return numbers[0] if entry.length == 1 else numbers
+
+
+def _numbers(tiff: _Tiff, entry: _Entry) -> list[float | int | None]:
+    count = min(entry.length, MAX_VALUES)
+    if entry.type in (RATIONAL, SRATIONAL):
+        parts = tiff.unpack("I" if entry.type == RATIONAL else "i", entry.place, 2 * count) or ()
+        pairs = zip(parts[::2], parts[1::2], strict=True)
+        return [above / below if below else None for above, below in pairs]
+    numbers = tiff.unpack(FORMATS.get(entry.type, "B"), entry.place, count) or ()
+    return [number if math.isfinite(number) else None for number in numbers]
+
+
+def _undefined(value: bytes, order: str) -> str | None:
+    """Return undefined bytes as text, where they are: comments begin with an 8-byte character code."""
+    code, text = value[:8], value[8:]
+    if code == b"UNICODE\0":
+        found = _utf16(text, order)
+    elif code == b"JIS\0\0\0\0\0":
+        found = _jis(text)
+    elif code in (b"ASCII\0\0\0", bytes(8)):
+        found = utf8_or_latin1(text.partition(b"\0")[0])
+    else:
+        stripped = value.rstrip(b"\0")
+        found = stripped.decode() if stripped.isascii() and stripped.decode().isprintable() else ""
+    return clean(found) or None
+
+
+def _utf16(text: bytes, order: str) -> str:
+    """Decode UTF-16 by its byte order mark; else in the file's byte order, or in the other one.
+
+    Some programs write the other one. The characters of a text are from few blocks of Unicode, so that their
+    high bytes are fewer distinct ones in the right order than in the wrong one.
+    """
+    if text[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return text.decode("utf-16", "replace")
+    distinct = {"<": len(set(text[1::2])), ">": len(set(text[0::2]))}
+    other = {"<": ">", ">": "<"}[order]
+    chosen = other if distinct[other] < distinct[order] else order
+    return text.decode("utf-16-le" if chosen == "<" else "utf-16-be", "replace")
+
+
+def _jis(text: bytes) -> str:
+    """Decode JIS X 0208: with escape sequences (ISO-2022-JP), or bare pairs of 7-bit bytes."""
+    text = text.rstrip(b"\0 ")
+    if b"\x1b" in text:
+        return text.decode("iso2022_jp", "replace")
+    if len(text) % 2 == 0 and all(0x21 <= byte <= 0x7E for byte in text):
+        return (b"\x1b$B" + text).decode("iso2022_jp", "replace")
+    return text.decode("shift_jis", "replace")

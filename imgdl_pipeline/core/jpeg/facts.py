@@ -1,0 +1,143 @@
+"""What is known of a JPEG once it has been checked: its facts, or why it is none; and what is checked at all.
+
+Nothing here decodes, so the run's own process may import it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from imgdl_pipeline.core.jpeg.header import JpegHeader
+from imgdl_pipeline.core.model.outcome import Reason
+
+if TYPE_CHECKING:  # the workers start without pydantic
+    from imgdl_pipeline.core.model.settings import DownloadSettings
+
+
+class InvalidImageError(Exception):
+    """The bytes are no whole, valid JPEG.
+
+    Args:
+        reason: One whose status is `invalid`.
+        detail: The same in words.
+    """
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(f"{reason.value}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+    def row(self) -> dict[str, object]:
+        """Return the columns that say so."""
+        return {"status": self.reason.status.value, "reason": self.reason.value, "detail": self.detail}
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Facts from a file's metadata; the fields are columns of the catalog.
+
+    Args:
+        orientation: EXIF's, 1 to 8; 1 where none is stated.
+        taken_at: When the picture was taken, by the camera's clock, without a zone.
+        latitude: Degrees, south negative.
+        longitude: Degrees, west negative.
+        color_profile: The ICC profile's description.
+        embedded: JSON object of what XMP, IPTC and EXIF say, in this order of trust, under `NAMES`.
+        exif: JSON object of the EXIF tags by name; `_error` where they could not be read.
+    """
+
+    orientation: int
+    taken_at: datetime | None
+    latitude: float | None
+    longitude: float | None
+    color_profile: str | None
+    embedded: str
+    exif: str
+
+
+@dataclass(frozen=True, slots=True)
+class JpegFacts(Embedded):
+    """What the catalog says of a whole, valid JPEG; the fields are its columns.
+
+    Args:
+        width: Pixels across, as the file has them, whatever EXIF's orientation says.
+        height: Pixels down.
+        mode: L, RGB or CMYK.
+        progressive: Whether it is.
+        phash: 64 bits as 16 hex digits, of the picture as it is displayed.
+        warning: What is odd about the file outside its picture; None for nothing.
+    """
+
+    width: int
+    height: int
+    mode: str
+    progressive: bool
+    phash: str
+    warning: str | None
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> "JpegFacts":
+        """Return the facts that a worker sent, which is not trusted to send any.
+
+        Raises:
+            KeyError, TypeError, ValueError: They are no facts.
+        """
+        facts = {name: values[name] for name in FACT_NAMES}
+        if facts["taken_at"] is not None:
+            facts["taken_at"] = datetime.fromisoformat(facts["taken_at"])
+        for name, value in facts.items():
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not isinstance(value, _TYPES[name]) or (is_number and not abs(value) < 1 << 31):
+                raise TypeError(f"{name} is {type(value).__name__}")
+            if isinstance(value, str):
+                value.encode()  # no lone surrogate
+        return JpegFacts(**facts)
+
+    def row(self) -> dict[str, object]:
+        """Return its columns. `dataclasses.asdict` would copy each value deeply, at ten times the cost."""
+        return {name: getattr(self, name) for name in FACT_NAMES}
+
+
+FACT_NAMES = tuple(field.name for field in fields(JpegFacts))
+
+_TYPES: dict[str, Any] = {field.name: field.type for field in fields(JpegFacts)}
+"""What `isinstance` takes; annotations are real types, because strings of them are banned here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is decoded at all.
+
+    Args:
+        max_pixels: An image of more is not.
+        max_decode_bytes: One that takes more memory to decode is not; only those that come in several
+            scans, as progressive ones do, take any that grows with the image.
+    """
+
+    max_pixels: int
+    max_decode_bytes: int
+
+    @staticmethod
+    def of(settings: "DownloadSettings") -> "Limits":
+        """Return those of a gallery."""
+        return Limits(settings.max_pixels, settings.max_decode_bytes)
+
+    def check(self, header: JpegHeader) -> None:
+        """Let an image through that may be decoded.
+
+        Raises:
+            InvalidImageError: `too_many_pixels` or `too_much_memory`.
+        """
+        size = f"{header.width} × {header.height}"
+        pixels = header.width * header.height
+        if pixels > self.max_pixels:
+            raise InvalidImageError(
+                Reason.TOO_MANY_PIXELS, f"{size} is {pixels} pixels, and max_pixels is {self.max_pixels}"
+            )
+        if header.decode_bytes > self.max_decode_bytes:
+            raise InvalidImageError(
+                Reason.TOO_MUCH_MEMORY,
+                f"{size} in several scans takes {header.decode_bytes} bytes to decode, "
+                f"and max_decode_bytes is {self.max_decode_bytes}",
+            )
