@@ -92,5 +92,7 @@ def _decode_strictly(data: Buffer) -> Gray:
 def _decode_unnamed_sampling(data: Buffer) -> Gray:
     try:
         return libjpeg.decode_gray(data, HASHED_SIDE)
+    except MemoryError as error:
+        raise NoMemoryError from error
     except libjpeg.LibjpegError as error:
         raise DamagedError(str(error)) from error

@@ -4,19 +4,19 @@ TurboJPEG, and with it simplejpeg, refuses such files though libjpeg-turbo decod
 subsampled CMYK. The library is the one that Pillow brings. The structures are those of jpeglib.h with the ABI
 of libjpeg 6b (`JPEG_LIB_VERSION` 62), which is what libjpeg-turbo has by default.
 
-Runs in the contained workers only: a fatal error cannot be returned from a callback, so it ends the process.
-Pillow decodes each file first, which finds fatal errors in a way that Python can handle.
+libjpeg must not go on after a fatal error, and C's way out of it, longjmp, does not exist in Python. So each
+decode has a thread of its own, which is left waiting for ever where the error is fatal. A process with such a
+thread ends after its answer (`is_spent`).
 """
 
 import ctypes
 import functools
-import io
-import os
+import threading
 from ctypes import POINTER, Structure, c_char, c_char_p, c_double, c_int, c_long, c_ubyte, c_uint, c_void_p
 
 import numpy as np
 import numpy.typing as npt
-from PIL import JpegImagePlugin, _imaging
+from PIL import _imaging
 
 from imgdl_pipeline.core.jpeg.header import Buffer
 
@@ -162,6 +162,14 @@ def _library() -> ctypes.CDLL:
     return library
 
 
+_stuck_threads = 0
+
+
+def is_spent() -> bool:
+    """Return whether a fatal error has left a thread behind in this process."""
+    return _stuck_threads > 0
+
+
 def decode_gray(data: Buffer, least_side: int) -> npt.NDArray[np.uint8]:
     """Decode a whole picture to gray, reduced to at least so many pixels a side where it has them.
 
@@ -176,49 +184,65 @@ def decode_gray(data: Buffer, least_side: int) -> npt.NDArray[np.uint8]:
         LibjpegError: libjpeg fails, or warns at all; or this Pillow has a libjpeg of another ABI.
         MemoryError: There was not enough memory.
     """
-    whole = bytes(data)
     if _imaging.jpeglib_version != ABI:
         raise LibjpegError("its sampling factors cannot be checked with the libjpeg of this Pillow")
-    _fail_as_pillow_does(whole)
-    return _Decoder(whole).gray(least_side)
-
-
-def _fail_as_pillow_does(data: bytes) -> None:
-    try:
-        with JpegImagePlugin.JpegImageFile(io.BytesIO(data)) as image:
-            image.draft(None, (1, 1))
-            image.load()
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise LibjpegError(_truncated_as_libjpeg_says(str(error) or type(error).__name__)) from error
-
-
-def _truncated_as_libjpeg_says(words: str) -> str:
-    return "Premature end of JPEG file" if "truncated" in words.lower() else words
+    decoder = _Decoder(bytes(data), least_side)
+    threading.Thread(target=decoder.run, daemon=True).start()
+    return decoder.result()
 
 
 class _Decoder:
     """One decompression: libjpeg's structures, and what it says meanwhile."""
 
-    def __init__(self, data: bytes) -> None:
-        self._library, self._data = _library(), data
+    def __init__(self, data: bytes, least_side: int) -> None:
+        self._library, self._data, self._least_side = _library(), data, least_side
+        self._is_done = threading.Event()
+        self._pixels: npt.NDArray[np.uint8] | None = None
+        self._failure: BaseException | None = None
         self._warnings: list[str] = []
         self._errors, self._state = _ErrorManager(), _Decompress()
         self._state.err = self._library.jpeg_std_error(ctypes.byref(self._errors))
         # the callbacks are kept here, because libjpeg only has their addresses
-        self._on_error, self._on_message = _OnError(_abort), _OnMessage(self._listen)
+        self._on_error, self._on_message = _OnError(self._stop), _OnMessage(self._listen)
         self._errors.error_exit = ctypes.cast(self._on_error, c_void_p)
         self._errors.emit_message = ctypes.cast(self._on_message, c_void_p)
         self._format = _Format(self._errors.format_message)
 
+    def run(self) -> None:
+        """Decode, in a thread of its own."""
+        try:
+            self._pixels = self._decode()
+        except BaseException as error:  # noqa: BLE001 -- the thread that waits raises it
+            self._failure = error
+        self._is_done.set()
+
+    def result(self) -> npt.NDArray[np.uint8]:
+        """Wait for the thread, and return or raise what it did."""
+        self._is_done.wait()
+        if self._pixels is None:
+            raise self._failure or LibjpegError("no picture")
+        if self._warnings:
+            raise LibjpegError(self._warnings[0])
+        return self._pixels
+
     def _listen(self, state: "ctypes._Pointer[_Decompress]", level: int) -> None:
         if level < 0 and not self._warnings:  # 0 and above are traces; the first warning is enough
-            text = ctypes.create_string_buffer(MESSAGE_CHARS)
-            self._format(state, text)
-            self._warnings.append(text.value.decode("ascii", "replace"))
+            self._warnings.append(self._message(state))
 
-    def gray(self, least_side: int) -> npt.NDArray[np.uint8]:
+    def _stop(self, state: "ctypes._Pointer[_Decompress]") -> None:
+        """Take a fatal error, and never return to libjpeg."""
+        global _stuck_threads
+        _stuck_threads += 1
+        self._failure = LibjpegError(self._message(state))
+        self._is_done.set()
+        threading.Event().wait()
+
+    def _message(self, state: "ctypes._Pointer[_Decompress]") -> str:
+        text = ctypes.create_string_buffer(MESSAGE_CHARS)
+        self._format(state, text)
+        return text.value.decode("ascii", "replace")
+
+    def _decode(self) -> npt.NDArray[np.uint8]:
         state, library = ctypes.byref(self._state), self._library
         library.jpeg_CreateDecompress(state, c_int(62), ctypes.c_size_t(ctypes.sizeof(_Decompress)))
         try:
@@ -227,15 +251,13 @@ class _Decoder:
             is_cmyk = self._state.jpeg_color_space in (CMYK, YCCK)
             self._state.out_color_space = CMYK if is_cmyk else GRAYSCALE
             shorter = min(self._state.image_width, self._state.image_height)
-            self._state.scale_num = next((n for n in SCALES if -(-shorter * n // 8) >= least_side), 8)
+            self._state.scale_num = next((n for n in SCALES if -(-shorter * n // 8) >= self._least_side), 8)
             self._state.scale_denom = 8
             library.jpeg_start_decompress(state)
             pixels = self._rows()
             library.jpeg_finish_decompress(state)
         finally:
             library.jpeg_destroy_decompress(state)
-        if self._warnings:
-            raise LibjpegError(self._warnings[0])
         return _gray_of_cmyk(pixels) if is_cmyk else pixels[:, :, 0]
 
     def _rows(self) -> npt.NDArray[np.uint8]:
@@ -247,11 +269,6 @@ class _Decoder:
             left = ctypes.byref(rows, done * ctypes.sizeof(c_void_p))
             self._library.jpeg_read_scanlines(ctypes.byref(self._state), left, c_uint(shape[0] - done))
         return pixels
-
-
-def _abort(_: object) -> None:
-    """End the process: libjpeg must not go on after a fatal error, and C's longjmp is out of reach."""
-    os.abort()
 
 
 def _gray_of_cmyk(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

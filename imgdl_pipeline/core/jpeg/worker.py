@@ -117,6 +117,8 @@ def serve(requests: socket.socket, shared_fd: int) -> None:
             answer, payload = answered(request, data, reserve)
         signal.setitimer(signal.ITIMER_REAL, 0)
         requests.sendall(json.dumps({**answer, "payload": len(payload)}).encode() + b"\n" + payload)
+        if libjpeg.is_spent():
+            os._exit(0)
 
 
 @contextmanager

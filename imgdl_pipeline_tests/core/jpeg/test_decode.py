@@ -1,6 +1,8 @@
 import io
 import random
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -140,3 +142,22 @@ def test_a_libjpeg_of_another_abi_is_not_used(monkeypatch):
     monkeypatch.setattr(libjpeg._imaging, "jpeglib_version", "8.0")
     with pytest.raises(libjpeg.LibjpegError, match="cannot be checked"):
         libjpeg.decode_gray(PICTURE, 64)
+
+
+def test_a_fatal_error_of_libjpegs_own_interface_is_damage_and_spends_the_process():
+    """In a marker after a picture whose sampling factors have no name: a fuzzer found it."""
+    start = samplings()["3x1.jpg"][:-2]
+    code = (
+        "import sys; from imgdl_pipeline.core.jpeg import libjpeg\n"
+        "from imgdl_pipeline.core.jpeg.decode import DamagedError, decode\n"
+        "try: decode(sys.stdin.buffer.read())\n"
+        "except DamagedError as error: print(error, libjpeg.is_spent())"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        input=start + b"\xff\xda\0\1",
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    assert run.stdout.decode().strip() == "Bogus marker length True"
