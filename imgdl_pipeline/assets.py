@@ -74,6 +74,8 @@ def build_assets(galleries: Galleries) -> list[dg.AssetsDefinition]:
         """The link list as the gallery's source gave it: one row a distinct link."""
         gallery, store = galleries.gallery(context.partition_key), open_store(galleries)
         settings = downloads.settings(galleries, gallery)
+        if downloads.jpegs:
+            downloads.jpegs.start()  # while the source is asked; the next step needs them
         links = list_gallery(gallery.name, gallery.source, store, settings, allow_empty=gallery.allow_empty)
         if not links.num_rows:
             context.log.warning("the source lists nothing")

@@ -6,7 +6,8 @@ import time
 import pyarrow as pa
 
 from imgdl_pipeline.core.jpeg.facts import InvalidImageError, Limits
-from imgdl_pipeline.core.jpeg.workers import Image, JpegWorkers
+from imgdl_pipeline.core.jpeg.worker_client import Image
+from imgdl_pipeline.core.jpeg.workers import JpegWorkers
 from imgdl_pipeline.core.model.outcome import Status
 from imgdl_pipeline.core.model.schemas import FACTS
 from imgdl_pipeline.core.storage.checkpoints import CHECKPOINT_S, Checkpoints

@@ -131,6 +131,8 @@ def download_gallery(
         store.delete(orphans(stored, ledger.table))
         planned = plan(links, ledger.table, stored, settings, started_at, force=force)
         todo = interleaved(planned[:limit])
+        if todo.num_rows:
+            jpegs.start()
         limits = Limits.of(settings)
         eager = EagerValidator(store, gallery, jpegs, limits) if checks_early else None
         retry = retry or Retry(settings.attempts)

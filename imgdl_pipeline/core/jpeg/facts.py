@@ -123,6 +123,10 @@ class Limits:
         """Return those of a gallery."""
         return Limits(settings.max_pixels, settings.max_decode_bytes)
 
+    def asdict(self) -> dict[str, int]:
+        """Return them by name."""
+        return {"max_pixels": self.max_pixels, "max_decode_bytes": self.max_decode_bytes}
+
     def check(self, header: JpegHeader) -> None:
         """Let an image through that may be decoded.
 

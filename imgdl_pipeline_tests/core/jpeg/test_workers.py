@@ -14,8 +14,9 @@ from PIL import Image
 from imgdl_pipeline.core.catalog.build import build_catalog
 from imgdl_pipeline.core.download.run import download_gallery
 from imgdl_pipeline.core.jpeg.facts import InvalidImageError, Limits
+from imgdl_pipeline.core.jpeg.fork_server import SHARED_BYTES
 from imgdl_pipeline.core.jpeg.validate import validate_jpeg
-from imgdl_pipeline.core.jpeg.workers import SHARED_BYTES, JpegWorkers
+from imgdl_pipeline.core.jpeg.workers import JpegWorkers
 from imgdl_pipeline.core.model.links import Link, links_table
 from imgdl_pipeline.core.model.outcome import ResourceError
 from imgdl_pipeline.core.storage.store import links_path
@@ -101,7 +102,7 @@ def test_a_large_image_waits_for_its_turn(jpegs):
         ("crash", "its decoder crashed: SIGSEGV"),
         ("loop", "its decoder was stopped after 1 s of the processor"),
         ("allocate", "its decoder needs more than 5560"),
-        ("lie", "its decoder was killed"),
+        ("lie", "its decoder gave no answer that makes sense"),
     ],
 )
 def test_a_decoder_that_misbehaves_costs_its_own_image_and_no_other(bad_decoders, do, detail):
@@ -144,7 +145,7 @@ def test_an_image_whose_worker_dies_of_an_earlier_one_is_tried_again(jpegs):
 def test_workers_start_again_when_the_server_that_forks_them_is_gone():
     with JpegWorkers(1) as workers:
         workers.validate(PICTURE, LIMITS)
-        workers._server._process.kill()
+        os.kill(workers._server._process.pid, signal.SIGKILL)
         assert workers.validate(PICTURE, LIMITS).width == 320
 
 
@@ -157,7 +158,7 @@ def test_a_program_that_cannot_be_started_is_no_image_s_fault(monkeypatch):
 def test_closed_workers_decode_nothing_and_leave_no_process():
     workers = JpegWorkers(2)
     workers.validate(PICTURE, LIMITS)
-    server = workers._server._process
+    server = workers._server._process._popen
     workers.close()
     assert server.poll() is not None
     with pytest.raises(ResourceError):

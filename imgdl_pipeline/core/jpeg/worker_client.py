@@ -1,0 +1,140 @@
+"""One decoding process, from the run's side: sends it images, and receives its answers."""
+
+import io
+import json
+import logging
+import mmap
+import os
+import socket
+import struct
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO, Any
+
+from imgdl_pipeline.core.jpeg.facts import InvalidImageError
+from imgdl_pipeline.core.jpeg.memory_budget import MemoryBudget
+from imgdl_pipeline.core.jpeg.protocol import GO
+from imgdl_pipeline.core.model.outcome import Reason, Status, printable
+
+logger = logging.getLogger(__name__)
+
+RECEIVED_BYTES = 65_536
+
+MAX_ANSWER_BYTES = 4_000_000
+"""More of an answer is not read: the process that gives it may have been taken over."""
+
+Image = bytes | IO[bytes]
+"""A JPEG's bytes, or an open file of them."""
+
+
+class WorkerDiedError(Exception):
+    """A worker has died, or does not answer."""
+
+
+class WrongAnswerError(WorkerDiedError):
+    """A worker does not answer as it should: it is not to be trusted with another image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A worker's answer, and the bytes behind it."""
+
+    fields: dict[str, Any]
+    payload: bytes
+
+
+class Worker:
+    """One worker process, from this side: its socket, and the memory that is shared with it."""
+
+    def __init__(self, pid: int, connection: socket.socket, shared: mmap.mmap, wait_s: float) -> None:
+        self.pid, self.is_new = pid, True
+        self._connection, self._shared = connection, shared
+        _limit_waiting(connection, wait_s)
+
+    def ask(self, image: Image, request: dict[str, Any], budget: MemoryBudget) -> Answer:
+        """Send a request and return the answer.
+
+        Raises:
+            InvalidImageError: The answer says that the image is none.
+            WorkerDiedError: There is no answer.
+        """
+        self.is_new = False
+        try:
+            self._send(image, request)
+            answer = self._receive()
+            if "reserve" in answer.fields:
+                with budget.reserve(int(answer.fields["reserve"])):
+                    self._connection.sendall(GO)
+                    answer = self._receive()
+        except (OSError, ValueError, TypeError) as error:  # a time-out is an OSError
+            raise WorkerDiedError(str(error)) from error
+        if "reason" in answer.fields:
+            raise _invalid(answer.fields)
+        return answer
+
+    def _send(self, image: Image, request: dict[str, Any]) -> None:
+        if isinstance(image, io.BytesIO):
+            image = image.getvalue()
+        if isinstance(image, bytes) and len(image) <= len(self._shared):
+            self._shared[: len(image)] = image
+            self._connection.sendall(json.dumps({**request, "size": len(image)}).encode() + b"\n")
+            return
+        with _as_file(image) as file:
+            size = os.fstat(file.fileno()).st_size
+            line = json.dumps({**request, "size": size}).encode() + b"\n"
+            socket.send_fds(self._connection, [line], [file.fileno()] if size else [])
+
+    def _receive(self) -> Answer:
+        """Receive a line, and as many bytes behind it as it says."""
+        received, end = b"", -1
+        while end < 0:
+            received += self._part(received)
+            end = received.find(b"\n")
+        fields = json.loads(received[:end])
+        if not isinstance(fields, dict):
+            raise WrongAnswerError("the answer is no object")
+        whole = end + 1 + int(fields.get("payload", 0))
+        while len(received) < whole:
+            received += self._part(received)
+        return Answer(fields, received[end + 1 : whole])
+
+    def _part(self, received: bytes) -> bytes:
+        part = self._connection.recv(RECEIVED_BYTES)
+        if not part or len(received) > MAX_ANSWER_BYTES:
+            raise WorkerDiedError("the answer is cut, or has no end")
+        return part
+
+    def close(self) -> None:
+        """Close this side; the process ends when it sees that."""
+        self._connection.close()
+        self._shared.close()
+
+
+def _invalid(answer: dict[str, Any]) -> InvalidImageError:
+    """Return the error of an answer; its words are a stranger's."""
+    detail = printable(str(answer.get("detail")))
+    if answer.get("unexpected"):
+        logger.error("an error of our own: %s", detail)
+    reasons = (each for each in Reason if each.value == answer["reason"] and each.status is Status.INVALID)
+    return InvalidImageError(next(reasons, Reason.CORRUPT), detail)
+
+
+@contextmanager
+def _as_file(image: Image) -> Iterator[IO[bytes]]:
+    """Give an image as a file that has a descriptor."""
+    if not isinstance(image, bytes):
+        yield image
+        return
+    with tempfile.TemporaryFile() as file:
+        file.write(image)
+        file.flush()
+        yield file
+
+
+def _limit_waiting(connection: socket.socket, seconds: float) -> None:
+    """Let the system end a wait: Python's own time-outs cost a system call more for each one."""
+    limit = struct.pack("@ll", int(seconds), 0)
+    for direction in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        connection.setsockopt(socket.SOL_SOCKET, direction, limit)
