@@ -5,7 +5,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from imgdl_pipeline.core.catalog.build import BATCH_ROWS
+from imgdl_pipeline.core.catalog.build import BATCH_FILES
 from imgdl_pipeline.core.jpeg.facts import Limits
 from imgdl_pipeline.core.jpeg.workers import JpegWorkers
 from imgdl_pipeline.core.model.settings import DownloadSettings
@@ -15,7 +15,7 @@ def main(folder: str) -> None:
     limits = Limits.of(DownloadSettings())
     started = time.perf_counter()
     files = list(Path(folder).glob("*.jpg"))
-    batches = [files[start : start + BATCH_ROWS] for start in range(0, len(files), BATCH_ROWS)]
+    batches = [files[start : start + BATCH_FILES] for start in range(0, len(files), BATCH_FILES)]
 
     def check(batch: list[Path]) -> None:
         for file in batch:

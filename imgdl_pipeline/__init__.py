@@ -4,15 +4,9 @@ The component stands on the package's root, where galleries files look for it, b
 asked for, so that `imgdl_pipeline.core` can be used without Dagster.
 """
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from imgdl_pipeline.version import __version__
-
-os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-"""Arrow looks at it once, when it is imported. Its own pools reserve memory for each thread: some 40 MB where
-4 are in use.
-"""
 
 if TYPE_CHECKING:
     from imgdl_pipeline.component import ImageGalleries

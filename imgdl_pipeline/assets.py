@@ -18,9 +18,9 @@ from imgdl_pipeline.core.storage.store import Store, catalog_path, downloads_pat
 from imgdl_pipeline.metadata import (
     catalog_metadata,
     column_schema,
+    format_counts,
     images_metadata,
     links_metadata,
-    told,
 )
 from imgdl_pipeline.resources import Downloads
 
@@ -87,7 +87,9 @@ def build_assets(galleries: Galleries) -> list[dg.AssetsDefinition]:
         gallery, store = galleries.gallery(context.partition_key), open_store(galleries)
         with sources.serving(gallery.source):
             run = downloads.download(galleries, gallery, store, every_few_seconds(context.log.info))
-        context.log.info("%d links tried in %.1f s: %s", run.tried.num_rows, run.seconds, told(run.tried))
+        context.log.info(
+            "%d links tried in %.1f s: %s", run.tried.num_rows, run.seconds, format_counts(run.tried)
+        )
         location = store.location(downloads_path(gallery.name))
         return dg.MaterializeResult(metadata=images_metadata(run, location))
 
@@ -100,7 +102,7 @@ def build_assets(galleries: Galleries) -> list[dg.AssetsDefinition]:
         say = every_few_seconds(context.log.info)
         settings = downloads.settings(galleries, gallery)
         run = build_catalog(gallery.name, store, settings, jpegs=downloads.jpegs, on_progress=say)
-        context.log.info("%d images checked; %s", run.checked, told(run.catalog))
+        context.log.info("%d images checked; %s", run.checked, format_counts(run.catalog))
         sheet = contact_sheet(gallery.name, run.catalog, store, downloads.jpegs)
         location = store.location(catalog_path(gallery.name))
         return dg.MaterializeResult(metadata=catalog_metadata(run, location, sheet))

@@ -14,13 +14,6 @@ from imgdl_pipeline.config.galleries_file import read_galleries_file
 CONFIG_VARIABLE = "IMGDL_CONFIG"
 EMBEDDED_CONFIG = Path(__file__).with_name("galleries.yaml")
 
-# What is loaded by now, most of it Dagster's, lives as long as this process. The garbage collector would go
-# through its 150,000 objects again and again, also at the end, which was a quarter of a small gallery's run.
-gc.freeze()
-
-# Dagster warns its own command line, which parses --select '*' with a parameter that is in beta.
-warnings.filterwarnings("ignore", "Parameter `include_sources` of", dg.BetaWarning)
-
 
 def galleries_file() -> Path:
     """The galleries file that is used."""
@@ -40,11 +33,17 @@ def galleries() -> Galleries:
 def defs() -> dg.Definitions:
     """The definitions of the galleries file.
 
-    Steps run in this one process: a process for each would cost more than a small gallery's downloads.
+    Steps run in this one process: a process for each would cost more than a small gallery's downloads. The
+    process is taken to be the project's own, as `workspace.yaml` makes it.
 
     Raises:
         GalleriesFileError: The file cannot be used; says where and why.
     """
+    # What is loaded by now, most of it Dagster's, lives as long as this process. The garbage collector would
+    # go through its 150,000 objects again and again, which was a quarter of a small gallery's run.
+    gc.freeze()
+    # Dagster warns its own command line, which parses --select '*' with a parameter that is in beta.
+    warnings.filterwarnings("ignore", "Parameter `include_sources` of", dg.BetaWarning)
     return dg.Definitions.merge(
         dg.build_defs_for_component(ImageGalleries(galleries(), galleries_file())),
         dg.Definitions(executor=dg.in_process_executor),

@@ -105,7 +105,7 @@ def catalog_metadata(run: CatalogRun, location: str, sheet: bytes | None) -> Met
     }
 
 
-def told(table: pa.Table) -> str:
+def format_counts(table: pa.Table) -> str:
     """Rows by status and reason, in one line for a log."""
     return ", ".join(f"{count} {name}" for name, count in counts(table).items() if count) or "none"
 

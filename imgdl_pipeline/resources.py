@@ -1,11 +1,13 @@
 """The resource `downloads`: what one run may set otherwise, and the pool's lifetime."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
+import pyarrow as pa
 from pydantic import Field, PrivateAttr, ValidationError, create_model
 
 from imgdl_pipeline.config.galleries import Galleries, Gallery
@@ -45,6 +47,23 @@ _Overrides = create_model(  # type: ignore[call-overload]
 )
 
 
+@contextmanager
+def _system_memory() -> Iterator[None]:
+    """Let Arrow take the system's memory: its own pools reserve some 40 MB where 4 are in use.
+
+    Whoever sets Arrow's own variable for this has chosen another pool.
+    """
+    if "ARROW_DEFAULT_MEMORY_POOL" in os.environ:
+        yield
+        return
+    before = pa.default_memory_pool()
+    pa.set_memory_pool(pa.system_memory_pool())
+    try:
+        yield
+    finally:
+        pa.set_memory_pool(before)
+
+
 class Downloads(_Overrides):
     """Downloads a gallery's images with a pool of threads, 8 by default.
 
@@ -69,7 +88,7 @@ class Downloads(_Overrides):
         context: dg.InitResourceContext,  # noqa: ARG002
     ) -> Iterator["Downloads"]:
         """Give the steps of one process the processes that decode, which end with the last step."""
-        with JpegWorkers() as jpegs:
+        with _system_memory(), JpegWorkers() as jpegs:
             opened = self.model_copy()
             opened._jpegs = jpegs
             yield opened

@@ -1,6 +1,7 @@
 import re
 
 import dagster as dg
+import pyarrow as pa
 import pytest
 
 from imgdl_pipeline.config.galleries import Galleries
@@ -83,3 +84,15 @@ def test_the_launchpad_says_what_counts_where_nothing_is_set():
     assert Downloads.model_fields["workers"].description == (
         "threads in the Queue/DownloadWorker pool; null: as the galleries file has it, or else 8"
     )
+
+
+def test_arrow_takes_the_systems_memory_during_a_run_unless_its_own_variable_says_otherwise(monkeypatch):
+    resource, context = Downloads(limit=None, force=False), dg.build_init_resource_context()
+    before = pa.default_memory_pool().backend_name
+    monkeypatch.delenv("ARROW_DEFAULT_MEMORY_POOL", raising=False)
+    with resource.yield_for_execution(context):
+        assert pa.default_memory_pool().backend_name == "system"
+    assert pa.default_memory_pool().backend_name == before
+    monkeypatch.setenv("ARROW_DEFAULT_MEMORY_POOL", before)
+    with resource.yield_for_execution(context):
+        assert pa.default_memory_pool().backend_name == before

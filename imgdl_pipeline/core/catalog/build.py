@@ -20,7 +20,15 @@ from imgdl_pipeline.core.jpeg.facts import FACT_NAMES, InvalidImageError, JpegFa
 from imgdl_pipeline.core.jpeg.workers import JpegWorkers, opened
 from imgdl_pipeline.core.listing.build import read_links, unseen_links
 from imgdl_pipeline.core.model.outcome import Reason, Status
-from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS, FACTS, LINKS, is_first, kept, taken
+from imgdl_pipeline.core.model.schemas import (
+    CATALOG,
+    DOWNLOADS,
+    FACTS,
+    LINKS,
+    filter_table,
+    is_first,
+    take_column,
+)
 from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.storage.checkpoints import CHECKPOINT_S, Checkpoints
 from imgdl_pipeline.core.storage.ledger import Ledger
@@ -32,7 +40,7 @@ REMEMBERED = pa.schema(
 )
 """What is taken from the last catalog; the rest of it stands in the ledger."""
 
-BATCH_ROWS = 16
+BATCH_FILES = 16
 """Files that a thread takes at a time, at most."""
 
 
@@ -171,7 +179,7 @@ def known_facts(ledger: pa.Table, facts: pa.Table) -> pa.Table:
         pc.equal(pc.take(ledger["sha256"], row), facts["sha256"]),
         pc.equal(pc.take(ledger["status"], row), Status.OK.value),
     )
-    return kept(facts, pc.fill_null(is_same, fill_value=False)).cast(FACTS)
+    return filter_table(facts, pc.fill_null(is_same, fill_value=False)).cast(FACTS)
 
 
 def stored_images(ledger: pa.Table, known: pa.Table) -> pa.Table:
@@ -221,7 +229,7 @@ def _check_all(
     def check_batch(batch: pa.Table) -> list[dict[str, object]]:
         return [check(StoredImage(**row)) for row in batch.to_pylist() if not stopped.is_set()]
 
-    size = max(1, min(BATCH_ROWS, images.num_rows // (4 * threads)))
+    size = max(1, min(BATCH_FILES, images.num_rows // (4 * threads)))
     batches = (images.slice(start, size) for start in range(0, images.num_rows, size))
     with ThreadPoolExecutor(threads, thread_name_prefix="validate") as executor:
         try:
@@ -333,7 +341,7 @@ class _Rows:
     places: pa.Array
 
     def __getitem__(self, name: str) -> pa.ChunkedArray:
-        return taken(self.table[name], self.places)
+        return take_column(self.table[name], self.places)
 
 
 def _listed_order(url: pa.ChunkedArray, listed: pa.ChunkedArray, before: pa.ChunkedArray) -> pa.Array:

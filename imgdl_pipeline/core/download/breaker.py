@@ -4,7 +4,7 @@ import threading
 
 from imgdl_pipeline.core.model.outcome import FetchError, Reason
 
-FAILURES = 32
+FAILURES_IN_A_ROW = 32
 """Connections that fail in a row before a host is given up: four rounds of eight, with pauses between."""
 
 
@@ -19,7 +19,7 @@ class CircuitBreaker:
 
     # Shared mutable state: the counts and the hosts that were given up, both under `_lock`.
 
-    def __init__(self, failures: int = FAILURES) -> None:
+    def __init__(self, failures: int = FAILURES_IN_A_ROW) -> None:
         self._failures = failures
         self._in_a_row: dict[str, int] = {}
         self._given_up: dict[str, FetchError] = {}

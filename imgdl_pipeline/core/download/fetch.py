@@ -1,8 +1,8 @@
 """One URL: its bytes and facts, or a FetchError that says why not.
 
 One call is one attempt under one deadline, with the redirects within a host. A redirect to another host is
-given back as a `Hop`, so that the caller can wait for that host's turn. Who tries again, and when, is decided
-by the caller from `FetchError.passing` and `RetryAfter`.
+returned as a `Redirect`, so that the caller can wait for that host's turn. The caller decides from
+`FetchError.retryable` and `RetryAfter` whether and when to try again.
 """
 
 import http.client
@@ -25,7 +25,7 @@ from imgdl_pipeline.core.http.address_guard import (
     host_of,
     without_userinfo,
 )
-from imgdl_pipeline.core.http.deadline import Deadline, working_until
+from imgdl_pipeline.core.http.deadline import Deadline, deadline_scope
 from imgdl_pipeline.core.http.robots import Robots
 from imgdl_pipeline.core.http.transport import (
     Validators,
@@ -36,7 +36,7 @@ from imgdl_pipeline.core.http.transport import (
     retry_after,
     send,
 )
-from imgdl_pipeline.core.model.outcome import PASSING_STATUSES, FetchError, Reason, RetryAfter
+from imgdl_pipeline.core.model.outcome import RETRYABLE_STATUSES, FetchError, Reason, RetryAfter
 from imgdl_pipeline.core.model.settings import DownloadSettings
 
 MAX_REDIRECTS = 10
@@ -70,7 +70,7 @@ class Fetched:
 
 
 @dataclass(frozen=True, slots=True)
-class Hop:
+class Redirect:
     """Where an attempt goes on: a redirect has led to another host, whose slots and pauses are its own.
 
     Args:
@@ -126,8 +126,8 @@ class Fetcher:
         expected: Mapping[str, Any] | None = None,
         validators: Validators | None = None,
         own_headers: Mapping[str, str] | None = None,
-        hop: Hop | None = None,
-    ) -> Fetched | Hop:
+        redirect: Redirect | None = None,
+    ) -> Fetched | Redirect:
         """One attempt at a URL, or the rest of one.
 
         Args:
@@ -135,19 +135,19 @@ class Fetcher:
             expected: Hex digests by name and `bytes`, which what comes must match.
             validators: Of the bytes that are there already.
             own_headers: What the link's own host wants to see, and no other host may.
-            hop: What the last call gave, to go on from there.
+            redirect: What the last call gave, to go on from there.
 
         Raises:
             FetchError: Why there are no bytes, or not those that were expected.
             NotModified: The bytes that are there already are the current ones.
-            Abandoned: The run is ending.
+            Cancelled: The run is ending.
         """
-        hop = hop or Hop(url, 0, self._settings.timeout)
+        redirect = redirect or Redirect(url, 0, self._settings.timeout)
         conditions = (validators or Validators()).headers()
-        with working_until(Deadline(hop.seconds, self._stop)) as deadline:
+        with deadline_scope(Deadline(redirect.seconds, self._stop)) as deadline:
             try:
                 headers = _Headers(url, own_headers or {}, conditions)
-                return self._follow(hop, headers, _Expected(expected or {}), deadline)
+                return self._follow(redirect, headers, _Expected(expected or {}), deadline)
             except _TRANSLATED as error:
                 raise fetch_error(error, self._settings.timeout) from error
 
@@ -160,22 +160,22 @@ class Fetcher:
         return session
 
     def _follow(
-        self, hop: Hop, headers: "_Headers", expected: "_Expected", deadline: Deadline
-    ) -> Fetched | Hop:
-        url = hop.url
-        for redirects in range(hop.redirects, MAX_REDIRECTS + 1):
+        self, redirect: Redirect, headers: "_Headers", expected: "_Expected", deadline: Deadline
+    ) -> Fetched | Redirect:
+        url = redirect.url
+        for redirects in range(redirect.redirects, MAX_REDIRECTS + 1):
             try:
                 check_scheme(url)
                 arrived = self._request(url, headers, expected)
             except FetchError as error:
-                error.host = hop.host
+                error.host = redirect.host
                 raise
             if isinstance(arrived, Fetched):
                 return arrived
             url = arrived
             check_scheme(url)
-            if host_of(url) != hop.host:
-                return Hop(url, redirects + 1, deadline.left())
+            if host_of(url) != redirect.host:
+                return Redirect(url, redirects + 1, deadline.left())
         raise FetchError(Reason.REDIRECTS, f"redirected more than {MAX_REDIRECTS} times")
 
     def _request(self, url: str, headers: "_Headers", expected: "_Expected") -> Fetched | str:
@@ -262,7 +262,7 @@ def _check_status(response: requests.Response) -> None:
     detail = f"the server answered {status} {header_text(response.reason or '')}".rstrip()
     if status in (429, 503):
         raise RetryAfter(detail, retry_after(response.headers), http_status=status)
-    raise FetchError(Reason.HTTP, detail, passing=status in PASSING_STATUSES)
+    raise FetchError(Reason.HTTP, detail, retryable=status in RETRYABLE_STATUSES)
 
 
 def _check_encoding(response: requests.Response) -> None:
@@ -306,12 +306,12 @@ def fetch_error(error: BaseException, timeout: float) -> FetchError:
     link of it decides.
     """
     chain = list(_chain(error))
-    for kinds, reason, words, passing in _TRANSLATIONS:
+    for kinds, reason, words, retryable in _TRANSLATIONS:
         for cause in chain:
             if isinstance(cause, kinds):
                 detail = words.format(cause=without_userinfo(str(cause)), timeout=f"{timeout:g}")
-                return FetchError(reason, detail, passing=passing)
-    return FetchError(Reason.CONNECTION, without_userinfo(str(error)), passing=True)
+                return FetchError(reason, detail, retryable=retryable)
+    return FetchError(Reason.CONNECTION, without_userinfo(str(error)), retryable=True)
 
 
 _TRANSLATIONS: tuple[tuple[tuple[type[BaseException], ...], Reason, str, bool], ...] = (

@@ -12,7 +12,7 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
-class Later(Generic[T]):
+class Requeue(Generic[T]):
     """A worker's answer: hand this item out again, after a while.
 
     Args:
@@ -27,7 +27,7 @@ class Later(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class Pause(Generic[R]):
+class Throttled(Generic[R]):
     """A worker's answer: its item is done, and a host is to be left alone for a while.
 
     Args:
@@ -116,7 +116,7 @@ class Schedule(Generic[T]):
         self._held += 1
         self._offer(host)
 
-    def again(self, later: Later[T], now: float) -> None:
+    def again(self, later: Requeue[T], now: float) -> None:
         """Hold an item that was handed out before, until its time has come."""
         due = now + later.seconds
         self._held += 1

@@ -10,16 +10,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imgdl_pipeline.core.download.fetch import Hop
-from imgdl_pipeline.core.download.retry import left_alone
+from imgdl_pipeline.core.download.fetch import Redirect
+from imgdl_pipeline.core.download.retry import in_cooldown
 from imgdl_pipeline.core.http.address_guard import host_of
 from imgdl_pipeline.core.model.outcome import Status
-from imgdl_pipeline.core.model.schemas import taken
+from imgdl_pipeline.core.model.schemas import take_column
 from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.storage.ledger import Download
 from imgdl_pipeline.core.storage.store import is_image_path
 
-BATCH_ROWS = 1_000
+BATCH_JOBS = 1_000
 """Rows of the plan that are turned into objects at a time."""
 
 
@@ -34,7 +34,7 @@ class Job:
         request_headers: For its own host only.
         known: Its row in the ledger where an image of it is stored, to be asked for conditionally.
         failures: Runs in a row, before this one, that ended without an image for a lasting reason.
-        hop: Where the attempt that has begun goes on.
+        redirect: Where the attempt that has begun goes on.
     """
 
     url: str
@@ -45,7 +45,7 @@ class Job:
     failures: int = 0
     attempts: int = 0
     elapsed_s: float = 0.0
-    hop: Hop | None = None
+    redirect: Redirect | None = None
 
 
 def plan(
@@ -80,7 +80,7 @@ def plan(
     place = pc.index_in(ledger["path"], value_set=stored["path"].combine_chunks())
     is_whole = pc.equal(pc.take(stored["bytes"], place), ledger["bytes"])
     is_stored = of_link(pc.and_(is_ok, is_whole))
-    wanted = pc.and_not(pc.invert(is_stored), of_link(left_alone(ledger, now)))
+    wanted = pc.and_not(pc.invert(is_stored), of_link(in_cooldown(ledger, now)))
     if settings.recheck != "never":
         before = pa.scalar(now - timedelta(days=settings.recheck), ledger["tried_at"].type)
         is_old = of_link(pc.less(ledger["tried_at"], before))
@@ -103,7 +103,7 @@ def orphans(stored: pa.Table, ledger: pa.Table) -> list[str]:
 
 def jobs(planned: pa.Table, ledger: pa.Table) -> Iterator[Job]:
     """The planned links, a batch of objects at a time."""
-    for batch in planned.to_batches(max_chunksize=BATCH_ROWS):
+    for batch in planned.to_batches(max_chunksize=BATCH_JOBS):
         before = ledger.take(batch["row"]).to_pylist()
         yield from (_job(link, row) for link, row in zip(batch.to_pylist(), before, strict=True))
 
@@ -130,4 +130,4 @@ def interleaved(todo: pa.Table) -> pa.Table:
     turns = np.empty(len(codes), dtype=np.int64)
     turns[by_host] = np.arange(len(codes)) - np.repeat(starts, sizes)
     places = pa.array(np.argsort(turns, kind="stable"))
-    return pa.table({name: taken(todo[name], places) for name in todo.schema.names})
+    return pa.table({name: take_column(todo[name], places) for name in todo.schema.names})

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, TypeVar
 
-from imgdl_pipeline.core.download.host_queue import Later, Pause, Schedule
+from imgdl_pipeline.core.download.host_queue import Requeue, Schedule, Throttled
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class DownloadWorker(threading.Thread, Generic[T, R]):
         pool = self._pool
         while (item := pool.take()) is not None:
             try:
-                outcome: R | Later[T] | Pause[R] | Done[T, R] = pool.work(item)
+                outcome: R | Requeue[T] | Throttled[R] | Done[T, R] = pool.work(item)
             except BaseException as error:  # noqa: BLE001 -- a dead worker would leave join() waiting for ever
                 outcome = Done(item, error=error)
             pool.give_back(item, outcome)
@@ -70,8 +70,8 @@ class DownloadPool(Generic[T, R]):
     and joins all threads.
 
     Args:
-        work: Called in a worker thread with an item. Returns a result, a `Pause` with one, or `Later`. It
-            must look at `stop` wherever it waits.
+        work: Called in a worker thread with an item. Returns a result, a `Throttled` with one, or `Requeue`.
+            It must look at `stop` wherever it waits.
         workers: Threads.
         slots: How many items of a host may be worked on at the same time.
         host_of: Names an item's host.
@@ -85,7 +85,7 @@ class DownloadPool(Generic[T, R]):
 
     def __init__(
         self,
-        work: Callable[[T], R | Later[T] | Pause[R]],
+        work: Callable[[T], R | Requeue[T] | Throttled[R]],
         *,
         workers: int = 8,
         slots: Callable[[str], int] = lambda _: 8,
@@ -182,20 +182,20 @@ class DownloadPool(Generic[T, R]):
                 self._fill_queue()
             self.queue.task_done()
 
-    def give_back(self, item: T, outcome: R | Later[T] | Pause[R] | Done[T, R]) -> None:
+    def give_back(self, item: T, outcome: R | Requeue[T] | Throttled[R] | Done[T, R]) -> None:
         """For a worker: an item is done, or is to be handed out again; its slot is free."""
         with self._lock:
             self._busy -= 1
-            if isinstance(outcome, Later):
+            if isinstance(outcome, Requeue):
                 self._schedule.again(outcome, time.monotonic())
-            elif isinstance(outcome, Pause):
+            elif isinstance(outcome, Throttled):
                 self._schedule.leave_alone(outcome.host, time.monotonic() + outcome.seconds)
                 outcome = outcome.result
             self._schedule.finished(item)
             self._fill_queue()
         if isinstance(outcome, Done):
             self._results.put(outcome)
-        elif not isinstance(outcome, Later):
+        elif not isinstance(outcome, Requeue):
             self._results.put(Done(item, outcome))
         self.queue.task_done()
 

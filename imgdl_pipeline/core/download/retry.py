@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imgdl_pipeline.core.model.outcome import PASSING_STATUSES, FetchError, Reason, Status
+from imgdl_pipeline.core.model.outcome import RETRYABLE_STATUSES, FetchError, Reason, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Retry:
             attempts: How many there were.
             asked_s: What the host asks for.
         """
-        if not error.passing or attempts >= self.attempts:
+        if not error.retryable or attempts >= self.attempts:
             return None
         if asked_s is not None and asked_s > self.longest_asked_s:
             return None
@@ -46,7 +46,7 @@ class Retry:
         return max(asked_s or 0.0, chosen)  # some hosts ask for 0 s, again and again
 
 
-LASTING = (
+PERMANENT = (
     *(each for each in Reason if each.status is Status.INVALID),
     *(Reason.REDIRECTS, Reason.PLACEHOLDER, Reason.TOO_LARGE, Reason.OPT_OUT),
 )
@@ -55,23 +55,25 @@ LASTING = (
 Not among them: `private_address`, `scheme` and `robots`, which cost the link's host no request for it.
 """
 
-_CODES = frozenset(each.value for each in LASTING)
-_PASSING_CODES = frozenset(f"http_{status}" for status in PASSING_STATUSES)
+_CODES = frozenset(each.value for each in PERMANENT)
+_RETRYABLE_CODES = frozenset(f"http_{status}" for status in RETRYABLE_STATUSES)
 
 
-def is_lasting(code: str | None) -> bool:
+def is_permanent(code: str | None) -> bool:
     """Whether a reason's code is one that tomorrow will hardly change."""
-    return code is not None and (code in _CODES or (code.startswith("http_") and code not in _PASSING_CODES))
+    return code is not None and (
+        code in _CODES or (code.startswith("http_") and code not in _RETRYABLE_CODES)
+    )
 
 
-FIRST_PAUSE_H = 20
+FIRST_COOLDOWN_H = 20
 """After two runs without an image; it doubles for each one more. Less than a day, so that a daily run that
 starts some minutes earlier than yesterday's does not skip a day."""
 
-LONGEST_PAUSE_H = 30 * 24
+LONGEST_COOLDOWN_H = 30 * 24
 
 
-def left_alone(ledger: pa.Table, now: datetime) -> pa.Array:
+def in_cooldown(ledger: pa.Table, now: datetime) -> pa.Array:
     """Which rows of a ledger are not tried at this time: their reason is lasting, and their pause not over.
 
     A first failure is tried again by the next run, whenever that is; then come pauses of 20, 40, 80 …
@@ -82,9 +84,9 @@ def left_alone(ledger: pa.Table, now: datetime) -> pa.Array:
         now: The time of the run.
     """
     failures = pc.fill_null(ledger["failures"], 0).to_numpy()
-    hours = np.where(failures < 2, 0, FIRST_PAUSE_H * 2.0 ** np.clip(failures - 2, 0, 10))
-    seconds = pa.array(np.minimum(hours, LONGEST_PAUSE_H) * 3600, pa.int64())
+    hours = np.where(failures < 2, 0, FIRST_COOLDOWN_H * 2.0 ** np.clip(failures - 2, 0, 10))
+    seconds = pa.array(np.minimum(hours, LONGEST_COOLDOWN_H) * 3600, pa.int64())
     since = pc.seconds_between(ledger["tried_at"], pa.scalar(now, ledger["tried_at"].type))
-    codes = [code for code in pc.unique(ledger["reason"]).to_pylist() if is_lasting(code)]
+    codes = [code for code in pc.unique(ledger["reason"]).to_pylist() if is_permanent(code)]
     lasts = pc.is_in(ledger["reason"], value_set=pa.array(codes, pa.string()))
     return pc.and_(lasts, pc.less(since, seconds))

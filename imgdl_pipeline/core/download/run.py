@@ -15,11 +15,11 @@ import pyarrow.compute as pc
 
 from imgdl_pipeline.core.download.breaker import CircuitBreaker
 from imgdl_pipeline.core.download.eager_validation import EagerValidator
-from imgdl_pipeline.core.download.fetch import Fetched, Fetcher, Hop, NotModified
-from imgdl_pipeline.core.download.host_queue import Later, Pause
+from imgdl_pipeline.core.download.fetch import Fetched, Fetcher, NotModified, Redirect
+from imgdl_pipeline.core.download.host_queue import Requeue, Throttled
 from imgdl_pipeline.core.download.plan import Job, interleaved, jobs, orphans, plan
 from imgdl_pipeline.core.download.pool import DownloadPool
-from imgdl_pipeline.core.download.retry import Retry, is_lasting
+from imgdl_pipeline.core.download.retry import Retry, is_permanent
 from imgdl_pipeline.core.http.address_guard import host_of
 from imgdl_pipeline.core.http.transport import Validators
 from imgdl_pipeline.core.jpeg.facts import InvalidImageError, Limits
@@ -33,7 +33,7 @@ from imgdl_pipeline.core.model.outcome import (
     Status,
     UnreachableError,
 )
-from imgdl_pipeline.core.model.schemas import kept
+from imgdl_pipeline.core.model.schemas import filter_table
 from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.storage.ledger import Download, Ledger
 from imgdl_pipeline.core.storage.store import (
@@ -137,7 +137,7 @@ def download_gallery(
         eager = EagerValidator(store, gallery, jpegs, limits) if checks_early else None
         retry = retry or Retry(settings.attempts)
         work = _Work(gallery, store, fetcher, retry, CircuitBreaker(), jpegs, limits, eager)
-        told = _Told(todo.num_rows, started, on_progress)
+        told = ProgressCounter(todo.num_rows, started, on_progress)
         pool = DownloadPool(
             work,
             workers=settings.workers,
@@ -149,7 +149,7 @@ def download_gallery(
         _download(pool, jobs(todo, ledger.table), ledger, told, eager)
     rows = ledger.table
     tried, fetched = (
-        kept(rows, pc.fill_null(pc.greater_equal(rows[column], started_at), fill_value=False))
+        filter_table(rows, pc.fill_null(pc.greater_equal(rows[column], started_at), fill_value=False))
         for column in ("tried_at", "fetched_at")
     )
     return DownloadRun(rows, tried, fetched, time.monotonic() - started)
@@ -159,7 +159,7 @@ def _download(
     pool: "DownloadPool[Job, Download]",
     todo: Iterator[Job],
     ledger: Ledger,
-    told: "_Told",
+    told: "ProgressCounter",
     eager: EagerValidator | None,
 ) -> None:
     """Have the pool work, and write what becomes of each link, also when it is interrupted."""
@@ -178,7 +178,7 @@ def _download(
             eager.write()
 
 
-class _Told:
+class ProgressCounter:
     """Counts what is done, and tells whoever wants to know.
 
     Args:
@@ -228,14 +228,14 @@ class _Work:
     limits: Limits
     eager: EagerValidator | None
 
-    def __call__(self, job: Job) -> Download | Later[Job] | Pause[Download]:
+    def __call__(self, job: Job) -> Download | Requeue[Job] | Throttled[Download]:
         started = time.monotonic()
         refusal = self.breaker.refusal(job.host)
         if refusal is not None:
             return self._without_image(job, refusal)
         try:
             fetched = self.fetcher.fetch(
-                job.url, job.expected, _validators(job.known), job.request_headers, job.hop
+                job.url, job.expected, _validators(job.known), job.request_headers, job.redirect
             )
         except NotModified:
             self.breaker.succeeded(job.host)
@@ -243,13 +243,13 @@ class _Work:
         except FetchError as error:
             return self._after(error, _tried(job, started))
         self.breaker.succeeded(job.host)
-        if isinstance(fetched, Hop):
+        if isinstance(fetched, Redirect):
             elapsed_s = job.elapsed_s + time.monotonic() - started
-            return Later(replace(job, hop=fetched, host=fetched.host, elapsed_s=elapsed_s), 0.0)
+            return Requeue(replace(job, redirect=fetched, host=fetched.host, elapsed_s=elapsed_s), 0.0)
         with fetched.body:
             return self._stored(_tried(job, started), fetched)
 
-    def _after(self, error: FetchError, job: Job) -> Download | Later[Job] | Pause[Download]:
+    def _after(self, error: FetchError, job: Job) -> Download | Requeue[Job] | Throttled[Download]:
         """The row of a failed attempt, or a later one. What concerns the whole host is noted for it."""
         asked_s = error.seconds if isinstance(error, RetryAfter) else None
         wait = self.retry.wait(error, job.attempts, asked_s)
@@ -259,12 +259,12 @@ class _Work:
             self.breaker.succeeded(error.host)
         if wait is not None:
             concerns_host = isinstance(error, (UnreachableError, RetryAfter))
-            return Later(job, wait, error.host if concerns_host else "")
+            return Requeue(job, wait, error.host if concerns_host else "")
         row = self._without_image(job, error)
         if asked_s is None:
             return row
         if asked_s <= self.retry.longest_asked_s:
-            return Pause(row, asked_s, error.host)
+            return Throttled(row, asked_s, error.host)
         self.breaker.give_up(error.host, _not_tried(error, asked_s))
         return row
 
@@ -272,7 +272,7 @@ class _Work:
         """The row of a link that gave no image. One that is stored is kept, unless its owner opts out."""
         if job.known is None:
             return _row(job, error)
-        if error.passing or not job.attempts:  # it was not told anything: the next run asks again
+        if error.retryable or not job.attempts:  # it was not told anything: the next run asks again
             return job.known
         if error.reason is not Reason.OPT_OUT:
             return _unchanged(job)
@@ -322,8 +322,8 @@ def _validators(known: Download | None) -> Validators:
 def _tried(job: Job, started: float) -> Job:
     """The job after an attempt that has ended; the next one begins at the link itself."""
     elapsed_s = job.elapsed_s + time.monotonic() - started
-    host = job.host if job.hop is None else host_of(job.url)
-    return replace(job, attempts=job.attempts + 1, elapsed_s=elapsed_s, host=host, hop=None)
+    host = job.host if job.redirect is None else host_of(job.url)
+    return replace(job, attempts=job.attempts + 1, elapsed_s=elapsed_s, host=host, redirect=None)
 
 
 def _unchanged(job: Job) -> Download:
@@ -346,5 +346,5 @@ def _row(job: Job, error: FetchError) -> Download:
         reason=error.code,
         detail=error.detail,
         http_status=error.http_status,
-        failures=job.failures + is_lasting(error.code),
+        failures=job.failures + is_permanent(error.code),
     )

@@ -141,7 +141,7 @@ class AddressGuard:
 
         Raises:
             FetchError: `dns`, `private_address`, `timeout` or `connection`.
-            Abandoned: The run is ending.
+            Cancelled: The run is ending.
         """
         return _connect_to_first(host, port, self._judged(host, port))
 
@@ -162,7 +162,7 @@ class AddressGuard:
         try:
             found = deadline.call_with_deadline(lambda: _resolve(host, port))
         except TimeoutError as error:
-            raise FetchError(Reason.TIMEOUT, f"looking {host} up: {error}", passing=True) from error
+            raise FetchError(Reason.TIMEOUT, f"looking {host} up: {error}", retryable=True) from error
         for _, address in found:
             self.check_address(address[0])
         return found
@@ -178,7 +178,7 @@ def _resolve(host: str, port: int) -> _Found:
         raise FetchError(
             Reason.DNS,
             f"{host} has no address: {error.strerror}",
-            passing=error.errno == socket.EAI_AGAIN,
+            retryable=error.errno == socket.EAI_AGAIN,
         ) from error
     except UnicodeError as error:  # a label of over 63 characters, for example
         raise FetchError(Reason.DNS, f"{host!r} cannot be a host's name: {error}") from error
@@ -193,7 +193,7 @@ def _connect_to_first(host: str, port: int, found: _Found) -> socket.socket:
         is_last = place == len(found)
         part = whole if is_last else whole.part(min(FIRST_ADDRESSES_S, whole.left() / 2))
         try:
-            with deadline.working_until(part):
+            with deadline.deadline_scope(part):
                 return deadline.connect(family, address)
         except TimeoutError as error:
             if is_last:

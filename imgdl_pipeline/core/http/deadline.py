@@ -27,7 +27,7 @@ SLICE_S = 0.25
 T = TypeVar("T")
 
 
-class Abandoned(Exception):
+class Cancelled(Exception):
     """The work was given up while it waited: the run is ending."""
 
 
@@ -48,11 +48,11 @@ class Deadline:
         """Seconds left.
 
         Raises:
-            Abandoned: The work was given up.
+            Cancelled: The work was given up.
             TimeoutError: No time is left.
         """
         if self._stop.is_set():
-            raise Abandoned
+            raise Cancelled
         left = self._ends_at - time.monotonic()
         if left <= 0:
             raise TimeoutError(f"not done within {self.seconds:g} s")
@@ -74,16 +74,16 @@ def current() -> Deadline:
     """The deadline this thread works under.
 
     Raises:
-        LookupError: There is none: `working_until` was forgotten.
+        LookupError: There is none: `deadline_scope` was forgotten.
     """
     deadline = _current.get()
     if deadline is None:
-        raise LookupError("this must run inside `with working_until(deadline)`")
+        raise LookupError("this must run inside `with deadline_scope(deadline)`")
     return deadline
 
 
 @contextmanager
-def working_until(deadline: Deadline) -> Iterator[Deadline]:
+def deadline_scope(deadline: Deadline) -> Iterator[Deadline]:
     """Put this thread's sockets under a deadline for the length of a block."""
     token = _current.set(deadline)
     try:
@@ -105,7 +105,7 @@ def call_with_deadline(function: Callable[[], T]) -> T:
     it. While 64 such calls hang, others wait for their turn, within their deadline.
 
     Raises:
-        Abandoned, TimeoutError: As `Deadline.left`; and whatever the call raises.
+        Cancelled, TimeoutError: As `Deadline.left`; and whatever the call raises.
     """
     deadline = current()
     outcome: list[tuple[bool, Any]] = []
@@ -225,7 +225,7 @@ def connect(family: socket.AddressFamily, address: tuple[Any, ...]) -> DeadlineS
         address: What `getaddrinfo` gave for the socket: host and port, and for IPv6 two more.
 
     Raises:
-        Abandoned, TimeoutError: As `Deadline.left`.
+        Cancelled, TimeoutError: As `Deadline.left`.
         OSError: The connection failed.
     """
     sock = DeadlineSocket(family, socket.SOCK_STREAM)

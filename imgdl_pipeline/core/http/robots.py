@@ -16,10 +16,10 @@ from imgdl_pipeline.core.http.transport import get, redirect_target, retry_after
 from imgdl_pipeline.core.model.outcome import FetchError, Reason, RetryAfter
 
 MAX_BYTES = 512 * 1024  # RFC 9309, 2.5: at least 500 kibibytes are to be read
-FAILURES = 3
+MAX_ROBOTS_FAILURES = 3
 """How often a robots.txt that cannot be had is asked for, in one run."""
 
-MAX_REDIRECTS = 5  # RFC 9309, 2.3.1.2: at least five hops are to be followed
+MAX_ROBOTS_REDIRECTS = 5  # RFC 9309, 2.3.1.2: at least five hops are to be followed
 
 KEPT_RULES = 50_000
 """Lines of all hosts' files that are remembered, some 600 bytes each; a forgotten file is asked for again."""
@@ -123,7 +123,7 @@ class Robots:
     def _note_failure(self, origin: str, asking: _Asking, error: Exception) -> None:
         """Called with the host's lock held: a host that can't be asked costs so many attempts in all."""
         asking.failures, asking.error = asking.failures + 1, error
-        if asking.failures < FAILURES:
+        if asking.failures < MAX_ROBOTS_FAILURES:
             return
         if isinstance(error, RetryAfter):
             self._keep(origin, _Rules(refusal=f"{error.detail}, so all of the host is off limits"))
@@ -162,11 +162,11 @@ def _parsed(lines: list[str]) -> Protego:
 
 def _fetch(url: str, session: requests.Session, agent: str) -> _Rules:
     """A host's rules: RFC 9309, 2.3.1 says what each failure means."""
-    for hop in range(MAX_REDIRECTS + 1):
+    for redirects in range(MAX_ROBOTS_REDIRECTS + 1):
         try:
             answer = _ask(url, session, agent)
         except FetchError as error:
-            if hop and not isinstance(error, RetryAfter):  # another host's trouble is not this one's
+            if redirects and not isinstance(error, RetryAfter):  # another host's trouble is not this one's
                 return _Rules()
             raise
         if isinstance(answer, _Rules):

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from imgdl_pipeline.core.model.links import links_table
 from imgdl_pipeline.core.model.schemas import CATALOG, LINKS
 from imgdl_pipeline.core.model.settings import DownloadSettings, SourceSettings
-from imgdl_pipeline.core.sources import SourceError, Unchanged, Web, list_links
+from imgdl_pipeline.core.sources import SourceClient, SourceError, Unchanged, list_links
 from imgdl_pipeline.core.storage.checkpoints import Checkpoints
 from imgdl_pipeline.core.storage.store import (
     Store,
@@ -72,9 +72,9 @@ def list_gallery(
     path, now = links_path(gallery), datetime.now(timezone.utc)
     before = store.read_table(path, LISTED_AT)
     known = _known_validators(gallery, source, store, before)
-    with Web(settings, environ, validators=known) as web:
+    with SourceClient(settings, environ, validators=known) as client:
         try:
-            links = links_table(list_links(source, web), now)
+            links = links_table(list_links(source, client), now)
         except Unchanged:
             links = _listed_again(read_links(store, gallery), now)
     if not links.num_rows:
@@ -85,8 +85,8 @@ def list_gallery(
     store.sweep(path.rpartition("/")[0], older_than_s=ABANDONED_S)
     _keep_unseen(store, gallery, before, links)
     store.write_table(path, links)
-    if web.validators:
-        _keep_validators(gallery, source, store, web.validators, links)
+    if client.validators:
+        _keep_validators(gallery, source, store, client.validators, links)
     return links
 
 

@@ -12,7 +12,7 @@ from urllib.parse import unquote_to_bytes
 
 import pyarrow as pa
 
-from imgdl_pipeline.core.model.schemas import LINKS, is_first, kept
+from imgdl_pipeline.core.model.schemas import LINKS, filter_table, is_first
 
 BATCH_ROWS = 10_000
 """Rows that are turned into Arrow at a time, so that a long list costs columns and not objects."""
@@ -71,7 +71,7 @@ def links_table(links: Iterable[Link], listed_at: datetime) -> pa.Table:
         }
         batches.append(pa.RecordBatch.from_pydict(columns, schema=LINKS))
     table = pa.Table.from_batches(batches, schema=LINKS)
-    return kept(table, is_first(table["url"].combine_chunks()))
+    return filter_table(table, is_first(table["url"].combine_chunks()))
 
 
 def attributes_json(attributes: dict[str, Any]) -> str:

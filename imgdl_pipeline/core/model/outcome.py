@@ -59,7 +59,7 @@ class Reason(str, Enum):
     SCHEME = "scheme", Status.REFUSED
 
 
-PASSING_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+RETRYABLE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 """HTTP answers that another attempt may better; every other one is final."""
 
 DETAIL_CHARS = 500
@@ -78,18 +78,18 @@ class FetchError(Exception):
         reason: Why, as the catalog's `reason` column has it.
         detail: The same in words, for a person.
         http_status: The last answer's status, where there was an answer.
-        passing: Whether another attempt may succeed.
+        retryable: Whether another attempt may succeed.
 
     Its `host`, once known, is the one that the last request went to, which a redirect may have changed.
     """
 
     def __init__(
-        self, reason: Reason, detail: str, *, http_status: int | None = None, passing: bool = False
+        self, reason: Reason, detail: str, *, http_status: int | None = None, retryable: bool = False
     ) -> None:
         self.reason = reason
         self.detail = printable(detail)
         self.http_status = http_status
-        self.passing = passing
+        self.retryable = retryable
         self.host = ""
         super().__init__(f"{reason.value}: {self.detail}")
 
@@ -105,7 +105,7 @@ class UnreachableError(FetchError):
     """No connection to a host could be made: what is in the way concerns all of its links."""
 
     def __init__(self, detail: str, reason: Reason = Reason.CONNECTION) -> None:
-        super().__init__(reason, detail, passing=True)
+        super().__init__(reason, detail, retryable=True)
 
 
 class RetryAfter(FetchError):
@@ -118,7 +118,7 @@ class RetryAfter(FetchError):
     """
 
     def __init__(self, detail: str, seconds: float | None, *, http_status: int) -> None:
-        super().__init__(Reason.HTTP, detail, http_status=http_status, passing=True)
+        super().__init__(Reason.HTTP, detail, http_status=http_status, retryable=True)
         self.seconds = seconds
 
 

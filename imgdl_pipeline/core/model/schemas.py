@@ -118,7 +118,7 @@ LARGE_COLUMN_BYTES = 1 << 30
 SLICE_ROWS = 100_000
 
 
-def taken(column: pa.ChunkedArray, places: pa.Array) -> pa.ChunkedArray:
+def take_column(column: pa.ChunkedArray, places: pa.Array) -> pa.ChunkedArray:
     """The values at some places; Arrow's own `take` fails on texts of more than 2 GiB in all."""
     if column.nbytes < LARGE_COLUMN_BYTES or not pa.types.is_string(column.type):
         return column.take(places)
@@ -134,6 +134,6 @@ def is_first(values: pa.Array) -> pa.Array:
     return pc.equal(pc.index_in(values, value_set=values), pa.array(np.arange(len(values), dtype=np.int32)))
 
 
-def kept(table: pa.Table, is_kept: pa.ChunkedArray | pa.Array) -> pa.Table:
+def filter_table(table: pa.Table, is_kept: pa.ChunkedArray | pa.Array) -> pa.Table:
     """Some rows of a table, without a copy where that is all of them."""
     return table if pc.all(is_kept).as_py() else table.filter(is_kept)

@@ -1,6 +1,6 @@
 """Where links come from: one module a source type, ours and those of other packages.
 
-Such a module has a function `list_links(source, web)`, whose first parameter's type is a `SourceSettings`
+Such a module has a function `list_links(source, client)`, whose first parameter's type is a `SourceSettings`
 with the source's own keys. Another package's module is named by an entry point in the group
 `imgdl_pipeline.sources`.
 """
@@ -25,7 +25,7 @@ from imgdl_pipeline.core.sources import (
     url_list,
     wikimedia_commons,
 )
-from imgdl_pipeline.core.sources.client import SourceError, Unchanged, Web
+from imgdl_pipeline.core.sources.client import SourceClient, SourceError, Unchanged
 
 logger = logging.getLogger(__name__)
 
@@ -89,12 +89,12 @@ def source_types() -> tuple[type[SourceSettings], ...]:
     return tuple(_modules())
 
 
-def list_links(source: SourceSettings, web: Web) -> Iterator[Link]:
+def list_links(source: SourceSettings, client: SourceClient) -> Iterator[Link]:
     """What a source lists, in its order, one link at a time; a link may come more than once.
 
     Args:
         source: Its settings.
-        web: For what it asks over HTTP.
+        client: For what it asks over HTTP.
 
     Raises:
         SourceError: The list could not be had, or is broken; says where and how.
@@ -102,11 +102,11 @@ def list_links(source: SourceSettings, web: Web) -> Iterator[Link]:
         MissingSecretError: It needs an environment variable that is not set.
     """
     try:
-        yield from _modules()[type(source)].list_links(source, web)
+        yield from _modules()[type(source)].list_links(source, client)
     except (SourceError, Unchanged, MissingSecretError):
         raise
     except Exception as error:
-        raise web.unexpected(error) from error
+        raise client.unexpected(error) from error
 
 
 def serving(source: SourceSettings) -> AbstractContextManager[object]:
@@ -114,4 +114,4 @@ def serving(source: SourceSettings) -> AbstractContextManager[object]:
     return demo.DemoServer() if isinstance(source, demo.DemoSource) else nullcontext()
 
 
-__all__ = ["SourceError", "Unchanged", "Web", "list_links", "serving", "source_types", "type_name"]
+__all__ = ["SourceClient", "SourceError", "Unchanged", "list_links", "serving", "source_types", "type_name"]

@@ -38,7 +38,7 @@ NAMES = {
 }
 
 
-def said(known: Mapping[str, Any]) -> dict[str, Any]:
+def drop_empty(known: Mapping[str, Any]) -> dict[str, Any]:
     """Attributes without those that say nothing."""
     return {name: value for name, value in known.items() if value not in (None, "", [], {})}
 

@@ -26,7 +26,7 @@ from imgdl_pipeline.core.http.address_guard import (
     without_secrets,
     without_userinfo,
 )
-from imgdl_pipeline.core.http.deadline import Deadline, working_until
+from imgdl_pipeline.core.http.deadline import Deadline, deadline_scope
 from imgdl_pipeline.core.http.transport import Validators, get, new_session, redirect_target, retry_after
 from imgdl_pipeline.core.model.outcome import FetchError
 from imgdl_pipeline.core.model.settings import DownloadSettings
@@ -45,11 +45,11 @@ LONGEST_WAIT_S = 300.0
 BUSY_S = 10.0
 """The wait for a busy server that does not say how long."""
 
-FAILURES = 3
+MAX_FAILED_REQUESTS = 3
 """Requests for one answer that may fail outright, by a 5xx or without any answer."""
 
 SHOWN_CHARS = 200
-MAX_REDIRECTS = 5
+MAX_DOCUMENT_REDIRECTS = 5
 CHUNK_BYTES = 1 << 20
 
 T = TypeVar("T", bound="Answer")
@@ -110,7 +110,7 @@ class Document(Answer):
         return self.file.read()
 
 
-class Web:
+class SourceClient:
     """Asks on behalf of a source.
 
     Args:
@@ -135,7 +135,7 @@ class Web:
         self._trusted = new_session(AddressGuard(ANYWHERE), settings)
         self._guarded = new_session(AddressGuard(settings.allow_addresses), settings)
 
-    def __enter__(self) -> "Web":
+    def __enter__(self) -> "SourceClient":
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -224,7 +224,7 @@ class Web:
             if not isinstance(answer, str):
                 answer.close()
             wait = 2.0**failures if wait is None else max(wait, 1.0)
-            if failures == FAILURES or waited + wait > LONGEST_WAIT_S:
+            if failures == MAX_FAILED_REQUESTS or waited + wait > LONGEST_WAIT_S:
                 raise SourceError(f"{problem}; gave up after {waited:.0f} s of waiting")
             logger.warning("%s; asking again in %.0f s", problem, wait)
             self._sleep(wait)
@@ -247,14 +247,14 @@ class Web:
         limit: int | None,
     ) -> Document:
         with _in_time():
-            for _ in range(MAX_REDIRECTS + 1):
+            for _ in range(MAX_DOCUMENT_REDIRECTS + 1):
                 check_scheme(url)
                 with get(session, url, validators) as response:
                     target = redirect_target(response)
                     if target is None:
                         return _received(response, url, request, limit)
                     url, session = target, self._guarded
-        raise SourceError(f"{request}: redirected more than {MAX_REDIRECTS} times")
+        raise SourceError(f"{request}: redirected more than {MAX_DOCUMENT_REDIRECTS} times")
 
 
 def _check_length(request: str, size: int, limit: int | None) -> None:
@@ -272,7 +272,7 @@ def parsed_json(text: bytes) -> Any:
 
 @contextmanager
 def _in_time() -> Iterator[None]:
-    with working_until(Deadline(ANSWER_S, threading.Event())):
+    with deadline_scope(Deadline(ANSWER_S, threading.Event())):
         yield
 
 
@@ -301,7 +301,7 @@ def _answer_or_problem(ask: Callable[[], T], request: str) -> T | str:
     try:
         return ask()
     except FetchError as error:
-        if not error.passing:  # to ask again would be in vain
+        if not error.retryable:  # to ask again would be in vain
             raise SourceError(f"{request}: {error.detail}") from error
         return f"{request}: {error.detail}"
     except (requests.RequestException, u3.HTTPError, OSError) as error:

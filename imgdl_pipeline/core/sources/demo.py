@@ -22,7 +22,7 @@ from pydantic import Field
 
 from imgdl_pipeline.core.model.links import Link
 from imgdl_pipeline.core.model.settings import SourceSettings
-from imgdl_pipeline.core.sources.client import SourceError, Web
+from imgdl_pipeline.core.sources.client import SourceClient, SourceError
 
 
 class DemoSource(SourceSettings):
@@ -46,7 +46,7 @@ SIZE = (480, 320)
 _LINK_PATH = re.compile(r"/demo/(\d{1,7})-(\w+)\.jpg")
 
 
-def list_links(source: DemoSource, web: Web) -> Iterator[Link]:  # noqa: ARG001 -- as all sources
+def list_links(source: DemoSource, client: SourceClient) -> Iterator[Link]:  # noqa: ARG001 -- as all sources
     """The demo gallery's links: as many as the settings say."""
     for number in range(1, source.images + 1):
         yield Link(

@@ -15,8 +15,15 @@ from pydantic import Field
 
 from imgdl_pipeline.core.model.links import Link
 from imgdl_pipeline.core.model.settings import HttpUrl, MaxImages, SourceSettings
-from imgdl_pipeline.core.sources.attributes import distinct, iso_date, may_be_jpeg, number, plain_text, said
-from imgdl_pipeline.core.sources.client import Document, Web, parsed_json
+from imgdl_pipeline.core.sources.attributes import (
+    distinct,
+    drop_empty,
+    iso_date,
+    may_be_jpeg,
+    number,
+    plain_text,
+)
+from imgdl_pipeline.core.sources.client import Document, SourceClient, parsed_json
 
 FEED_BYTES = 50_000_000
 
@@ -29,14 +36,14 @@ class FeedSource(SourceSettings):
     max_images: MaxImages = None
 
 
-def list_links(source: FeedSource, web: Web) -> Iterator[Link]:
+def list_links(source: FeedSource, client: SourceClient) -> Iterator[Link]:
     """The pictures of every item: media:content, enclosures and attachments, in the feed's order.
 
     Raises:
         SourceError: The feed could not be had, or is none.
         Unchanged: The server says that it is what it was.
     """
-    with web.document(source.url, limit=FEED_BYTES, conditionally=True) as document:
+    with client.document(source.url, limit=FEED_BYTES, conditionally=True) as document:
         yield from distinct(_links(document), source.max_images)
 
 
@@ -118,7 +125,7 @@ def _of_item(item: etree._Element) -> Iterator[Link]:
     told = _told_of(item)
     for content in _media_contents(item):
         if content.get("url") and _wanted(content.get("type"), content.get("medium")):
-            yield Link.from_text(_absolute(content, "url"), said({**told, **_told_by_media(content)}))
+            yield Link.from_text(_absolute(content, "url"), drop_empty({**told, **_told_by_media(content)}))
     for enclosure in item:
         name = _name(enclosure)
         if name == "enclosure" and enclosure.get("url"):
@@ -131,7 +138,7 @@ def _of_item(item: etree._Element) -> Iterator[Link]:
             continue
         if may_be_jpeg(enclosure.get("type")):
             size = number(enclosure.get("length"))
-            yield Link.from_text(_absolute(enclosure, attribute), said({**told, "size": size}))
+            yield Link.from_text(_absolute(enclosure, attribute), drop_empty({**told, "size": size}))
 
 
 def _relation(link: etree._Element) -> str:
@@ -187,9 +194,9 @@ def _told_by_media(content: etree._Element) -> dict[str, Any]:
             break
         for child in place:
             name = _name(child) if _is_media(child, _name(child)) else ""
-            for key, value in said(_MEDIA_SAYS.get(name, lambda _: {})(child)).items():
+            for key, value in drop_empty(_MEDIA_SAYS.get(name, lambda _: {})(child)).items():
                 told.setdefault(key, value)
-    return said(told)
+    return drop_empty(told)
 
 
 def _hash(element: etree._Element) -> dict[str, Any]:
@@ -211,7 +218,7 @@ _MEDIA_SAYS: dict[str, Any] = {
 def _told_of(item: etree._Element) -> dict[str, Any]:
     """What an item says of all its pictures."""
     caption = _first(item, "description", "summary", "content")
-    return said(
+    return drop_empty(
         {
             "title": plain_text(_first(item, "title")),
             "caption": plain_text(caption),
@@ -297,7 +304,7 @@ def _of_json_item(base: str, feed: dict[str, Any], item: dict[str, Any]) -> Iter
     for each in attachments if isinstance(attachments, list) else []:
         if isinstance(each, dict) and each.get("url") and may_be_jpeg(str(each.get("mime_type") or "")):
             own = {"title": each.get("title"), "size": number(each.get("size_in_bytes"))}
-            yield Link.from_text(joined(base, str(each["url"])), {**told, **said(own)})
+            yield Link.from_text(joined(base, str(each["url"])), {**told, **drop_empty(own)})
     if item.get("image"):
         yield Link.from_text(joined(base, str(item["image"])), told)
 
@@ -306,7 +313,7 @@ def _told_by_json(feed: dict[str, Any], item: dict[str, Any]) -> dict[str, Any]:
     authors = item.get("authors") or feed.get("authors") or [item.get("author") or feed.get("author")]
     authors = authors if isinstance(authors, list) else []
     names = [each["name"] for each in authors if isinstance(each, dict) and each.get("name")]
-    return said(
+    return drop_empty(
         {
             "title": item.get("title"),
             "caption": item.get("content_text")

@@ -23,8 +23,8 @@ from pydantic import Field
 from imgdl_pipeline.core.http.address_guard import without_secrets
 from imgdl_pipeline.core.model.links import Link
 from imgdl_pipeline.core.model.settings import HttpUrl, MaxImages, SourceSettings
-from imgdl_pipeline.core.sources.attributes import distinct, number, plain_text, said
-from imgdl_pipeline.core.sources.client import SHOWN_CHARS, SourceError, Web
+from imgdl_pipeline.core.sources.attributes import distinct, drop_empty, number, plain_text
+from imgdl_pipeline.core.sources.client import SHOWN_CHARS, SourceClient, SourceError
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class GalleryDlSource(SourceSettings):
     max_images: MaxImages = None
 
 
-def list_links(source: GalleryDlSource, web: Web) -> Iterator[Link]:  # noqa: ARG001 -- it asks by itself
+def list_links(source: GalleryDlSource, client: SourceClient) -> Iterator[Link]:  # noqa: ARG001 -- it asks by itself
     """The JPEG files that gallery-dl finds, each with the headers that it says the download needs.
 
     Raises:
@@ -118,12 +118,13 @@ def _run(command: list[str], source: GalleryDlSource) -> tuple[int, str, str]:
     ) as run:
         try:
             printed, told = run.communicate(timeout=source.list_timeout)
-        except subprocess.TimeoutExpired as error:
-            words = f"{PROGRAM} did not end within {source.list_timeout:g} s; list_timeout allows more"
-            raise SourceError(f"{_shown(source)}: {words}") from error
-        finally:
+        except BaseException as error:  # while it is not reaped, its group's number is its own
             with suppress(ProcessLookupError):
                 os.killpg(run.pid, signal.SIGKILL)
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            words = f"{PROGRAM} did not end within {source.list_timeout:g} s; list_timeout allows more"
+            raise SourceError(f"{_shown(source)}: {words}") from error
     return (
         run.returncode,
         printed.decode("utf-8", "replace"),
@@ -160,7 +161,7 @@ def _headers(given: Any) -> dict[str, str]:
 
 def _attributes(known: dict[str, Any]) -> dict[str, Any]:
     """gallery-dl's keywords under our names; each site has its own, so the common ones are looked through."""
-    return said(
+    return drop_empty(
         {
             "title": _one_of(known, "title", "filename"),
             "caption": plain_text(_one_of(known, "description", "caption", "content")),

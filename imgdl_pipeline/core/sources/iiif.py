@@ -13,8 +13,8 @@ from pydantic import Field
 
 from imgdl_pipeline.core.model.links import Link
 from imgdl_pipeline.core.model.settings import HttpUrl, MaxImages, SourceSettings
-from imgdl_pipeline.core.sources.attributes import distinct, may_be_jpeg, number, plain_text, said
-from imgdl_pipeline.core.sources.client import SourceError, Web, parsed_json
+from imgdl_pipeline.core.sources.attributes import distinct, drop_empty, may_be_jpeg, number, plain_text
+from imgdl_pipeline.core.sources.client import SourceClient, SourceError, parsed_json
 
 DEPTH = 10
 """Levels of collections within collections that are followed."""
@@ -35,13 +35,13 @@ class IiifSource(SourceSettings):
     max_images: MaxImages = None
 
 
-def list_links(source: IiifSource, web: Web) -> Iterator[Link]:
+def list_links(source: IiifSource, client: SourceClient) -> Iterator[Link]:
     """The image of every canvas, in the order of the manifests; those of a collection one after another.
 
     Raises:
         SourceError: A manifest could not be had, or is none.
     """
-    return distinct(_below(source.manifest, _Reader(source, web), DEPTH), source.max_images)
+    return distinct(_below(source.manifest, _Reader(source, client), DEPTH), source.max_images)
 
 
 class _Reader:
@@ -52,9 +52,9 @@ class _Reader:
         web: To ask with.
     """
 
-    def __init__(self, source: IiifSource, web: Web) -> None:
+    def __init__(self, source: IiifSource, client: SourceClient) -> None:
         self._origin = _origin(source.manifest)
-        self._web = web
+        self._web = client
         self._visited: set[str] = set()
 
     def read(self, url: str) -> Json | None:
@@ -97,8 +97,8 @@ def _below(url: str, reader: _Reader, depth: int, resource: Json | None = None) 
         page, resource = urljoin(page, following) if following else "", None
 
 
-def _resource(url: str, web: Web, *, is_trusted: bool) -> Json:
-    with web.document(url, limit=MANIFEST_BYTES, is_trusted=is_trusted) as document:
+def _resource(url: str, client: SourceClient, *, is_trusted: bool) -> Json:
+    with client.document(url, limit=MANIFEST_BYTES, is_trusted=is_trusted) as document:
         data = parsed_json(document.read())
         if isinstance(data, dict) and _kind(data) in ("manifest", "collection", "collectionpage"):
             return data
@@ -193,7 +193,7 @@ def _link(body: Json, canvas: Json, told: Json) -> Link | None:
         "height": number(body.get("height")),
         "id": _id(canvas),
     }
-    return Link.from_text(url, {**told, **said(own)})
+    return Link.from_text(url, {**told, **drop_empty(own)})
 
 
 def _full_image(body: Json) -> str | None:
@@ -221,7 +221,7 @@ def _image_api(service: Json) -> int:
 
 def _told_by_manifest(manifest: Json) -> Json:
     homepages = _list(manifest.get("homepage")) or _list(manifest.get("related"))
-    return said(
+    return drop_empty(
         {
             "album": _plain(manifest.get("label")),
             "caption": _plain(manifest.get("summary") or manifest.get("description")),

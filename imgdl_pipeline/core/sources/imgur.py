@@ -14,8 +14,8 @@ from pydantic import Field
 
 from imgdl_pipeline.core.model.links import Link
 from imgdl_pipeline.core.model.settings import HttpUrl, Secret, SourceSettings
-from imgdl_pipeline.core.sources.attributes import iso_of_epoch, said
-from imgdl_pipeline.core.sources.client import Answer, SourceError, Web
+from imgdl_pipeline.core.sources.attributes import drop_empty, iso_of_epoch
+from imgdl_pipeline.core.sources.client import Answer, SourceClient, SourceError
 
 logger = logging.getLogger(__name__)
 
@@ -54,14 +54,14 @@ _ATTRIBUTES = {
 }
 
 
-def list_links(source: ImgurSource, web: Web) -> Iterator[Link]:
+def list_links(source: ImgurSource, client: SourceClient) -> Iterator[Link]:
     """The JPEG images of a gallery, albums expanded, each once.
 
     Raises:
         SourceError: A request failed.
         MissingSecretError: The Client-ID's variable is not set.
     """
-    api = _Api(source, web)
+    api = _Api(source, client)
     seen: set[str] = set()
     for item in api.items():
         for image in api.images_of(item):
@@ -75,10 +75,10 @@ def list_links(source: ImgurSource, web: Web) -> Iterator[Link]:
 class _Api:
     """Imgur's answers, page by page."""
 
-    def __init__(self, source: ImgurSource, web: Web) -> None:
+    def __init__(self, source: ImgurSource, client: SourceClient) -> None:
         self._source = source
-        self._web = web
-        self._client_id = source.client_id.reveal("source.client_id", web.environ)
+        self._web = client
+        self._client_id = source.client_id.reveal("source.client_id", client.environ)
 
     def items(self) -> Iterator[dict[str, Any]]:
         """Images and albums, over all pages that are to be read."""
@@ -146,4 +146,4 @@ def _link(image: Mapping[str, Any]) -> Link | None:
     attributes = {name: image.get(key) for name, key in _ATTRIBUTES.items()}
     attributes["date"] = iso_of_epoch(image.get("datetime"))
     attributes["page"] = f"https://imgur.com/{image['id']}" if image.get("id") else None
-    return Link.from_text(url, said(attributes))
+    return Link.from_text(url, drop_empty(attributes))

@@ -12,8 +12,8 @@ from pydantic import Field
 
 from imgdl_pipeline.core.model.links import Link
 from imgdl_pipeline.core.model.settings import HttpUrl, MaxImages, Secret, SourceSettings
-from imgdl_pipeline.core.sources.attributes import distinct, may_be_jpeg, number, said
-from imgdl_pipeline.core.sources.client import Answer, Web
+from imgdl_pipeline.core.sources.attributes import distinct, drop_empty, may_be_jpeg, number
+from imgdl_pipeline.core.sources.client import Answer, SourceClient
 
 logger = logging.getLogger(__name__)
 
@@ -37,25 +37,25 @@ class OpenverseSource(SourceSettings):
     max_images: MaxImages = None
 
 
-def list_links(source: OpenverseSource, web: Web) -> Iterator[Link]:
+def list_links(source: OpenverseSource, client: SourceClient) -> Iterator[Link]:
     """The search's results, the best first.
 
     Raises:
         SourceError: A request failed.
         MissingSecretError: The token's variable is not set.
     """
-    return distinct(_results(source, web), source.max_images)
+    return distinct(_results(source, client), source.max_images)
 
 
-def _results(source: OpenverseSource, web: Web) -> Iterator[Link]:
+def _results(source: OpenverseSource, client: SourceClient) -> Iterator[Link]:
     headers = {}
     if source.token is not None:
-        headers["Authorization"] = f"Bearer {source.token.reveal('source.token', web.environ)}"
+        headers["Authorization"] = f"Bearer {source.token.reveal('source.token', client.environ)}"
     query = {"q": source.q, "extension": "jpg", "page_size": str(PAGE_IMAGES)}
     query |= {"license": source.license} if source.license else {}
     page, pages = 1, 1
     while page <= pages:
-        answer = web.json(f"{source.api_url.rstrip('/')}/images/", {**query, "page": str(page)}, headers)
+        answer = client.json(f"{source.api_url.rstrip('/')}/images/", {**query, "page": str(page)}, headers)
         is_past_limit = (page - 1) * PAGE_IMAGES >= ANONYMOUS_IMAGES
         if is_past_limit and answer.status in (400, 401, 404):
             logger.warning("%s: Openverse gives no more than %d pages", source.q, page - 1)
@@ -104,4 +104,4 @@ def _link(image: dict[str, Any]) -> Link:
         "height": number(image.get("height")),
         "size": number(image.get("filesize")),
     }
-    return Link.from_text(str(image["url"]), said(attributes))
+    return Link.from_text(str(image["url"]), drop_empty(attributes))

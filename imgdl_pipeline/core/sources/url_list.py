@@ -26,13 +26,14 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from imgdl_pipeline.core.http.address_guard import without_userinfo
-from imgdl_pipeline.core.model.links import Link
+from imgdl_pipeline.core.model.links import BATCH_ROWS, Link
 from imgdl_pipeline.core.model.settings import SourceSettings
-from imgdl_pipeline.core.sources.client import SourceError, Web
+from imgdl_pipeline.core.sources.client import SourceClient, SourceError
 
 logger = logging.getLogger(__name__)
 
-BATCH_ROWS = 10_000
+LONGEST_CELL = 10_000_000
+"""Characters of a CSV cell; Python's own limit is 131,072."""
 
 _ENDINGS = {"ndjson": "jsonl", "text": "txt", "pq": "parquet"}
 """Endings that are other names of a format."""
@@ -62,13 +63,13 @@ class _File:
     open: Callable[[], AbstractContextManager[IO[bytes]]]
 
 
-def list_links(source: UrlListSource, web: Web) -> Iterator[Link]:
+def list_links(source: UrlListSource, client: SourceClient) -> Iterator[Link]:
     """The links of every file that `path` names, in the order of their names.
 
     Raises:
         SourceError: There is no such file, or one is broken: says which, in which line, and how.
     """
-    for file in _files(source.path, web):
+    for file in _files(source.path, client):
         yield from _links(file, source)
 
 
@@ -100,17 +101,17 @@ def _format_of(name: str) -> str:
 # Where the files lie
 
 
-def _files(path: str, web: Web) -> list[_File]:
+def _files(path: str, client: SourceClient) -> list[_File]:
     if path.startswith(("http://", "https://")):
-        return [_File(without_userinfo(path), lambda: _on_the_web(path, web))]
+        return [_File(without_userinfo(path), lambda: _on_the_web(path, client))]
     if "://" in path:
         return _objects(path)
     return _local_files(path)
 
 
 @contextmanager
-def _on_the_web(url: str, web: Web) -> Iterator[IO[bytes]]:
-    with web.document(url, limit=None) as document:
+def _on_the_web(url: str, client: SourceClient) -> Iterator[IO[bytes]]:
+    with client.document(url, limit=None) as document:
         yield document.file
 
 
@@ -208,7 +209,7 @@ def _read_tsv(data: IO[bytes], name: str, url_column: str) -> Iterator[dict[str,
 
 
 def _read_separated(data: IO[bytes], name: str, url_column: str, delimiter: str) -> Iterator[dict[str, Any]]:
-    csv.field_size_limit(10_000_000)
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))  # of the whole process: never less
     reader = csv.reader((line for _, line in _lines(data, name)), delimiter=delimiter, strict=True)
     try:
         columns = next(reader, [])

@@ -13,8 +13,8 @@ from pydantic import Field
 
 from imgdl_pipeline.core.model.links import Link
 from imgdl_pipeline.core.model.settings import HttpUrl, MaxImages, SourceSettings
-from imgdl_pipeline.core.sources.attributes import distinct, first_href, plain_text, said
-from imgdl_pipeline.core.sources.client import Answer, Web
+from imgdl_pipeline.core.sources.attributes import distinct, drop_empty, first_href, plain_text
+from imgdl_pipeline.core.sources.client import Answer, SourceClient
 
 
 class WikimediaCommonsSource(SourceSettings):
@@ -45,23 +45,23 @@ _EXTMETADATA = {
 }
 
 
-def list_links(source: WikimediaCommonsSource, web: Web) -> Iterator[Link]:
+def list_links(source: WikimediaCommonsSource, client: SourceClient) -> Iterator[Link]:
     """The category's JPEG files, then those of its subcategories down to `depth`.
 
     Raises:
         SourceError: A request failed, or there is no such category.
     """
     category = re.sub(r"^category:", "", source.category.strip(), flags=re.IGNORECASE)
-    links = distinct(_files_below(source, web, f"Category:{category}"), source.max_images)
+    links = distinct(_files_below(source, client, f"Category:{category}"), source.max_images)
     first = next(links, None)
     if first is None:
-        _check_exists(source.api_url, web, f"Category:{category}")
+        _check_exists(source.api_url, client, f"Category:{category}")
         return
     yield first
     yield from links
 
 
-def _check_exists(api_url: str, web: Web, category: str) -> None:
+def _check_exists(api_url: str, client: SourceClient, category: str) -> None:
     """A name with a slip in it would otherwise look like a category without files.
 
     Raises:
@@ -74,25 +74,25 @@ def _check_exists(api_url: str, web: Web, category: str) -> None:
         "titles": category,
         "prop": "categoryinfo",
     }
-    answer = web.json(api_url, query, busy=_is_busy)
+    answer = client.json(api_url, query, busy=_is_busy)
     [page] = _query_data(answer)["query"]["pages"]
     if "categoryinfo" not in page:
         raise answer.error(f"there is no category {category}")
 
 
-def _files_below(source: WikimediaCommonsSource, web: Web, top: str) -> Iterator[Link]:
+def _files_below(source: WikimediaCommonsSource, client: SourceClient, top: str) -> Iterator[Link]:
     visited = {top}
     level = [top]
     for depth in range(source.depth + 1):
         below: list[str] = []
         for category in level:
-            yield from _files(source.api_url, web, category)
+            yield from _files(source.api_url, client, category)
             if depth < source.depth:
-                below += _subcategories(source.api_url, web, category, visited)
+                below += _subcategories(source.api_url, client, category, visited)
         level = below
 
 
-def _files(api_url: str, web: Web, category: str) -> Iterator[Link]:
+def _files(api_url: str, client: SourceClient, category: str) -> Iterator[Link]:
     query = {
         "generator": "categorymembers",
         "gcmtitle": category,
@@ -103,13 +103,13 @@ def _files(api_url: str, web: Web, category: str) -> Iterator[Link]:
         "iiextmetadatafilter": "|".join(_EXTMETADATA.values()),
         "iiextmetadatalanguage": "en",
     }
-    for page in _pages(api_url, web, query):
+    for page in _pages(api_url, client, query):
         link = _link(page)
         if link is not None:
             yield link
 
 
-def _subcategories(api_url: str, web: Web, category: str, visited: set[str]) -> list[str]:
+def _subcategories(api_url: str, client: SourceClient, category: str, visited: set[str]) -> list[str]:
     """Those not visited yet: categories that contain each other are common."""
     query = {
         "generator": "categorymembers",
@@ -118,20 +118,20 @@ def _subcategories(api_url: str, web: Web, category: str, visited: set[str]) -> 
         "gcmlimit": "500",
     }
     found = []
-    for page in _pages(api_url, web, query):
+    for page in _pages(api_url, client, query):
         if page["title"] not in visited:
             visited.add(page["title"])
             found.append(page["title"])
     return found
 
 
-def _pages(api_url: str, web: Web, query: dict[str, str]) -> Iterator[dict[str, Any]]:
+def _pages(api_url: str, client: SourceClient, query: dict[str, str]) -> Iterator[dict[str, Any]]:
     """Every page of a query, in order; one may come in pieces, over several answers until `batchcomplete`."""
     basic = {"action": "query", "format": "json", "formatversion": "2", "maxlag": "5", **query}
     continued: dict[str, str] = {}
     pieces: dict[int, dict[str, Any]] = {}
     while True:
-        answer = web.json(api_url, {**basic, **continued}, busy=_is_busy)
+        answer = client.json(api_url, {**basic, **continued}, busy=_is_busy)
         data = _query_data(answer)
         if continued and not {"query", "batchcomplete"} & data.keys():
             raise answer.error("the MediaWiki API broke off in the middle of the list")
@@ -182,7 +182,7 @@ def _link(page: Mapping[str, Any]) -> Link | None:
         "uploader": info.get("user"),
         "uploaded": info.get("timestamp"),
     }
-    return Link.from_text(without_tracking(str(info["url"])), said({**attributes, **known}))
+    return Link.from_text(without_tracking(str(info["url"])), drop_empty({**attributes, **known}))
 
 
 def without_tracking(url: str) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS, is_first, kept
+from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS, filter_table, is_first
 from imgdl_pipeline.core.storage.checkpoints import CHECKPOINT_S, Checkpoints
 from imgdl_pipeline.core.storage.lease import Lease
 from imgdl_pipeline.core.storage.store import (
@@ -177,7 +177,7 @@ def download_table(rows: list[Download]) -> pa.Table:
 def latest(table: pa.Table) -> pa.Table:
     """The last row of each url; the rest of the order stays."""
     newest_first = pc.take(table["url"], _descending(table.num_rows)).combine_chunks()
-    return kept(table, pc.take(is_first(newest_first), _descending(table.num_rows)))
+    return filter_table(table, pc.take(is_first(newest_first), _descending(table.num_rows)))
 
 
 def _descending(count: int) -> pa.Array:

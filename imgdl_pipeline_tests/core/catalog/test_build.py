@@ -298,7 +298,7 @@ def test_an_interrupted_check_ends_with_the_image_at_hand(unchecked, loopback, m
     def interrupt(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(catalog, "BATCH_ROWS", 4)
+    monkeypatch.setattr(catalog, "BATCH_FILES", 4)
     monkeypatch.setattr(catalog, "ThreadPoolExecutor", Executor)
     with Workers(1) as jpegs, pytest.raises(KeyboardInterrupt):
         build_catalog("g", store, loopback, jpegs=jpegs, on_progress=interrupt)

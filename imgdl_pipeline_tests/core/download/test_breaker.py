@@ -7,7 +7,7 @@ def test_a_host_is_given_up_after_so_many_failures_in_a_row():
         assert breaker.refusal("h.org") is None
         breaker.failed("h.org")
     refusal = breaker.refusal("h.org")
-    assert (refusal.code, refusal.passing) == ("connection", False)
+    assert (refusal.code, refusal.retryable) == ("connection", False)
     assert "3 connections to h.org failed in a row" in refusal.detail
 
 

@@ -19,7 +19,7 @@ from imgdl_pipeline.core.download.fetch import (
     NotModified,
     fetch_error,
 )
-from imgdl_pipeline.core.http.deadline import Abandoned
+from imgdl_pipeline.core.http.deadline import Cancelled
 from imgdl_pipeline.core.http.transport import Validators, retry_after
 from imgdl_pipeline.core.model.outcome import FetchError, RetryAfter
 from imgdl_pipeline.core.model.settings import DownloadSettings
@@ -82,13 +82,13 @@ def test_we_say_who_we_are_and_ask_for_identity(fetcher, server):
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 418, 451, 206, 204])
 def test_an_answer_that_is_not_200_is_its_http_code_and_final(fetcher, server, status):
     error = refusal(fetcher, server.serve("/a.jpg", PICTURE if status != 204 else b"", status))
-    assert (error.code, error.http_status, error.passing) == (f"http_{status}", status, False)
+    assert (error.code, error.http_status, error.retryable) == (f"http_{status}", status, False)
 
 
 @pytest.mark.parametrize("status", [408, 500, 502, 504])
 def test_an_answer_that_may_get_better_is_passing(fetcher, server, status):
     error = refusal(fetcher, server.serve("/a.jpg", b"", status))
-    assert (error.code, error.passing) == (f"http_{status}", True)
+    assert (error.code, error.retryable) == (f"http_{status}", True)
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -117,7 +117,7 @@ def test_a_server_that_never_answers_is_timeout(loopback, server):
     server.routes["/a.jpg"] = lambda handler: server.release.wait(30)
     with with_settings(loopback, timeout=0.4) as fetcher:
         error = refusal(fetcher, server.url("/a.jpg"))
-    assert (error.code, error.detail, error.passing) == ("timeout", "not done within 0.4 s", True)
+    assert (error.code, error.detail, error.retryable) == ("timeout", "not done within 0.4 s", True)
 
 
 @pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\n\r\n\xff\xd8\xff", b"HTTP/1.1 200 OK\r\nX-", b""])
@@ -154,14 +154,14 @@ def test_a_refused_connection_is_connection(fetcher):
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
     error = refusal(fetcher, f"http://127.0.0.1:{port}/a.jpg")
-    assert (error.code, error.passing) == ("connection", True)
+    assert (error.code, error.retryable) == ("connection", True)
     assert f"127.0.0.1 port {port}: Connection refused" in error.detail
 
 
 def test_a_reset_connection_is_connection(fetcher, server):
     server.routes["/a.jpg"] = lambda handler: handler.hang_up()
     error = refusal(fetcher, server.url("/a.jpg"))
-    assert (error.code, error.passing) == ("connection", True)
+    assert (error.code, error.retryable) == ("connection", True)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_a_short_body_is_incomplete(fetcher, server):
     head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(PICTURE)
     server.routes["/a.jpg"] = lambda handler: handler.send_raw(head + PICTURE[:-100])
     error = refusal(fetcher, server.url("/a.jpg"))
-    assert (error.code, error.passing) == ("incomplete", True)
+    assert (error.code, error.retryable) == ("incomplete", True)
 
 
 def test_a_chunked_body_that_breaks_off_is_incomplete(fetcher, server):
@@ -308,7 +308,7 @@ def test_a_digest_that_the_source_gave_is_checked(fetcher, server, name):
     digest = hashlib.new(name, PICTURE).hexdigest()
     fetcher.fetch(url, {name: digest.upper()}).body.close()
     error = refusal(fetcher, url, {name: digest[::-1]})
-    assert (error.code, error.passing) == ("hash_mismatch", False)
+    assert (error.code, error.retryable) == ("hash_mismatch", False)
 
 
 @pytest.mark.parametrize("given", [len(PICTURE), str(len(PICTURE)), "", None, "150 kB"])
@@ -353,7 +353,7 @@ def test_a_self_signed_certificate_is_tls(loopback):
     ca = trustme.CA()
     with tls_server(ca.issue_cert("localhost")) as url, Fetcher(loopback, threading.Event()) as fetcher:
         error = refusal(fetcher, url)
-    assert (error.code, error.passing) == ("tls", False)
+    assert (error.code, error.retryable) == ("tls", False)
     assert "certificate verify failed" in error.detail
 
 
@@ -386,7 +386,7 @@ def test_a_stopped_fetch_is_abandoned(loopback, server):
         server.release.wait(30)
 
     server.routes["/a.jpg"] = answer
-    with Fetcher(loopback, stop) as fetcher, pytest.raises(Abandoned):
+    with Fetcher(loopback, stop) as fetcher, pytest.raises(Cancelled):
         fetcher.fetch(server.url("/a.jpg"))
 
 
@@ -448,11 +448,11 @@ def test_a_host_that_is_spelled_to_look_like_another_gets_none_of_its_headers(fe
 def test_a_redirect_to_another_host_waits_for_that_hosts_turn(fetcher, server):
     with WebServer() as elsewhere:
         url = server.redirect("/a.jpg", elsewhere.serve("/b.jpg", PICTURE))
-        hop = fetcher.fetch(url)
-        assert (hop.host, hop.redirects) == (f"127.0.0.1:{elsewhere.server_port}", 1)
-        assert 0 < hop.seconds < 30
+        redirect = fetcher.fetch(url)
+        assert (redirect.host, redirect.redirects) == (f"127.0.0.1:{elsewhere.server_port}", 1)
+        assert 0 < redirect.seconds < 30
         assert elsewhere.paths() == []
-        with fetcher.fetch(url, hop=hop).body as body:
+        with fetcher.fetch(url, redirect=redirect).body as body:
             assert body.read() == PICTURE
 
 
@@ -478,7 +478,7 @@ def test_a_malformed_header_is_connection_and_says_little(fetcher, server, caplo
     head = b"HTTP/1.1 200 OK\r\nno colon here\r\n" + flood + b"X-Robots-Tag: noai\r\n\r\n"
     server.routes["/a.jpg"] = lambda handler: handler.send_raw(head + PICTURE)
     error = refusal(fetcher, server.url("/a.jpg"))
-    assert (error.code, error.passing) == ("connection", True)
+    assert (error.code, error.retryable) == ("connection", True)
     assert error.detail == "the answer is no valid HTTP: a header is malformed"
     assert len(caplog.text) < 1000
 
@@ -511,7 +511,7 @@ def test_a_look_up_that_hangs_is_timeout_at_the_deadline(loopback, monkeypatch):
     started = time.monotonic()
     with with_settings(loopback, timeout=0.4) as fetcher:
         error = refusal(fetcher, "http://slow.example/a.jpg")
-    assert (error.code, error.passing) == ("timeout", True)
+    assert (error.code, error.retryable) == ("timeout", True)
     assert error.detail == "looking slow.example up: not done within 0.4 s"
     assert time.monotonic() - started < 5
     hanging.set()

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgdl_pipeline.core.download.host_queue import Later, Schedule
+from imgdl_pipeline.core.download.host_queue import Requeue, Schedule
 
 
 def first_letter(item):
@@ -29,7 +29,7 @@ def test_a_delayed_item_comes_when_it_is_due_and_its_host_goes_on():
     schedule.add("a1")
     schedule.add("a2")
     assert schedule.next(0) == "a1"
-    schedule.again(Later("a1", 5), 0)
+    schedule.again(Requeue("a1", 5), 0)
     schedule.finished("a1")
     assert schedule.next(0) == "a2"
     assert schedule.seconds_until_due(1) == 4
@@ -42,7 +42,7 @@ def test_a_host_that_is_left_alone_gets_nothing_until_its_time():
     for item in ("a1", "a2", "b1"):
         schedule.add(item)
     assert schedule.next(0) == "a1"
-    schedule.again(Later("a1", 5, host="a"), 0)
+    schedule.again(Requeue("a1", 5, host="a"), 0)
     schedule.finished("a1")
     assert [schedule.next(1) for _ in range(2)] == ["b1", None]
     assert {schedule.next(5), schedule.next(5)} == {"a1", "a2"}
@@ -81,7 +81,7 @@ def test_an_item_that_is_put_back_comes_first_when_its_host_may_be_asked_again()
     for item in ("a1", "a2", "a3"):
         schedule.add(item)
     first, second = schedule.next(0), schedule.next(0)
-    schedule.again(Later(first, 5, "a"), now=0)
+    schedule.again(Requeue(first, 5, "a"), now=0)
     schedule.finished(first)
     assert schedule.is_left_alone(second)
     schedule.put_back(second)

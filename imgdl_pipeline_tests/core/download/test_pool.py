@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from imgdl_pipeline.core.download.host_queue import Later
+from imgdl_pipeline.core.download.host_queue import Requeue
 from imgdl_pipeline.core.download.pool import DownloadPool, DownloadWorker
 
 
@@ -89,7 +89,7 @@ def test_an_endless_list_is_taken_no_further_than_there_is_room_for():
 def test_an_item_that_asks_for_later_is_handed_out_again():
     def work(item):
         number, attempts = item
-        return Later((number, attempts + 1), 0.001) if attempts < 3 else attempts
+        return Requeue((number, attempts + 1), 0.001) if attempts < 3 else attempts
 
     with DownloadPool(work, workers=3) as pool:
         done = list(pool.map((number, 1) for number in range(30)))
@@ -205,7 +205,7 @@ def test_items_that_are_queued_already_wait_too_when_their_host_asks_for_a_pause
         if not second_round.is_set():
             assert begun == [item]
             second_round.set()
-            return Later(item, 0.3, "a")
+            return Requeue(item, 0.3, "a")
         return time.monotonic()
 
     started = time.monotonic()

@@ -2,11 +2,11 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from imgdl_pipeline.core.download.retry import LASTING, Retry, left_alone
+from imgdl_pipeline.core.download.retry import PERMANENT, Retry, in_cooldown
 from imgdl_pipeline.core.model.outcome import FetchError, Reason
 from imgdl_pipeline.core.storage.ledger import Download, download_table
 
-PASSING = FetchError(Reason.TIMEOUT, "slow", passing=True)
+PASSING = FetchError(Reason.TIMEOUT, "slow", retryable=True)
 FINAL = FetchError(Reason.HTTP, "gone", http_status=404)
 
 
@@ -47,7 +47,7 @@ def ledger_row(reason, failures, hours_ago):
 
 
 def is_left_alone(*args):
-    return left_alone(download_table([ledger_row(*args)]), NOW).to_pylist()[0]
+    return in_cooldown(download_table([ledger_row(*args)]), NOW).to_pylist()[0]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_what_passes_or_costs_nothing_is_tried_by_every_run(reason):
 
 
 def test_every_reason_is_either_lasting_or_known_to_pass():
-    passing = {
+    retryable = {
         "HTTP",
         "TIMEOUT",
         "DNS",
@@ -88,4 +88,4 @@ def test_every_reason_is_either_lasting_or_known_to_pass():
         "SCHEME",
         "ROBOTS",
     }
-    assert {each.name for each in Reason} == passing | {each.name for each in LASTING}
+    assert {each.name for each in Reason} == retryable | {each.name for each in PERMANENT}

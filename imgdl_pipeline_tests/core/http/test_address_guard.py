@@ -13,7 +13,7 @@ from imgdl_pipeline.core.http.address_guard import (
     host_of,
     without_userinfo,
 )
-from imgdl_pipeline.core.http.deadline import Deadline, working_until
+from imgdl_pipeline.core.http.deadline import Deadline, deadline_scope
 from imgdl_pipeline.core.model.outcome import FetchError, Reason
 from imgdl_pipeline_tests.support.server import deaf_port
 
@@ -72,19 +72,19 @@ def test_no_spelling_of_loopback_is_connected_to(host):
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.setblocking(False)
         port = listening.getsockname()[1]
-        with working_until(Deadline(5, threading.Event())):
+        with deadline_scope(Deadline(5, threading.Event())):
             assert refusal(AddressGuard().connect, host, port).reason is Reason.PRIVATE_ADDRESS
         with pytest.raises(BlockingIOError):
             listening.accept()
 
 
 def test_a_name_without_an_address_is_dns():
-    with working_until(Deadline(20, threading.Event())):
+    with deadline_scope(Deadline(20, threading.Event())):
         assert refusal(AddressGuard().connect, "no-such-host.invalid", 80).reason is Reason.DNS
 
 
 def test_a_name_that_cannot_be_one_is_dns():
-    with working_until(Deadline(20, threading.Event())):
+    with deadline_scope(Deadline(20, threading.Event())):
         assert refusal(AddressGuard().connect, "x" * 80 + ".org", 80).reason is Reason.DNS
 
 
@@ -164,7 +164,7 @@ def test_a_password_is_not_in_the_detail_of_a_broken_url():
 def test_an_address_that_does_not_answer_leaves_time_for_the_next():
     with deaf_port() as port, socket.create_server(("127.0.0.1", 0)) as good:
         found = [(socket.AF_INET, ("127.0.0.1", port)), (socket.AF_INET, good.getsockname())]
-        with working_until(Deadline(2, threading.Event())):
+        with deadline_scope(Deadline(2, threading.Event())):
             connected = _connect_to_first("h.org", 80, found)
             assert connected.getpeername() == good.getsockname()
             connected.close()
@@ -184,7 +184,7 @@ def test_a_name_with_a_public_and_a_private_address_is_refused_before_a_packet(m
     with socket.create_server(("127.0.0.1", 0)) as inside:
         inside.setblocking(False)
         resolving_to(monkeypatch, ["8.8.8.8", "127.0.0.1"])
-        with working_until(Deadline(2, threading.Event())):
+        with deadline_scope(Deadline(2, threading.Event())):
             error = refusal(AddressGuard().connect, "rebinding.example", inside.getsockname()[1])
         assert error.reason is Reason.PRIVATE_ADDRESS
         with pytest.raises(BlockingIOError):
@@ -195,7 +195,7 @@ def test_a_name_that_resolves_differently_the_second_time_is_connected_to_where_
     """There is no second time: the address that was judged is the one that is connected to."""
     with socket.create_server(("127.0.0.1", 0)) as outside, socket.create_server(("127.0.0.2", 0)) as inside:
         resolving_to(monkeypatch, ["127.0.0.1"], ["127.0.0.2"], ["127.0.0.2"])
-        with working_until(Deadline(2, threading.Event())):
+        with deadline_scope(Deadline(2, threading.Event())):
             port = outside.getsockname()[1]
             with AddressGuard(["127.0.0.1/32"]).connect("rebinding.example", port) as connected:
                 assert connected.getpeername() == outside.getsockname()
@@ -210,9 +210,9 @@ def test_a_look_up_that_may_succeed_later_is_passing(monkeypatch):
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    with working_until(Deadline(2, threading.Event())):
+    with deadline_scope(Deadline(2, threading.Event())):
         error = refusal(AddressGuard().connect, "h.example", 80)
-    assert (error.reason, error.passing) == (Reason.DNS, True)
+    assert (error.reason, error.retryable) == (Reason.DNS, True)
 
 
 @pytest.mark.parametrize(
@@ -227,5 +227,5 @@ def test_a_look_up_that_may_succeed_later_is_passing(monkeypatch):
     ],
 )
 def test_an_address_in_odd_digits_is_judged_by_what_it_leads_to(host):
-    with working_until(Deadline(5, threading.Event())):
+    with deadline_scope(Deadline(5, threading.Event())):
         assert refusal(AddressGuard().connect, host, 80).reason in (Reason.PRIVATE_ADDRESS, Reason.DNS)

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from imgdl_pipeline.core.http import deadline
-from imgdl_pipeline.core.http.deadline import Abandoned, Deadline, DeadlineSocket, working_until
+from imgdl_pipeline.core.http.deadline import Cancelled, Deadline, DeadlineSocket, deadline_scope
 
 
 @pytest.fixture
@@ -29,17 +29,17 @@ def test_a_deadline_that_was_given_up_raises():
     ends_later = Deadline(60, stop)
     assert 59 < ends_later.left() <= 60
     stop.set()
-    with pytest.raises(Abandoned):
+    with pytest.raises(Cancelled):
         ends_later.left()
 
 
 def test_work_without_a_deadline_is_a_mistake():
-    with pytest.raises(LookupError, match="working_until"):
+    with pytest.raises(LookupError, match="deadline_scope"):
         deadline.current()
 
 
 def test_a_read_from_a_silent_server_ends_at_the_deadline(silent_server):
-    with working_until(Deadline(0.3, threading.Event())), connected(silent_server) as sock:
+    with deadline_scope(Deadline(0.3, threading.Event())), connected(silent_server) as sock:
         with pytest.raises(TimeoutError):
             sock.recv_into(bytearray(10))
 
@@ -56,7 +56,7 @@ def test_a_read_that_drips_ends_at_the_deadline():
     thread = threading.Thread(target=drip)
     thread.start()
     try:
-        with working_until(Deadline(0.3, threading.Event())), pytest.raises(TimeoutError):
+        with deadline_scope(Deadline(0.3, threading.Event())), pytest.raises(TimeoutError):
             while True:
                 dripping.recv_into(bytearray(1))
     finally:
@@ -71,10 +71,10 @@ def test_giving_up_wakes_a_waiting_read(silent_server):
     seconds = []
 
     def read():
-        with working_until(Deadline(60, stop)), connected(silent_server) as sock:
+        with deadline_scope(Deadline(60, stop)), connected(silent_server) as sock:
             started.set()
             began = time.monotonic()
-            with pytest.raises(Abandoned):
+            with pytest.raises(Cancelled):
                 sock.recv_into(bytearray(10))
             seconds.append(time.monotonic() - began)
 
@@ -96,7 +96,7 @@ def test_a_connection_that_nobody_accepts_ends_at_the_deadline():
             for each in waiting:
                 each.setblocking(False)
                 each.connect_ex(full.getsockname())
-            with working_until(Deadline(0.3, threading.Event())), pytest.raises(TimeoutError):
+            with deadline_scope(Deadline(0.3, threading.Event())), pytest.raises(TimeoutError):
                 for _ in range(8):
                     connected(full.getsockname())
         finally:
@@ -107,19 +107,19 @@ def test_a_connection_that_nobody_accepts_ends_at_the_deadline():
 def test_a_refused_connection_is_an_oserror():
     with socket.create_server(("127.0.0.1", 0)) as gone:
         address = gone.getsockname()
-    with working_until(Deadline(5, threading.Event())), pytest.raises(ConnectionRefusedError):
+    with deadline_scope(Deadline(5, threading.Event())), pytest.raises(ConnectionRefusedError):
         connected(address)
 
 
 def test_a_call_that_hangs_is_left_behind():
     hanging = threading.Event()
-    with working_until(Deadline(0.1, threading.Event())), pytest.raises(TimeoutError):
+    with deadline_scope(Deadline(0.1, threading.Event())), pytest.raises(TimeoutError):
         deadline.call_with_deadline(lambda: hanging.wait(30))
     hanging.set()
 
 
 def test_a_call_gives_its_result_or_its_error():
-    with working_until(Deadline(5, threading.Event())):
+    with deadline_scope(Deadline(5, threading.Event())):
         assert deadline.call_with_deadline(lambda: 42) == 42
         with pytest.raises(ZeroDivisionError):
             deadline.call_with_deadline(lambda: 1 / 0)

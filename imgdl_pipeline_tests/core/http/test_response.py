@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgdl_pipeline.core.http.address_guard import AddressGuard
-from imgdl_pipeline.core.http.deadline import Deadline, working_until
+from imgdl_pipeline.core.http.deadline import Deadline, deadline_scope
 from imgdl_pipeline.core.http.response import (
     MAX_HEAD_BYTES,
     MAX_HEADERS,
@@ -198,7 +198,7 @@ def test_an_answer_without_a_body_has_none_whatever_it_announces(server, loopbac
     head = b"HTTP/1.1 %d x\r\n%s\r\n" % (status, CHUNKED)
     server.routes["/a.jpg"] = lambda handler: handler.wfile.write(head)
     session = new_session(AddressGuard(loopback.allow_addresses), loopback)
-    with working_until(Deadline(5, threading.Event())), get(session, server.url("/a.jpg")) as response:
+    with deadline_scope(Deadline(5, threading.Event())), get(session, server.url("/a.jpg")) as response:
         assert response.raw.read() == b""
 
 
@@ -213,5 +213,5 @@ def test_what_is_told_before_the_answer_is_passed_over(fetcher, server):
 def test_a_head_that_breaks_off_is_asked_for_again(fetcher, server):
     server.routes["/a.jpg"] = lambda handler: handler.send_raw(b"HTTP/1.1 200 OK\r\nContent-Le")
     error = refusal(fetcher, server.url("/a.jpg"))
-    assert (error.code, error.passing) == ("connection", True)
+    assert (error.code, error.retryable) == ("connection", True)
     assert error.detail == "the answer is no valid HTTP: the headers end early"

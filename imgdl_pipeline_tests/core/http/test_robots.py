@@ -5,7 +5,7 @@ import pytest
 
 from imgdl_pipeline.core.http import robots as robots_module
 from imgdl_pipeline.core.http.address_guard import AddressGuard
-from imgdl_pipeline.core.http.deadline import Deadline, working_until
+from imgdl_pipeline.core.http.deadline import Deadline, deadline_scope
 from imgdl_pipeline.core.http.robots import MAX_BYTES, Robots, own_group
 from imgdl_pipeline.core.http.transport import new_session
 from imgdl_pipeline.core.model.outcome import FetchError
@@ -17,7 +17,7 @@ AGENT = "imgdl_pipeline/1.0 (+https://h.org)"
 def verdict(server, path="/a.jpg", robots=None):
     robots = robots or Robots(AGENT)
     session = new_session(AddressGuard(["127.0.0.1/32"]), DownloadSettings(user_agent=AGENT))
-    with working_until(Deadline(10, threading.Event())):
+    with deadline_scope(Deadline(10, threading.Event())):
         try:
             robots.check(server.url(path), session)
         except FetchError as error:
@@ -94,7 +94,7 @@ def test_who_has_waited_for_another_threads_answer_shares_its_failure(server):
 
     def ask():
         session = new_session(AddressGuard(["127.0.0.1/32"]), DownloadSettings(user_agent=AGENT))
-        with working_until(Noting(10, threading.Event())), pytest.raises(FetchError, match="answered 503"):
+        with deadline_scope(Noting(10, threading.Event())), pytest.raises(FetchError, match="answered 503"):
             robots.check(server.url("/a.jpg"), session)
         shared.append(threading.current_thread().name)
 
@@ -125,7 +125,7 @@ def test_what_many_hosts_say_is_forgotten_before_it_takes_much_memory(server, mo
     rules(server, "User-agent: *\n" + "Disallow: /private\n" * 10)
     robots, port = Robots(AGENT), server.server_port
     session = new_session(AddressGuard(["127.0.0.1/32", "::1/128"]), DownloadSettings(user_agent=AGENT))
-    with working_until(Deadline(10, threading.Event())):
+    with deadline_scope(Deadline(10, threading.Event())):
         for host in ("127.0.0.1", "127.0.0.1", "localhost", "127.0.0.1"):
             with pytest.raises(FetchError, match="robots"):
                 robots.check(f"http://{host}:{port}/private/a.jpg", session)
@@ -136,7 +136,7 @@ def test_what_many_hosts_say_is_forgotten_before_it_takes_much_memory(server, mo
 def test_a_host_that_cannot_be_asked_has_the_links_own_reason(server):
     server.routes["/robots.txt"] = lambda handler: handler.hang_up()
     session = new_session(AddressGuard(["127.0.0.1/32"]), DownloadSettings(user_agent=AGENT))
-    with working_until(Deadline(10, threading.Event())), pytest.raises(OSError, match="reset"):
+    with deadline_scope(Deadline(10, threading.Event())), pytest.raises(OSError, match="reset"):
         Robots(AGENT).check(server.url("/a.jpg"), session)
 
 
@@ -194,7 +194,7 @@ def test_a_host_that_cannot_be_asked_is_asked_three_times_in_all(server):
     server.routes["/robots.txt"] = lambda handler: handler.hang_up()
     session = new_session(AddressGuard(["127.0.0.1/32"]), DownloadSettings(user_agent=AGENT))
     robots = Robots(AGENT)
-    with working_until(Deadline(10, threading.Event())):
+    with deadline_scope(Deadline(10, threading.Event())):
         for _ in range(3):
             with pytest.raises(OSError, match="reset"):
                 robots.check(server.url("/a.jpg"), session)

@@ -7,7 +7,7 @@ import trustme
 
 from imgdl_pipeline.core.download.fetch import Fetcher
 from imgdl_pipeline.core.http.address_guard import AddressGuard
-from imgdl_pipeline.core.http.deadline import Deadline, working_until
+from imgdl_pipeline.core.http.deadline import Deadline, deadline_scope
 from imgdl_pipeline.core.http.transport import get, header_text, new_session, tls_context
 from imgdl_pipeline.core.model.outcome import FetchError
 from imgdl_pipeline.core.model.settings import DownloadSettings
@@ -74,7 +74,7 @@ def test_the_environments_proxies_and_passwords_are_not_used(server, monkeypatch
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9/")
     session = new_session(AddressGuard(["127.0.0.1/32"]), DownloadSettings())
-    with working_until(Deadline(5, threading.Event())), get(session, server.url("/x")) as response:
+    with deadline_scope(Deadline(5, threading.Event())), get(session, server.url("/x")) as response:
         assert response.status_code == 404
     assert "Authorization" not in server.requests[0][1]
 
@@ -87,7 +87,7 @@ def test_a_header_is_utf_8_where_it_can_be(sent, text):
 def asked_through_a_proxy(url, context=None):
     """The status of an answer that came with the environment's proxies in use."""
     session = new_session(AddressGuard(["127.0.0.1/32"]), DownloadSettings(environment_proxies=True), context)
-    with working_until(Deadline(5, threading.Event())), get(session, url) as response:
+    with deadline_scope(Deadline(5, threading.Event())), get(session, url) as response:
         response.raw.read()
         return response.status_code
 

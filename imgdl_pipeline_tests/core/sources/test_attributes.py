@@ -5,18 +5,18 @@ from hypothesis import strategies as st
 from imgdl_pipeline.core.model.links import Link
 from imgdl_pipeline.core.sources.attributes import (
     distinct,
+    drop_empty,
     first_href,
     iso_date,
     iso_of_epoch,
     may_be_jpeg,
     number,
     plain_text,
-    said,
 )
 
 
 def test_what_says_nothing_is_left_out():
-    assert said({"a": "", "b": None, "c": [], "d": {}, "e": 0, "f": "x"}) == {"e": 0, "f": "x"}
+    assert drop_empty({"a": "", "b": None, "c": [], "d": {}, "e": 0, "f": "x"}) == {"e": 0, "f": "x"}
 
 
 @pytest.mark.parametrize(

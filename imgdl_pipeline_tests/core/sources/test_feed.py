@@ -8,7 +8,7 @@ from imgdl_pipeline.core import sources
 from imgdl_pipeline.core.listing.build import list_gallery, read_links
 from imgdl_pipeline.core.model.links import Link, links_table
 from imgdl_pipeline.core.model.settings import DownloadSettings
-from imgdl_pipeline.core.sources.client import SourceError, Web
+from imgdl_pipeline.core.sources.client import SourceClient, SourceError
 from imgdl_pipeline.core.sources.feed import FeedSource
 
 RSS = """<?xml version="1.0" encoding="utf-8"?>
@@ -83,8 +83,8 @@ def list_feed(server):
     def list_(body, content_type="application/xml", **keys):
         text = body if isinstance(body, bytes) else body.encode()
         url = server.serve("/feed", text, Content_Type=content_type)
-        with Web(DownloadSettings(), {}, sleep=lambda _: None) as web:
-            return list(sources.list_links(FeedSource(type="feed", url=url, **keys), web))
+        with SourceClient(DownloadSettings(), {}, sleep=lambda _: None) as client:
+            return list(sources.list_links(FeedSource(type="feed", url=url, **keys), client))
 
     return list_
 
@@ -228,8 +228,8 @@ def test_no_password_of_the_feeds_own_url_is_in_what_it_lists(server):
         "/feed", b"<rss><channel><item><link>/page</link><enclosure url='/a.jpg'/></item></channel></rss>"
     )
     url = server.url("/feed").replace("//", "//ann:hunter2@")
-    with Web(DownloadSettings(), {}) as web:
-        [link] = sources.list_links(FeedSource(type="feed", url=url), web)
+    with SourceClient(DownloadSettings(), {}) as client:
+        [link] = sources.list_links(FeedSource(type="feed", url=url), client)
     assert "hunter2" not in str(link)
     assert link.url == server.url("/a.jpg")
 

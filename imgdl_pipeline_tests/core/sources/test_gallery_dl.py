@@ -16,7 +16,7 @@ from imgdl_pipeline.core.download.run import download_gallery
 from imgdl_pipeline.core.listing.build import list_gallery
 from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.sources import gallery_dl
-from imgdl_pipeline.core.sources.client import SourceError, Web
+from imgdl_pipeline.core.sources.client import SourceClient, SourceError
 from imgdl_pipeline.core.sources.gallery_dl import GalleryDlSource
 from imgdl_pipeline_tests.support.pictures import jpeg
 
@@ -25,8 +25,8 @@ MD5 = hashlib.md5(PICTURE).hexdigest()
 
 
 def listed(url, **keys):
-    with Web(DownloadSettings(), {}) as web:
-        return list(sources.list_links(GalleryDlSource(type="gallery_dl", url=url, **keys), web))
+    with SourceClient(DownloadSettings(), {}) as client:
+        return list(sources.list_links(GalleryDlSource(type="gallery_dl", url=url, **keys), client))
 
 
 @pytest.fixture

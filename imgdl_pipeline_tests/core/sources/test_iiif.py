@@ -4,7 +4,7 @@ import pytest
 
 from imgdl_pipeline.core import sources
 from imgdl_pipeline.core.model.settings import DownloadSettings
-from imgdl_pipeline.core.sources.client import SourceError, Web
+from imgdl_pipeline.core.sources.client import SourceClient, SourceError
 from imgdl_pipeline.core.sources.iiif import IiifSource
 from imgdl_pipeline_tests.support.server import WebServer
 
@@ -103,8 +103,8 @@ def list_manifest(server):
     def list_(data, settings=LOOPBACK, **keys):
         text = data if isinstance(data, bytes) else json.dumps(data).encode()
         url = server.serve("/manifest", text, Content_Type="application/json")
-        with Web(settings, {}, sleep=lambda _: None) as web:
-            return list(sources.list_links(IiifSource(type="iiif", manifest=url, **keys), web))
+        with SourceClient(settings, {}, sleep=lambda _: None) as client:
+            return list(sources.list_links(IiifSource(type="iiif", manifest=url, **keys), client))
 
     return list_
 

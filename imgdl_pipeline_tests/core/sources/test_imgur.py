@@ -4,7 +4,7 @@ import pytest
 
 from imgdl_pipeline.core import sources
 from imgdl_pipeline.core.model.settings import DownloadSettings, MissingSecretError
-from imgdl_pipeline.core.sources.client import SourceError, Web
+from imgdl_pipeline.core.sources.client import SourceClient, SourceError
 from imgdl_pipeline.core.sources.imgur import ImgurSource
 
 
@@ -28,8 +28,8 @@ class Api:
             **keys,
         )
         environ = {"IMGUR_CLIENT_ID": "s3cret"} if environ is None else environ
-        with Web(DownloadSettings(), environ, sleep=self.waits.append) as web:
-            return list(sources.list_links(source, web))
+        with SourceClient(DownloadSettings(), environ, sleep=self.waits.append) as client:
+            return list(sources.list_links(source, client))
 
 
 @pytest.fixture

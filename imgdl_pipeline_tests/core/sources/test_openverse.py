@@ -5,7 +5,7 @@ import pytest
 
 from imgdl_pipeline.core import sources
 from imgdl_pipeline.core.model.settings import DownloadSettings, MissingSecretError
-from imgdl_pipeline.core.sources.client import SourceError, Web
+from imgdl_pipeline.core.sources.client import SourceClient, SourceError
 from imgdl_pipeline.core.sources.openverse import OpenverseSource
 
 
@@ -53,8 +53,8 @@ class Openverse:
 
     def listed(self, environ=None, **keys):
         source = {"type": "openverse", "q": "hills & sea", "api_url": self.server.url("/v1"), **keys}
-        with Web(DownloadSettings(), environ or {}, sleep=self.waits.append) as web:
-            return list(sources.list_links(OpenverseSource.model_validate(source), web))
+        with SourceClient(DownloadSettings(), environ or {}, sleep=self.waits.append) as client:
+            return list(sources.list_links(OpenverseSource.model_validate(source), client))
 
     def queries(self):
         return [

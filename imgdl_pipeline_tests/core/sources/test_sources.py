@@ -34,15 +34,15 @@ class Fine(SourceSettings):
     type: Literal["fine"]
 
 
-def without_annotation(source, web):
+def without_annotation(source, client):
     pass
 
 
-def of_no_source(source: int, web: object):
+def of_no_source(source: int, client: object):
     pass
 
 
-def of_no_type(source: NoType, web: object):
+def of_no_type(source: NoType, client: object):
     pass
 
 
@@ -60,13 +60,13 @@ from collections.abc import Iterator
 from typing import Literal
 from imgdl_pipeline.core.model.links import Link
 from imgdl_pipeline.core.model.settings import SourceSettings
-from imgdl_pipeline.core.sources import Web
+from imgdl_pipeline.core.sources import SourceClient
 
 class Shop(SourceSettings):
     type: Literal["{type}"]
     shelf: str
 
-def list_links(source: Shop, web: Web) -> Iterator[Link]:
+def list_links(source: Shop, client: SourceClient) -> Iterator[Link]:
     yield Link.from_text(f"https://shop.example/{{source.shelf}}.jpg")
 """
 
@@ -86,7 +86,7 @@ def run_with_plugin(tmp_path, type_, code):
 def test_another_packages_source_is_one_like_ours(tmp_path, first):
     code = f"""{first}
 from imgdl_pipeline.config.galleries import Gallery, Galleries
-from imgdl_pipeline.core.sources import Web, list_links
+from imgdl_pipeline.core.sources import SourceClient, list_links
 gallery = Gallery.model_validate({{"name": "g", "source": {{"type": "shop", "shelf": "top"}}}})
 print([link.url for link in list_links(gallery.source, None)], "shelf" in str(Galleries.editor_schema()))
 """

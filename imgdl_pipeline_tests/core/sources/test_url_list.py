@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from imgdl_pipeline.core import sources
 from imgdl_pipeline.core.model.links import Link
 from imgdl_pipeline.core.model.settings import DownloadSettings
-from imgdl_pipeline.core.sources.client import SourceError, Web
+from imgdl_pipeline.core.sources.client import SourceClient, SourceError
 from imgdl_pipeline.core.sources.url_list import _READERS, UrlListSource
 
 ROWS = [
@@ -24,8 +24,8 @@ ROWS = [
 
 
 def listed(path, **keys):
-    with Web(DownloadSettings(allow_addresses=("127.0.0.1/32",)), {}) as web:
-        return list(sources.list_links(UrlListSource(type="url_list", path=str(path), **keys), web))
+    with SourceClient(DownloadSettings(allow_addresses=("127.0.0.1/32",)), {}) as client:
+        return list(sources.list_links(UrlListSource(type="url_list", path=str(path), **keys), client))
 
 
 def separated(rows, delimiter):

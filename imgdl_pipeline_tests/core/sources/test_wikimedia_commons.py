@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from imgdl_pipeline.core import sources
 from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.sources.attributes import plain_text
-from imgdl_pipeline.core.sources.client import SourceError, Web
+from imgdl_pipeline.core.sources.client import SourceClient, SourceError
 from imgdl_pipeline.core.sources.wikimedia_commons import WikimediaCommonsSource, without_tracking
 
 
@@ -62,8 +62,8 @@ class Commons:
         source = WikimediaCommonsSource(
             type="wikimedia_commons", category=category, api_url=self.server.url("/w/api.php"), **keys
         )
-        with Web(DownloadSettings(), {}, sleep=self.waits.append) as web:
-            return list(sources.list_links(source, web))
+        with SourceClient(DownloadSettings(), {}, sleep=self.waits.append) as client:
+            return list(sources.list_links(source, client))
 
     def queries(self):
         return [parse_qs(urlsplit(path).query) for path in self.server.paths()]
