@@ -7,7 +7,8 @@ from pathlib import Path
 from imgdl_pipeline.core.download.run import download_gallery
 from imgdl_pipeline.core.model.links import Link, links_table
 from imgdl_pipeline.core.model.settings import DownloadSettings
-from imgdl_pipeline.core.storage.store import Store, links_path
+from imgdl_pipeline.core.storage.layout import links_path
+from imgdl_pipeline.core.storage.store import Store
 
 
 def main(list_file: str, folder: str, workers: str) -> None:

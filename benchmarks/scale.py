@@ -29,7 +29,8 @@ from imgdl_pipeline.core.model.links import Link, links_table
 from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS
 from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.sources.url_list import UrlListSource
-from imgdl_pipeline.core.storage.store import Store, catalog_path, downloads_path, image_path, links_path
+from imgdl_pipeline.core.storage.layout import catalog_path, downloads_path, image_path, links_path
+from imgdl_pipeline.core.storage.store import Store
 
 SIZES = (10_000, 100_000, 1_000_000)
 YESTERDAY = datetime.now(timezone.utc) - timedelta(days=1)

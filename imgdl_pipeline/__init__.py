@@ -1,27 +1,44 @@
 """Image galleries as Dagster assets: listed, downloaded, validated and cataloged.
 
-The component stands on the package's root, where galleries files look for it, but is imported only when it is
-asked for, so that `imgdl_pipeline.core` can be used without Dagster.
+What is exported here is imported only when it is first used, so that `imgdl_pipeline.core` can be used
+without Dagster. Galleries files look for the component here; authors of sources import
+`imgdl_pipeline.sources`.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from imgdl_pipeline.version import __version__
 
 if TYPE_CHECKING:
+    from imgdl_pipeline.assets import AssetKeys
     from imgdl_pipeline.component import ImageGalleries
+    from imgdl_pipeline.downstream import asset_keys, gallery_partitions, load_catalog
 
-__all__ = ["ImageGalleries", "__version__"]
+__all__ = [
+    "AssetKeys",
+    "ImageGalleries",
+    "__version__",
+    "asset_keys",
+    "gallery_partitions",
+    "load_catalog",
+]
+
+_MODULES = {
+    "AssetKeys": "assets",
+    "ImageGalleries": "component",
+    "asset_keys": "downstream",
+    "gallery_partitions": "downstream",
+    "load_catalog": "downstream",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "ImageGalleries":
-        from imgdl_pipeline.component import ImageGalleries
-
-        return ImageGalleries
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    """Discovery of components walks this."""
+    """Return what Dagster's discovery of components walks."""
     return __all__

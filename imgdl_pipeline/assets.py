@@ -14,7 +14,8 @@ from imgdl_pipeline.core.catalog.build import build_catalog
 from imgdl_pipeline.core.catalog.contact_sheet import contact_sheet
 from imgdl_pipeline.core.listing.build import list_gallery
 from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS, LINKS
-from imgdl_pipeline.core.storage.store import Store, catalog_path, downloads_path, links_path
+from imgdl_pipeline.core.storage.layout import catalog_path, downloads_path, links_path
+from imgdl_pipeline.core.storage.store import Store
 from imgdl_pipeline.metadata import (
     catalog_metadata,
     column_schema,

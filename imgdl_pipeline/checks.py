@@ -28,7 +28,8 @@ from imgdl_pipeline.core.listing.build import lengths
 from imgdl_pipeline.core.model.outcome import Status
 from imgdl_pipeline.core.model.schemas import CATALOG
 from imgdl_pipeline.core.model.settings import CheckSettings
-from imgdl_pipeline.core.storage.store import Store, catalog_path
+from imgdl_pipeline.core.storage.layout import catalog_path
+from imgdl_pipeline.core.storage.store import Store
 from imgdl_pipeline.metadata import counts, failures_markdown, markdown_table, share_failed
 
 PARTITION_TAG = "dagster/partition"

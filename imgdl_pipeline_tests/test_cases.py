@@ -9,7 +9,7 @@ from imgdl_pipeline.core.catalog.build import build_catalog
 from imgdl_pipeline.core.download.run import download_gallery
 from imgdl_pipeline.core.model.links import Link, links_table
 from imgdl_pipeline.core.model.settings import DownloadSettings
-from imgdl_pipeline.core.storage.store import links_path
+from imgdl_pipeline.core.storage.layout import links_path
 from imgdl_pipeline_tests.support.hostile import LOSSLESS, resized
 from imgdl_pipeline_tests.support.pictures import jpeg, samplings
 from imgdl_pipeline_tests.support.segments import segment, tiff, with_segments

@@ -8,7 +8,8 @@ from imgdl_pipeline.checks import CHECKS, build_checks, inspected
 from imgdl_pipeline.component import ImageGalleries
 from imgdl_pipeline.config.galleries import Galleries
 from imgdl_pipeline.core.model.schemas import CATALOG
-from imgdl_pipeline.core.storage.store import Store, catalog_path
+from imgdl_pipeline.core.storage.layout import catalog_path
+from imgdl_pipeline.core.storage.store import Store
 from imgdl_pipeline.resources import DOWNLOADS_RESOURCE
 from imgdl_pipeline_tests.support.pictures import jpeg
 

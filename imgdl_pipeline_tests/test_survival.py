@@ -30,8 +30,9 @@ from imgdl_pipeline.core.model.links import Link, links_table
 from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS
 from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.storage.checkpoints import CHECKPOINT_S
+from imgdl_pipeline.core.storage.layout import catalog_path, downloads_path, images_path, links_path
 from imgdl_pipeline.core.storage.lease import GalleryBusyError
-from imgdl_pipeline.core.storage.store import Store, catalog_path, downloads_path, images_path, links_path
+from imgdl_pipeline.core.storage.store import Store
 from imgdl_pipeline_tests.support.pictures import jpeg
 from imgdl_pipeline_tests.support.server import WebServer
 
@@ -217,7 +218,8 @@ from imgdl_pipeline.core.catalog.build import build_catalog
 from imgdl_pipeline.core.storage.checkpoints import CHECKPOINT_S
 from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS
 from imgdl_pipeline.core.download.run import download_gallery
-from imgdl_pipeline.core.storage.store import Store, StoreError
+from imgdl_pipeline.core.storage.store import Store
+from imgdl_pipeline.core.storage.object_store import StoreError
 from imgdl_pipeline_tests.test_survival import SETTINGS, listed
 
 folder, before, during, after, *urls = sys.argv[1:]

@@ -24,7 +24,8 @@ from imgdl_pipeline.core.download.retry import Retry
 from imgdl_pipeline.core.download.run import download_gallery
 from imgdl_pipeline.core.model.links import Link, links_table
 from imgdl_pipeline.core.model.settings import DownloadSettings
-from imgdl_pipeline.core.storage.store import Store, links_path
+from imgdl_pipeline.core.storage.layout import links_path
+from imgdl_pipeline.core.storage.store import Store
 from imgdl_pipeline_tests.support.pictures import jpeg
 from imgdl_pipeline_tests.support.server import Route, WebHandler, WebServer
 

@@ -17,7 +17,8 @@ from imgdl_pipeline.core.catalog.build import build_catalog
 from imgdl_pipeline.core.download.run import download_gallery
 from imgdl_pipeline.core.model.links import Link, links_table
 from imgdl_pipeline.core.model.settings import DownloadSettings
-from imgdl_pipeline.core.storage.store import Store, links_path
+from imgdl_pipeline.core.storage.layout import links_path
+from imgdl_pipeline.core.storage.store import Store
 
 SETTINGS = DownloadSettings(allow_addresses=("127.0.0.0/8",), attempts=1, timeout=10)
 

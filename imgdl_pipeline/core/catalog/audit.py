@@ -13,7 +13,8 @@ from cronsim import CronSim, CronSimError
 from imgdl_pipeline.core.jpeg.memory_budget import MemoryBudget
 from imgdl_pipeline.core.model.outcome import Status
 from imgdl_pipeline.core.model.schemas import CATALOG
-from imgdl_pipeline.core.storage.store import Store, catalog_path, images_path
+from imgdl_pipeline.core.storage.layout import catalog_path, images_path
+from imgdl_pipeline.core.storage.store import Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,8 +31,9 @@ from imgdl_pipeline.core.model.schemas import (
 )
 from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.storage.checkpoints import CHECKPOINT_S, Checkpoints
+from imgdl_pipeline.core.storage.layout import catalog_path, checked_path, images_path
 from imgdl_pipeline.core.storage.ledger import Ledger
-from imgdl_pipeline.core.storage.store import Store, catalog_path, checked_path, images_path
+from imgdl_pipeline.core.storage.store import Store
 
 REMEMBERED = pa.schema(
     (*FACTS, *(CATALOG.field(name) for name in ("attributes", "first_seen", "last_seen"))),

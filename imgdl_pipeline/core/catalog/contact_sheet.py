@@ -18,7 +18,8 @@ from PIL import Image
 from imgdl_pipeline.core.jpeg.facts import InvalidImageError, Limits
 from imgdl_pipeline.core.jpeg.workers import JpegWorkers, opened
 from imgdl_pipeline.core.model.outcome import Status
-from imgdl_pipeline.core.storage.store import Store, contact_sheets_path
+from imgdl_pipeline.core.storage.layout import contact_sheets_path
+from imgdl_pipeline.core.storage.store import Store
 
 logger = logging.getLogger(__name__)
 

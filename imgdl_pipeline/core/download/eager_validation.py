@@ -11,7 +11,8 @@ from imgdl_pipeline.core.jpeg.workers import JpegWorkers
 from imgdl_pipeline.core.model.outcome import Status
 from imgdl_pipeline.core.model.schemas import FACTS
 from imgdl_pipeline.core.storage.checkpoints import CHECKPOINT_S, Checkpoints
-from imgdl_pipeline.core.storage.store import Store, checked_path
+from imgdl_pipeline.core.storage.layout import checked_path
+from imgdl_pipeline.core.storage.store import Store
 
 
 class EagerValidator:

@@ -18,14 +18,9 @@ from requests import exceptions as rq
 from urllib3 import exceptions as u3
 
 from imgdl_pipeline.core.download.body import read_body
-from imgdl_pipeline.core.http.address_guard import (
-    AddressGuard,
-    check_opt_out,
-    check_scheme,
-    host_of,
-    without_userinfo,
-)
+from imgdl_pipeline.core.http.address_guard import AddressGuard
 from imgdl_pipeline.core.http.deadline import Deadline, deadline_scope
+from imgdl_pipeline.core.http.opt_out import check_opt_out
 from imgdl_pipeline.core.http.robots import Robots
 from imgdl_pipeline.core.http.transport import (
     Validators,
@@ -36,6 +31,7 @@ from imgdl_pipeline.core.http.transport import (
     retry_after,
     send,
 )
+from imgdl_pipeline.core.http.urls import check_scheme, host_of, without_userinfo
 from imgdl_pipeline.core.model.outcome import RETRYABLE_STATUSES, FetchError, Reason, RetryAfter
 from imgdl_pipeline.core.model.settings import DownloadSettings
 

@@ -12,12 +12,12 @@ import pyarrow.compute as pc
 
 from imgdl_pipeline.core.download.fetch import Redirect
 from imgdl_pipeline.core.download.retry import in_cooldown
-from imgdl_pipeline.core.http.address_guard import host_of
+from imgdl_pipeline.core.http.urls import host_of
 from imgdl_pipeline.core.model.outcome import Status
 from imgdl_pipeline.core.model.schemas import take_column
 from imgdl_pipeline.core.model.settings import DownloadSettings
+from imgdl_pipeline.core.storage.layout import is_image_path
 from imgdl_pipeline.core.storage.ledger import Download
-from imgdl_pipeline.core.storage.store import is_image_path
 
 BATCH_JOBS = 1_000
 """Rows of the plan that are turned into objects at a time."""

@@ -20,8 +20,8 @@ from imgdl_pipeline.core.download.host_queue import Requeue, Throttled
 from imgdl_pipeline.core.download.plan import Job, interleaved, jobs, orphans, plan
 from imgdl_pipeline.core.download.pool import DownloadPool
 from imgdl_pipeline.core.download.retry import Retry, is_permanent
-from imgdl_pipeline.core.http.address_guard import host_of
 from imgdl_pipeline.core.http.transport import Validators
+from imgdl_pipeline.core.http.urls import host_of
 from imgdl_pipeline.core.jpeg.facts import InvalidImageError, Limits
 from imgdl_pipeline.core.jpeg.workers import JpegWorkers, opened
 from imgdl_pipeline.core.listing.build import read_links
@@ -35,13 +35,10 @@ from imgdl_pipeline.core.model.outcome import (
 )
 from imgdl_pipeline.core.model.schemas import filter_table
 from imgdl_pipeline.core.model.settings import DownloadSettings
+from imgdl_pipeline.core.storage.layout import image_path, images_path
 from imgdl_pipeline.core.storage.ledger import Download, Ledger
-from imgdl_pipeline.core.storage.store import (
-    Store,
-    StoreError,
-    image_path,
-    images_path,
-)
+from imgdl_pipeline.core.storage.object_store import StoreError
+from imgdl_pipeline.core.storage.store import Store
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""What we refuse: schemes, non-public addresses, and what an answer's headers opt out of.
+"""Refuses connections to addresses that are not public.
 
 An address is judged where the socket is opened: the address that was judged is the one connected to,
 so neither a redirect, nor a strange spelling, nor a name that resolves differently the second time
@@ -7,14 +7,11 @@ gets past. Names are resolved here only.
 
 import errno
 import ipaddress
-import re
 import socket
 from collections.abc import Iterable
-from urllib.parse import urlsplit
 
 from imgdl_pipeline.core.http import deadline
 from imgdl_pipeline.core.model.outcome import FetchError, Reason, ResourceError, UnreachableError
-from imgdl_pipeline.core.model.settings import HOST_SLOTS
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -47,64 +44,9 @@ _NOT_PUBLIC: tuple[Network, ...] = tuple(
 """Beside what `is_global` knows, which depends on the version of Python."""
 _IPV4_COMPATIBLE = ipaddress.IPv6Network("::/96")  # RFC 4291, 2.5.5.1: deprecated, still routed by some
 
-OPT_OUTS = frozenset({"noai", "noimageai", "noindex", "noimageindex", "none"})
-"""The X-Robots-Tag rules that we heed; `none` is short for noindex and nofollow."""
-
-RULES_WITH_VALUES = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
-"""Rules that are written with a colon, as the name of an agent is."""
 
 FIRST_ADDRESSES_S = 5.0
 """The longest that an address is tried while the host has others."""
-
-
-def check_scheme(url: str) -> None:
-    """Let only http and https links with a host through.
-
-    Raises:
-        FetchError: `scheme`.
-    """
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError as error:
-        raise FetchError(Reason.SCHEME, "this is no valid URL") from error
-    if parts.scheme not in ("http", "https"):
-        named = f"{parts.scheme}: links are" if parts.scheme else "a link without a scheme is"
-        raise FetchError(Reason.SCHEME, f"{named} not fetched, only http and https")
-    if not parts.hostname:
-        raise FetchError(Reason.SCHEME, "this is no valid URL: it names no host")
-
-
-def check_opt_out(x_robots_tags: Iterable[str], user_agent: str) -> None:
-    """Refuse an answer whose X-Robots-Tag headers opt out of what we do.
-
-    Args:
-        x_robots_tags: The values of the header, one for each time it was sent. A value may begin with the
-            name of the agent it is meant for, as in `otherbot: noindex`.
-        user_agent: Ours; only rules for everyone and for its product name count.
-
-    Raises:
-        FetchError: `opt_out`.
-    """
-    us = product_token(user_agent).lower()
-    for value in x_robots_tags:
-        scope = ""
-        for part in value.lower().split(","):
-            rule = part.strip()
-            agent, colon, scoped_rule = rule.partition(":")
-            if colon and _AGENT.fullmatch(agent) and agent.strip() not in RULES_WITH_VALUES:
-                scope, rule = agent.strip(), scoped_rule.strip()
-            if rule in OPT_OUTS and scope in ("", "*", us):
-                raise FetchError(Reason.OPT_OUT, f"X-Robots-Tag says {rule}")
-
-
-_AGENT = re.compile(r"\s*[^\s,]+\s*")
-"""An agent's name before a colon is one word; a date, which has commas and colons too, has more."""
-
-
-def product_token(user_agent: str) -> str:
-    """The name by which robots.txt files and X-Robots-Tag headers know an agent (RFC 9309, 2.2.1)."""
-    return re.split(r"[/\s(]", user_agent, maxsplit=1)[0]
 
 
 ANYWHERE = ("0.0.0.0/0", "::/0")
@@ -226,43 +168,3 @@ def _is_public(address: Address) -> bool:
     if any(address.version == net.version and address in net for net in _NOT_PUBLIC):
         return False
     return address.is_global and not address.is_multicast
-
-
-_AUTHORITY = re.compile(r"//[^/?#\s]*@")
-
-
-def without_userinfo(text: str, mark: str = "…@") -> str:
-    """A text in which no URL shows a user's name or password, but a mark in their place."""
-    return _AUTHORITY.sub(f"//{mark}", text)
-
-
-_SECRET_PARAMETER = re.compile(r"([?&;][^=&#\s]*(?:key|token|secret|sig|passw|auth)[^=&#\s]*=)[^&#\s]+", re.I)
-
-
-def without_secrets(text: str, secrets: Iterable[str] = ()) -> str:
-    """A text in which no URL shows a user's name, a password or a key, nor anything else that is secret.
-
-    Args:
-        text: Of ours, or of strangers: servers repeat what they were sent.
-        secrets: What else it must not hold.
-    """
-    for secret in filter(None, secrets):
-        text = text.replace(secret, "…")
-    return _SECRET_PARAMETER.sub(r"\1…", without_userinfo(text))
-
-
-DEFAULT_PORTS = {"http": 80, "https": 443}
-
-
-def host_of(url: str) -> str:
-    """The host and port that a URL leads to, however they are spelled; links that are no URLs share one.
-
-    A host that `HOST_SLOTS` names is one host on all of its ports.
-    """
-    try:
-        parts = urlsplit(url)
-        port = parts.port or DEFAULT_PORTS.get(parts.scheme)
-    except ValueError:
-        return ""
-    host = (parts.hostname or "").rstrip(".")
-    return host if host in HOST_SLOTS or not host else f"{host}:{port}"

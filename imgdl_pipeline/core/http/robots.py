@@ -11,8 +11,9 @@ from protego import Protego
 from urllib3 import exceptions as u3
 
 from imgdl_pipeline.core.http import deadline
-from imgdl_pipeline.core.http.address_guard import check_scheme, product_token, without_userinfo
+from imgdl_pipeline.core.http.opt_out import product_token
 from imgdl_pipeline.core.http.transport import get, redirect_target, retry_after
+from imgdl_pipeline.core.http.urls import check_scheme, without_userinfo
 from imgdl_pipeline.core.model.outcome import FetchError, Reason, RetryAfter
 
 MAX_BYTES = 512 * 1024  # RFC 9309, 2.5: at least 500 kibibytes are to be read

@@ -16,14 +16,9 @@ from imgdl_pipeline.core.model.schemas import CATALOG, LINKS
 from imgdl_pipeline.core.model.settings import DownloadSettings, SourceSettings
 from imgdl_pipeline.core.sources import SourceClient, SourceError, Unchanged, list_links
 from imgdl_pipeline.core.storage.checkpoints import Checkpoints
-from imgdl_pipeline.core.storage.store import (
-    Store,
-    StoreError,
-    catalog_path,
-    links_path,
-    unseen_links_path,
-    validators_path,
-)
+from imgdl_pipeline.core.storage.layout import catalog_path, links_path, unseen_links_path, validators_path
+from imgdl_pipeline.core.storage.object_store import StoreError
+from imgdl_pipeline.core.storage.store import Store
 
 logger = logging.getLogger(__name__)
 

@@ -13,6 +13,7 @@ from importlib.metadata import entry_points
 from types import ModuleType
 from typing import get_args, get_type_hints
 
+from imgdl_pipeline.core.deprecated import moved
 from imgdl_pipeline.core.model.links import Link
 from imgdl_pipeline.core.model.settings import MissingSecretError, SourceSettings
 from imgdl_pipeline.core.sources import (
@@ -113,5 +114,7 @@ def serving(source: SourceSettings) -> AbstractContextManager[object]:
     """What must run while a source's links are fetched: the demo gallery's own server, else nothing."""
     return demo.DemoServer() if isinstance(source, demo.DemoSource) else nullcontext()
 
+
+__getattr__ = moved(__name__, {"Web": "imgdl_pipeline.core.sources.client:SourceClient"})
 
 __all__ = ["SourceClient", "SourceError", "Unchanged", "list_links", "serving", "source_types", "type_name"]

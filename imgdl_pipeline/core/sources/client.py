@@ -19,15 +19,10 @@ from urllib.parse import urlencode
 import requests
 from urllib3 import exceptions as u3
 
-from imgdl_pipeline.core.http.address_guard import (
-    ANYWHERE,
-    AddressGuard,
-    check_scheme,
-    without_secrets,
-    without_userinfo,
-)
+from imgdl_pipeline.core.http.address_guard import ANYWHERE, AddressGuard
 from imgdl_pipeline.core.http.deadline import Deadline, deadline_scope
 from imgdl_pipeline.core.http.transport import Validators, get, new_session, redirect_target, retry_after
+from imgdl_pipeline.core.http.urls import check_scheme, without_secrets, without_userinfo
 from imgdl_pipeline.core.model.outcome import FetchError
 from imgdl_pipeline.core.model.settings import DownloadSettings
 

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from imgdl_pipeline.core.http.address_guard import without_secrets
+from imgdl_pipeline.core.http.urls import without_secrets
 from imgdl_pipeline.core.model.links import Link
 from imgdl_pipeline.core.model.settings import HttpUrl, MaxImages, SourceSettings
 from imgdl_pipeline.core.sources.attributes import distinct, drop_empty, number, plain_text

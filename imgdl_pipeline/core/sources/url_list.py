@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from imgdl_pipeline.core.http.address_guard import without_userinfo
+from imgdl_pipeline.core.http.urls import without_userinfo
 from imgdl_pipeline.core.model.links import BATCH_ROWS, Link
 from imgdl_pipeline.core.model.settings import SourceSettings
 from imgdl_pipeline.core.sources.client import SourceClient, SourceError

@@ -10,7 +10,8 @@ import time
 
 import pyarrow as pa
 
-from imgdl_pipeline.core.storage.store import Store, UnreadableError
+from imgdl_pipeline.core.storage.object_store import UnreadableError
+from imgdl_pipeline.core.storage.store import Store
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from imgdl_pipeline.core.storage.store import Store, StoreError, leases_path
+from imgdl_pipeline.core.storage.layout import leases_path
+from imgdl_pipeline.core.storage.object_store import StoreError
+from imgdl_pipeline.core.storage.store import Store
 
 logger = logging.getLogger(__name__)
 

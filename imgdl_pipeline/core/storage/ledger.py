@@ -16,14 +16,10 @@ import pyarrow.compute as pc
 
 from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS, filter_table, is_first
 from imgdl_pipeline.core.storage.checkpoints import CHECKPOINT_S, Checkpoints
+from imgdl_pipeline.core.storage.layout import catalog_path, checkpoints_path, downloads_path
 from imgdl_pipeline.core.storage.lease import Lease
-from imgdl_pipeline.core.storage.store import (
-    Store,
-    StoreError,
-    catalog_path,
-    checkpoints_path,
-    downloads_path,
-)
+from imgdl_pipeline.core.storage.object_store import StoreError
+from imgdl_pipeline.core.storage.store import Store
 
 logger = logging.getLogger(__name__)
 

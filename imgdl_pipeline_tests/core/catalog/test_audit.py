@@ -13,7 +13,7 @@ from imgdl_pipeline.core.catalog.audit import (
     unknown_files,
 )
 from imgdl_pipeline.core.model.schemas import CATALOG
-from imgdl_pipeline.core.storage.store import catalog_path
+from imgdl_pipeline.core.storage.layout import catalog_path
 from imgdl_pipeline_tests.support.rows import catalog_of
 
 MONDAY = datetime(2026, 11, 16, 6, tzinfo=timezone.utc)

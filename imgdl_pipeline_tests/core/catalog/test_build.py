@@ -16,15 +16,10 @@ from imgdl_pipeline.core.model.links import Link, links_table
 from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS, FACTS
 from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.storage.checkpoints import Checkpoints
+from imgdl_pipeline.core.storage.layout import catalog_path, checked_path, downloads_path, links_path
 from imgdl_pipeline.core.storage.ledger import Download, Ledger
-from imgdl_pipeline.core.storage.store import (
-    Store,
-    StoreError,
-    catalog_path,
-    checked_path,
-    downloads_path,
-    links_path,
-)
+from imgdl_pipeline.core.storage.object_store import StoreError
+from imgdl_pipeline.core.storage.store import Store
 from imgdl_pipeline_tests.support.pictures import jpeg
 from imgdl_pipeline_tests.support.rows import kill
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from imgdl_pipeline.core.catalog.contact_sheet import LARGEST_BYTES, SIDE, contact_sheet
 from imgdl_pipeline.core.model.schemas import CATALOG
-from imgdl_pipeline.core.storage.store import contact_sheets_path
+from imgdl_pipeline.core.storage.layout import contact_sheets_path
 from imgdl_pipeline_tests.support.pictures import jpeg, photo
 from imgdl_pipeline_tests.support.rows import catalog_of
 

@@ -4,7 +4,7 @@ from imgdl_pipeline.core.download import eager_validation
 from imgdl_pipeline.core.download.eager_validation import EagerValidator
 from imgdl_pipeline.core.jpeg.facts import Limits
 from imgdl_pipeline.core.model.schemas import FACTS
-from imgdl_pipeline.core.storage.store import checked_path
+from imgdl_pipeline.core.storage.layout import checked_path
 from imgdl_pipeline_tests.support.pictures import jpeg
 
 LIMITS = Limits(max_pixels=100_000, max_decode_bytes=1_000_000)

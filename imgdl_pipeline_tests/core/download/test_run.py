@@ -9,13 +9,14 @@ import pytest
 from imgdl_pipeline.core.catalog.build import build_catalog
 from imgdl_pipeline.core.download.retry import Retry
 from imgdl_pipeline.core.download.run import Progress, download_gallery
-from imgdl_pipeline.core.http.address_guard import host_of
+from imgdl_pipeline.core.http.urls import host_of
 from imgdl_pipeline.core.model.links import Link, links_table
 from imgdl_pipeline.core.model.outcome import ResourceError
 from imgdl_pipeline.core.model.schemas import DOWNLOADS
 from imgdl_pipeline.core.model.settings import HOST_SLOTS, DownloadSettings
+from imgdl_pipeline.core.storage.layout import catalog_path, downloads_path, image_path, links_path
 from imgdl_pipeline.core.storage.ledger import Download, Ledger
-from imgdl_pipeline.core.storage.store import StoreError, catalog_path, downloads_path, image_path, links_path
+from imgdl_pipeline.core.storage.object_store import StoreError
 from imgdl_pipeline_tests.support.pictures import jpeg
 from imgdl_pipeline_tests.support.server import WebServer, deaf_port
 

@@ -19,7 +19,7 @@ from imgdl_pipeline.core.jpeg.validate import validate_jpeg
 from imgdl_pipeline.core.jpeg.workers import JpegWorkers
 from imgdl_pipeline.core.model.links import Link, links_table
 from imgdl_pipeline.core.model.outcome import ResourceError
-from imgdl_pipeline.core.storage.store import links_path
+from imgdl_pipeline.core.storage.layout import links_path
 from imgdl_pipeline_tests.support import bad_decoder
 from imgdl_pipeline_tests.support.pictures import PICTURE, jpeg
 

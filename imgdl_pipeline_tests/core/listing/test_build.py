@@ -8,7 +8,8 @@ from imgdl_pipeline.core.catalog.build import build_catalog
 from imgdl_pipeline.core.download.run import download_gallery
 from imgdl_pipeline.core.listing.build import Lengths, lengths, list_gallery, read_links, unseen_links
 from imgdl_pipeline.core.sources import SourceError
-from imgdl_pipeline.core.storage.store import StoreError, links_path
+from imgdl_pipeline.core.storage.layout import links_path
+from imgdl_pipeline.core.storage.object_store import StoreError
 
 
 @pytest.fixture

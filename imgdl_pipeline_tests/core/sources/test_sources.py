@@ -58,9 +58,7 @@ def test_a_module_that_is_no_source_is_told_what_it_lacks(lister):
 PLUGIN = """
 from collections.abc import Iterator
 from typing import Literal
-from imgdl_pipeline.core.model.links import Link
-from imgdl_pipeline.core.model.settings import SourceSettings
-from imgdl_pipeline.core.sources import SourceClient
+from imgdl_pipeline.sources import Link, SourceClient, SourceSettings
 
 class Shop(SourceSettings):
     type: Literal["{type}"]
@@ -71,9 +69,9 @@ def list_links(source: Shop, client: SourceClient) -> Iterator[Link]:
 """
 
 
-def run_with_plugin(tmp_path, type_, code):
+def run_with_plugin(tmp_path, type_, code, plugin=PLUGIN):
     """Run Python with another package installed, which brings a source `shop`."""
-    (tmp_path / "shop.py").write_text(PLUGIN.format(type=type_))
+    (tmp_path / "shop.py").write_text(plugin.format(type=type_))
     info = tmp_path / "shop-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: shop\nVersion: 1.0\n")
@@ -92,6 +90,24 @@ print([link.url for link in list_links(gallery.source, None)], "shelf" in str(Ga
 """
     run = run_with_plugin(tmp_path, "shop", code)
     assert run.stdout == "['https://shop.example/top.jpg'] True\n", run.stderr
+
+
+OLD_PLUGIN = PLUGIN.replace(
+    "from imgdl_pipeline.sources import Link, SourceClient, SourceSettings",
+    "from imgdl_pipeline.core.links import Link\n"
+    "from imgdl_pipeline.core.settings import SourceSettings\n"
+    "from imgdl_pipeline.core.sources import Web as SourceClient",
+)
+
+
+def test_the_import_paths_of_older_plugins_work_and_say_where_the_names_are_now(tmp_path):
+    code = (
+        "import warnings; warnings.simplefilter('always', DeprecationWarning); import shop; print(shop.Link)"
+    )
+    run = run_with_plugin(tmp_path, "shop", code, OLD_PLUGIN)
+    assert run.stdout == "<class 'imgdl_pipeline.core.model.links.Link'>\n", run.stderr
+    for name in ("Link", "SourceSettings", "SourceClient"):
+        assert f"import {name} from imgdl_pipeline.sources" in run.stderr
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ import threading
 import pytest
 
 from imgdl_pipeline.core.storage import lease as lease_module
+from imgdl_pipeline.core.storage.layout import leases_path
 from imgdl_pipeline.core.storage.lease import GalleryBusyError, Lease
-from imgdl_pipeline.core.storage.store import Store, leases_path
+from imgdl_pipeline.core.storage.store import Store
 
 FOREIGN = {"host": "elsewhere", "pid": 7, "identity": "x", "processes": "pid:[1]", "started": "2026-11-22"}
 

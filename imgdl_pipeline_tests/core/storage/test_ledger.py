@@ -6,9 +6,10 @@ import pyarrow as pa
 import pytest
 
 from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS
+from imgdl_pipeline.core.storage.layout import catalog_path, checkpoints_path, downloads_path
 from imgdl_pipeline.core.storage.lease import GalleryBusyError
 from imgdl_pipeline.core.storage.ledger import Download, Ledger, download_table, latest
-from imgdl_pipeline.core.storage.store import StoreError, catalog_path, checkpoints_path, downloads_path
+from imgdl_pipeline.core.storage.object_store import StoreError
 from imgdl_pipeline_tests.support.rows import NOW, kill, row
 
 

@@ -10,14 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS, LINKS, SCHEMA_VERSION_KEY
-from imgdl_pipeline.core.storage.store import (
-    Store,
-    StoreError,
-    catalog_path,
-    downloads_path,
-    image_path,
-    links_path,
-)
+from imgdl_pipeline.core.storage.layout import catalog_path, downloads_path, image_path, links_path
+from imgdl_pipeline.core.storage.object_store import StoreError
+from imgdl_pipeline.core.storage.store import Store
 
 NAME = re.compile(r"images/g/[0-9a-f]{2}/[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,78}[A-Za-z0-9])?-[0-9a-f]{20}\.jpg")
 
