@@ -1,10 +1,13 @@
-# Everything runs in .venv, which any of the targets makes from the lock file.
+# Everything runs in .venv, which any of the targets makes from the lock files. uv is used where it is installed.
 
 PYTHON ?= python3
 BIN = .venv/bin
+UV := $(shell command -v uv 2> /dev/null)
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+INSTALL = $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,$(PIP))
 export DAGSTER_HOME ?= $(CURDIR)/.dagster_home
 
-.PHONY: demo dev test check lint format screenshots bench lock clean
+.PHONY: demo dev test check lint format docs screenshots bench sessions lock clean
 
 demo: .venv/installed $(DAGSTER_HOME)/dagster.yaml  ## run the embedded demo gallery and print a summary
 	@$(BIN)/python -m imgdl_pipeline demo
@@ -12,45 +15,61 @@ demo: .venv/installed $(DAGSTER_HOME)/dagster.yaml  ## run the embedded demo gal
 dev: .venv/installed $(DAGSTER_HOME)/dagster.yaml  ## open the web UI
 	$(BIN)/dagster dev
 
-test: .venv/installed  ## all tests
-	$(BIN)/python -m pytest -n 4 --dist loadgroup
+test: .venv/tested  ## all tests
+	$(BIN)/python -m pytest -n 4 --dist loadgroup $(TEST_OPTIONS)
 
-check: lint test  ## what CI runs
+check: lint docs  ## linters, documentation, and all tests with the gate on coverage
+	$(BIN)/python -m pytest -n 4 --dist loadgroup --cov --cov-report term
 
-lint: .venv/installed
+lint: .venv/tested
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: .venv/installed
+format: .venv/tested
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-screenshots: .venv/installed  ## the README's pictures, from the tests that click through the UI
+docs: .venv/tested  ## the documentation, in build/site
+	$(BIN)/mkdocs build --strict --quiet --site-dir build/site
+
+screenshots: .venv/tested  ## the documentation's pictures, from the tests that click through the UI
 	$(BIN)/python -m pytest -q imgdl_pipeline_tests/test_ui.py
 	cp build/screenshots/contact_sheet.png build/screenshots/checks.png docs/
 
-bench: .venv/installed  ## against curl, aria2c, jpeginfo, img2dataset, Scrapy and the textbook's script; half an hour
+bench: .venv/tested  ## against curl, aria2c, jpeginfo, img2dataset, Scrapy and the textbook's script; half an hour
 	$(BIN)/python benchmarks/run.py
 
+sessions: .venv/tested  ## the tests with every Python that is here, and with the lowest versions that pyproject.toml allows
+	PATH="$(subst $(eval) ,:,$(wildcard $(HOME)/.pyenv/versions/*/bin)):$$PATH" $(BIN)/nox $(SESSIONS)
+
+COMPILE = uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-emit-index-url \
+	  --no-header --no-annotate --no-strip-extras --upgrade --extra ui pyproject.toml
+
 lock:  ## pin exact versions with hashes, for every Python we run on
-	uv pip compile --universal --python-version 3.10 --generate-hashes --no-emit-index-url \
-	  --no-header --no-annotate --no-strip-extras --upgrade --extra ui --group pyproject.toml:dev \
-	  pyproject.toml -o requirements.lock
+	$(COMPILE) --group pyproject.toml:dev -o requirements-dev.lock
+	$(COMPILE) --group pyproject.toml:build --constraint requirements-dev.lock -o requirements.lock
 
 clean:
-	rm -rf .venv .dagster_home data build dist
+	rm -rf .venv .dagster_home .nox data build dist
 
-.venv/installed: requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 10) <= sys.version_info < (3, 14) else "imgdl_pipeline needs Python 3.10 to 3.13; name one, as in: make PYTHON=python3.12")'
-	@echo setting up .venv, which takes a minute or two
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 10) <= sys.version_info < (3, 15) else "imgdl_pipeline needs Python 3.10 to 3.14; name one, as in: make PYTHON=python3.12")'
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+
+.venv/installed: requirements.lock pyproject.toml | .venv/bin/python
+	@echo setting up .venv, which takes a minute or two
+	@$(INSTALL) --require-hashes -r requirements.lock
+	@$(INSTALL) --no-deps --no-build-isolation -e .
 	@touch $@
 
-# Dagster counts a pool it has not met before as one without a limit, so that it is told of ours beforehand.
+.venv/tested: requirements-dev.lock .venv/installed
+	@echo adding what the tests need
+	@$(INSTALL) --require-hashes -r requirements-dev.lock
+	@touch $@
+
+# Dagster counts a pool it has not met before as one without a limit, so the limit is set beforehand.
 $(DAGSTER_HOME)/dagster.yaml: | .venv/installed
 	@mkdir -p $(DAGSTER_HOME)
 	@cp dagster.example.yaml $@

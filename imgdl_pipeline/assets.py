@@ -1,4 +1,4 @@
-"""The three assets, all partitioned by gallery: gallery_links → gallery_images → gallery_catalog."""
+"""Define the three assets, all partitioned by gallery: gallery_links → gallery_images → gallery_catalog."""
 
 import os
 import time
@@ -27,7 +27,7 @@ from imgdl_pipeline.resources import Downloads
 
 STORE_VARIABLE = "IMGDL_STORE"
 PROGRESS_S = 5.0
-"""Seconds between two lines of progress: a line costs Dagster a write to its database."""
+"""Seconds between two progress lines, because each line costs Dagster a write to its database."""
 
 
 class AssetKeys(NamedTuple):
@@ -39,24 +39,24 @@ class AssetKeys(NamedTuple):
 
     @staticmethod
     def of(galleries: Galleries) -> "AssetKeys":
-        """Those of a galleries file, which may put a prefix before them."""
+        """Return the asset keys of a galleries file, with its key prefix if it has one."""
         prefix = galleries.assets.key_prefix
         return AssetKeys(*(dg.AssetKey([*prefix, f"gallery_{name}"]) for name in AssetKeys._fields))
 
 
 def partitions_of(galleries: Galleries) -> dg.StaticPartitionsDefinition:
-    """One partition a gallery."""
+    """Return the partitions, one per gallery."""
     return dg.StaticPartitionsDefinition([each.name for each in galleries.galleries])
 
 
 def build_assets(galleries: Galleries) -> list[dg.AssetsDefinition]:
-    """The assets of a galleries file, with one partition a gallery."""
+    """Return the assets of a galleries file, with one partition per gallery."""
     keys, settings = AssetKeys.of(galleries), galleries.assets
 
     def asset(
         key: dg.AssetKey, schema: pa.Schema, *kinds: str, **more: Any
     ) -> Callable[[Callable[..., dg.MaterializeResult[None]]], dg.AssetsDefinition]:
-        """What the three have in common."""
+        """Return the asset decorator with the settings that all three assets share."""
         make: Callable[[Callable[..., dg.MaterializeResult[None]]], dg.AssetsDefinition] = dg.asset(
             key=key,
             partitions_def=partitions_of(galleries),
@@ -76,7 +76,7 @@ def build_assets(galleries: Galleries) -> list[dg.AssetsDefinition]:
         gallery, store = galleries.gallery(context.partition_key), open_store(galleries)
         settings = downloads.settings(galleries, gallery)
         if downloads.jpegs:
-            downloads.jpegs.start()  # while the source is asked; the next step needs them
+            downloads.jpegs.start()  # start them during the listing; the next step needs them
         links = list_gallery(gallery.name, gallery.source, store, settings, allow_empty=gallery.allow_empty)
         if not links.num_rows:
             context.log.warning("the source lists nothing")
@@ -112,21 +112,21 @@ def build_assets(galleries: Galleries) -> list[dg.AssetsDefinition]:
 
 
 def _upstream(galleries: Galleries) -> list[dg.AssetDep]:
-    """The assets that write the link lists of some galleries, each once, however they are partitioned."""
+    """Return the assets that write galleries' link lists, each once, with a mapping for any partitioning."""
     named = (getattr(each.source, "asset", None) for each in galleries.galleries)
     keys = (dg.AssetKey.from_user_string(name) for name in dict.fromkeys(filter(None, named)))
     return [dg.AssetDep(key, partition_mapping=dg.AllPartitionMapping()) for key in keys]
 
 
 def open_store(galleries: Galleries) -> Store:
-    """The store: the one that IMGDL_STORE names, or else the galleries file."""
+    """Open the store that IMGDL_STORE names, or else the one in the galleries file."""
     return Store(os.environ.get(STORE_VARIABLE) or galleries.store)
 
 
 def every_few_seconds(
     log: Callable[[str], None], clock: Callable[[], float] = time.monotonic
 ) -> Callable[[object], None]:
-    """Logs progress, but not every time that it is told of some."""
+    """Return a progress callback that logs at most once every PROGRESS_S seconds."""
     due = clock() + PROGRESS_S
 
     def say(progress: object) -> None:

@@ -1,6 +1,6 @@
-"""Asset checks on each gallery: none stops a run, and each says in its metadata what it saw.
+"""Define the asset checks of each gallery: none stops a run, and each reports its findings in its metadata.
 
-All run in one step, because a step of its own would cost each of them more than what it does.
+All checks run in one step, because a step per check would cost more than the check itself.
 """
 
 import inspect
@@ -33,23 +33,23 @@ from imgdl_pipeline.core.storage.store import Store
 from imgdl_pipeline.metadata import counts, failures_markdown, markdown_table, share_failed
 
 PARTITION_TAG = "dagster/partition"
-"""Names the gallery of a run of checks alone: a job without assets knows no partitions."""
+"""The tag with the gallery's name in a run that only has checks: a job without assets has no partitions."""
 
 SHOWN = 20
-"""Rows that a check's table shows at most."""
+"""The most rows in a check's table."""
 
 WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a check found.
+    """The result of a check.
 
     Args:
-        passed: Whether all is well.
-        severity: Of a check that did not pass.
-        words: What was found, for a person.
-        metadata: The numbers, and links to rows.
+        passed: Whether the check passed.
+        severity: The severity if the check did not pass.
+        words: A description of the result for a person.
+        metadata: The numbers, and a table of rows.
     """
 
     passed: bool
@@ -58,7 +58,7 @@ class Verdict:
     metadata: dict[str, Any]
 
     def told(self, catalog: str) -> dict[str, Any]:
-        """The same in the names of Dagster's results of checks; `catalog` is where the rows stand."""
+        """Return the arguments of Dagster's `AssetCheckResult`; `catalog` is the catalog's location."""
         return {
             "passed": self.passed,
             "severity": self.severity,
@@ -69,13 +69,13 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Inspected:
-    """What the checks look at.
+    """The input of the checks of one gallery.
 
     Args:
-        gallery: Its name.
-        catalog: As CATALOG.
-        store: Where its files lie.
-        settings: What is allowed.
+        gallery: The gallery's name.
+        catalog: The catalog, as CATALOG.
+        store: The store of the gallery's files.
+        settings: The limits of the checks.
         schedule: The cron expression of the gallery's runs, if they have one.
     """
 
@@ -87,7 +87,7 @@ class Inspected:
 
     @property
     def location(self) -> str:
-        """Where the catalog lies."""
+        """Return the catalog's location."""
         return self.store.location(catalog_path(self.gallery))
 
 
@@ -189,9 +189,9 @@ CHECKS: dict[str, Callable[[Inspected], Verdict]] = {
 
 
 def build_checks(galleries: Galleries, keys: AssetKeys) -> dg.AssetChecksDefinition:
-    """The checks on `gallery_catalog`, each with a result of its own for every gallery."""
+    """Return the checks of `gallery_catalog`; each check has one result per gallery."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", dg.PreviewWarning)  # partitioned checks: Dagster 1.13 previews them
+        warnings.simplefilter("ignore", dg.PreviewWarning)  # partitioned checks are a preview in Dagster 1.13
         specs = [
             dg.AssetCheckSpec(
                 name,
@@ -203,7 +203,7 @@ def build_checks(galleries: Galleries, keys: AssetKeys) -> dg.AssetChecksDefinit
         ]
 
     @dg.multi_asset_check(
-        name="__".join([*keys.catalog.path, "checks"]),  # names of steps are of all the code location
+        name="__".join([*keys.catalog.path, "checks"]),  # step names must be unique in the code location
         specs=specs,
         can_subset=True,
     )
@@ -220,7 +220,7 @@ def build_checks(galleries: Galleries, keys: AssetKeys) -> dg.AssetChecksDefinit
 
 
 def inspected(galleries: Galleries, name: str) -> Inspected:
-    """What the checks of a gallery look at, as its last run left it."""
+    """Return the input of a gallery's checks, as its last run left it."""
     store = open_store(galleries)
     catalog = store.read_table(catalog_path(name), CATALOG)
     return Inspected(
@@ -233,12 +233,14 @@ def inspected(galleries: Galleries, name: str) -> Inspected:
 
 
 def build_freshness_sensor(galleries: Galleries, job: Any, name: str) -> dg.SensorDefinition:
-    """Asks for the checks of galleries that no run refreshes any more, which no run's own check could tell.
+    """Return a sensor that requests the checks of galleries that no run refreshes any more.
+
+    The check `is_fresh` in a gallery's own runs cannot detect that there are no runs.
 
     Args:
-        galleries: Whose.
-        job: Runs the checks of one gallery.
-        name: The sensor's.
+        galleries: The settings of the galleries file.
+        job: The job that runs the checks of one gallery.
+        name: The sensor's name.
     """
 
     @dg.sensor(

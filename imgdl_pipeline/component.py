@@ -1,4 +1,4 @@
-"""ImageGalleries: a galleries file as a Dagster component."""
+"""Define ImageGalleries, the Dagster component of a galleries file."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ JOB_NAME = "download_galleries"
 CHECK_JOB_NAME = "check_galleries"
 SCHEDULE_NAME = "daily_galleries"
 FRESHNESS_SENSOR = "gallery_freshness"
-"""Names of ours; two galleries files in one code location have prefixes that keep theirs apart."""
+"""Names of the definitions. Two galleries files in one code location need key prefixes to keep them apart."""
 
 SCAFFOLD = """\
 type: {type_name}
@@ -33,26 +33,26 @@ attributes:
 
 
 class GalleriesScaffolder(dg.Scaffolder[Any]):
-    """Writes a galleries file that works as it is: the embedded demo gallery."""
+    """A scaffolder that writes a working galleries file with the embedded demo gallery."""
 
     def scaffold(self, request: dg.ScaffoldRequest[Any]) -> None:
-        """Write the defs.yaml."""
+        """Write the `defs.yaml`."""
         request.target_path.mkdir(parents=True, exist_ok=True)
         text = SCAFFOLD.format(type_name=request.type_name)
         (request.target_path / "defs.yaml").write_text(text)
 
 
 class _Attributes(BaseModel):
-    """Lets everything through to `ImageGalleries.load`, and shows tools the strict schema.
+    """A model that passes everything on to `ImageGalleries.load`, and shows tools the strict schema.
 
-    Dagster renders templates after this model has been validated, so that it can't be strict itself.
+    It cannot be strict itself, because Dagster renders templates after it has validated this model.
     """
 
     model_config = ConfigDict(extra="allow")
 
     @classmethod
     def model_json_schema(cls, *_args: Any, **_kwargs: Any) -> dict[str, Any]:
-        """The schema of a galleries file's attributes."""
+        """Return the JSON schema of a galleries file's attributes."""
         return Galleries.editor_schema()
 
 
@@ -74,20 +74,20 @@ class ImageGalleries(dg.Component):
 
     @classmethod
     def get_spec(cls) -> dg.ComponentTypeSpec:
-        """What `dg list components` and the docs say of the component."""
+        """Return the description of the component for `dg list components` and the docs."""
         return dg.ComponentTypeSpec(tags=["images", "downloads", "parquet"])
 
     @classmethod
     def get_model_cls(cls) -> type[BaseModel]:
-        """What `dg check yaml` validates with."""
+        """Return the model that `dg check yaml` validates with."""
         return _Attributes
 
     @classmethod
     def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> "ImageGalleries":
-        """Make the component of a `defs.yaml`.
+        """Create the component from a `defs.yaml`.
 
         Raises:
-            GalleriesFileError: Something in it is not allowed; says where and what is.
+            GalleriesFileError: Something in it is not allowed; the message says where and what is allowed.
         """
         raw = attributes.model_dump() if attributes else {}
         resolution = context.resolution_context
@@ -100,7 +100,7 @@ class ImageGalleries(dg.Component):
         return cls(parse_attributes(raw, locate, resolution.scope), file)
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:  # noqa: ARG002
-        """The assets, their checks, the jobs, the schedule, the sensor and the resource `downloads`."""
+        """Return the assets, their checks, the jobs, schedule and sensor, and the resource `downloads`."""
         assets, keys = build_assets(self.galleries), AssetKeys.of(self.galleries)
         checks = build_checks(self.galleries, keys)
         job = self._job(JOB_NAME, assets, "Lists, downloads and catalogs the gallery of one partition.")
@@ -145,7 +145,7 @@ class ImageGalleries(dg.Component):
         return [daily_galleries]
 
     def _with_code_references(self, assets: list[dg.AssetsDefinition]) -> Sequence[Any]:
-        """The assets, with what the UI links to from each: our code, the galleries file, what that names."""
+        """Add the UI's code references to the assets: code, galleries file, and the file's own references."""
         named = [_reference(each) for each in self.galleries.assets.code_references]
         if self.file is not None:
             named.insert(
@@ -172,7 +172,7 @@ def _reference(place: str) -> Any:
 
 
 def _place(tree: Any, path: KeyPath) -> str:
-    """Where a value stands, as far as Dagster knows: in Python code there is no file."""
+    """Return where a value is, as far as Dagster knows; a component made in Python code has no file."""
     if tree is None:
         return "galleries"
     for part in path:

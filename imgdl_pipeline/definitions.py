@@ -1,4 +1,4 @@
-"""What Dagster loads: the galleries file that IMGDL_CONFIG names, or else the one in the package."""
+"""Define what Dagster loads: the galleries file that IMGDL_CONFIG names, or else the one in the package."""
 
 import gc
 import os
@@ -16,33 +16,33 @@ EMBEDDED_CONFIG = Path(__file__).with_name("galleries.yaml")
 
 
 def galleries_file() -> Path:
-    """The galleries file that is used."""
+    """Return the path of the galleries file to use."""
     return Path(os.environ.get(CONFIG_VARIABLE) or EMBEDDED_CONFIG)
 
 
 def galleries() -> Galleries:
-    """What stands in it.
+    """Return the settings in the galleries file.
 
     Raises:
-        GalleriesFileError: The file cannot be used; says where and why.
+        GalleriesFileError: The file cannot be used; the message says where and why.
     """
     return read_galleries_file(galleries_file())
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """The definitions of the galleries file.
+    """Return the definitions of the galleries file.
 
-    Steps run in this one process: a process for each would cost more than a small gallery's downloads. The
-    process is taken to be the project's own, as `workspace.yaml` makes it.
+    Steps run in this one process: a process per step would cost more than a small gallery's downloads. This
+    assumes that the process belongs to this project alone, as `workspace.yaml` sets it up.
 
     Raises:
-        GalleriesFileError: The file cannot be used; says where and why.
+        GalleriesFileError: The file cannot be used; the message says where and why.
     """
-    # What is loaded by now, most of it Dagster's, lives as long as this process. The garbage collector would
-    # go through its 150,000 objects again and again, which was a quarter of a small gallery's run.
+    # The 150,000 objects loaded by now, most of them Dagster's, live as long as this process. Unfrozen, the
+    # garbage collector would traverse them repeatedly, which took a quarter of a small gallery's run.
     gc.freeze()
-    # Dagster warns its own command line, which parses --select '*' with a parameter that is in beta.
+    # Dagster's own command line triggers this warning: it parses --select '*' with a beta parameter.
     warnings.filterwarnings("ignore", "Parameter `include_sources` of", dg.BetaWarning)
     return dg.Definitions.merge(
         dg.build_defs_for_component(ImageGalleries(galleries(), galleries_file())),

@@ -1,4 +1,4 @@
-"""What a materialization says of itself: numbers that plot, the column schema, and where the file lies."""
+"""Build the metadata of materializations: numbers for plots, the column schema, and the file's location."""
 
 import base64
 from typing import Any
@@ -16,7 +16,7 @@ Metadata = dict[str, Any]
 
 
 def column_schema(schema: pa.Schema) -> dg.TableSchema:
-    """A Parquet schema as Dagster shows it."""
+    """Convert a Parquet schema to Dagster's TableSchema."""
     described = descriptions(schema)
     return dg.TableSchema(
         columns=[
@@ -27,7 +27,7 @@ def column_schema(schema: pa.Schema) -> dg.TableSchema:
 
 
 def table_metadata(table: pa.Table, schema: pa.Schema, location: str) -> Metadata:
-    """Rows, columns and place of a Parquet file."""
+    """Return the row count, columns and location of a Parquet file."""
     return {
         "dagster/row_count": table.num_rows,
         "dagster/column_schema": column_schema(schema),
@@ -36,7 +36,7 @@ def table_metadata(table: pa.Table, schema: pa.Schema, location: str) -> Metadat
 
 
 def counts(table: pa.Table) -> dict[str, int]:
-    """Rows by status, each status named, and by `status/reason`, the frequent ones first, equals by name."""
+    """Count rows by status (every status) and by `status/reason`, the most frequent first, ties by name."""
     by_status = {status.value: 0 for status in Status}
     by_reason: dict[str, int] = {}
     groups = table.group_by(["status", "reason"]).aggregate([([], "count_all")]).to_pylist()
@@ -48,12 +48,12 @@ def counts(table: pa.Table) -> dict[str, int]:
 
 
 def links_metadata(links: pa.Table, location: str) -> Metadata:
-    """Of `gallery_links`."""
+    """Return the metadata of `gallery_links`."""
     return {**table_metadata(links, LINKS, location), "links": links.num_rows}
 
 
 def images_metadata(run: DownloadRun, location: str) -> Metadata:
-    """Of `gallery_images`: what the ledger holds, and what this run did."""
+    """Return the metadata of `gallery_images`: the contents of the ledger, and what this run did."""
     fetched, counted = run.fetched, counts(run.ledger)
     per_second = fetched.num_rows / run.seconds if run.seconds else 0.0
     return {
@@ -71,13 +71,13 @@ def images_metadata(run: DownloadRun, location: str) -> Metadata:
 
 
 def share_failed(counted: dict[str, int]) -> float:
-    """The share of failed rows, of what `counts` gave; 0 of none."""
+    """Return the share of failed rows in the result of `counts`; 0 if there are no rows."""
     total = sum(counted[status.value] for status in Status)
     return counted[Status.FAILED.value] / total if total else 0.0
 
 
 def _latency(tried: pa.Table) -> Metadata:
-    """Percentiles of the seconds that a link took, over those that were asked for at all."""
+    """Return percentiles of the seconds per link, over the links that were requested at all."""
     elapsed = tried.filter(pc.greater(tried["attempts"], 0))["elapsed_s"]
     if not len(elapsed):
         return {}
@@ -86,7 +86,7 @@ def _latency(tried: pa.Table) -> Metadata:
 
 
 def catalog_metadata(run: CatalogRun, location: str, sheet: bytes | None) -> Metadata:
-    """Of `gallery_catalog`; `sheet` is a JPEG of its newest images."""
+    """Return the metadata of `gallery_catalog`; `sheet` is a JPEG of its newest images."""
     catalog = run.catalog
     counted = counts(catalog)
     return {
@@ -106,12 +106,12 @@ def catalog_metadata(run: CatalogRun, location: str, sheet: bytes | None) -> Met
 
 
 def format_counts(table: pa.Table) -> str:
-    """Rows by status and reason, in one line for a log."""
+    """Return the counts of rows by status and reason, in one line for a log."""
     return ", ".join(f"{count} {name}" for name, count in counts(table).items() if count) or "none"
 
 
 def picture_markdown(jpeg: bytes) -> str:
-    """A picture as the UI shows it: inline, because it shows none from a disk."""
+    """Return a picture as inline Markdown, because the UI shows no pictures from a disk."""
     return f"![the newest images](data:image/jpeg;base64,{base64.b64encode(jpeg).decode()})"
 
 
@@ -119,7 +119,7 @@ WORST_HOSTS = 10
 
 
 def failures_markdown(table: pa.Table, none: str = "Every link has its image.") -> str:
-    """Why links have no image, and on which ten hosts most of them are, as two tables; `none` if all have."""
+    """Return tables of links without an image: by reason, and the ten worst hosts; `none` if all have one."""
     without = table.filter(pc.not_equal(table["status"], Status.OK.value))
     if not without.num_rows:
         return none
@@ -152,7 +152,7 @@ def failures_markdown(table: pa.Table, none: str = "Every link has its image.") 
 
 
 def markdown_table(header: list[str], rows: list[list[Any]]) -> dg.MarkdownMetadataValue:
-    """A table as the UI shows it."""
+    """Return a table as Markdown for the UI."""
     return dg.MetadataValue.md(_markdown(header, rows) if rows else "none")
 
 
@@ -165,7 +165,7 @@ SHOWN_CHARS = 160
 
 
 def _cell(value: Any) -> str:
-    """A value in a table. Texts are strangers': as code, they are neither links, nor pictures, nor cells."""
+    """Return a table cell. Text is untrusted: as code, it cannot become a link, a picture or another cell."""
     if isinstance(value, int):
         return str(value)
     text = " ".join(str(value or "").replace("`", "'").replace("|", "¦").split())

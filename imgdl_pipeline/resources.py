@@ -1,4 +1,4 @@
-"""The resource `downloads`: what one run may set otherwise, and the pool's lifetime."""
+"""Define the resource `downloads`: the settings that a run can override, and the lifetime of its workers."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from imgdl_pipeline.core.storage.store import Store
 RESOURCE_KEY = "downloads"
 
 _LAUNCHPAD_TYPES: dict[str, Any] = {"allow_addresses": list[str], "recheck": str}
-"""Where Dagster's config has no form for a setting's own type."""
+"""Types to use for settings whose own type Dagster's config does not support."""
 
 
 def _override(name: str) -> tuple[Any, Any]:
@@ -31,7 +31,7 @@ def _override(name: str) -> tuple[Any, Any]:
 
 
 def _told(error: ValidationError) -> str:
-    """What is wrong with a run's own settings, in words."""
+    """Return a message that says what is wrong with a run's own settings."""
     place = f"resources.{RESOURCE_KEY}.config"
     return "; ".join(
         f"{place}.{'.'.join(map(str, each['loc']))}: {each['msg']}, not {each['input']!r}"
@@ -49,9 +49,9 @@ _Overrides = create_model(  # type: ignore[call-overload]
 
 @contextmanager
 def _system_memory() -> Iterator[None]:
-    """Let Arrow take the system's memory: its own pools reserve some 40 MB where 4 are in use.
+    """Let Arrow use the system's memory pool: its own pools reserve some 40 MB when 4 MB are in use.
 
-    Whoever sets Arrow's own variable for this has chosen another pool.
+    Do nothing if Arrow's own environment variable chooses a pool.
     """
     if "ARROW_DEFAULT_MEMORY_POOL" in os.environ:
         yield
@@ -67,8 +67,8 @@ def _system_memory() -> Iterator[None]:
 class Downloads(_Overrides):
     """Downloads a gallery's images with a pool of threads, 8 by default.
 
-    Every field overrides the galleries file for one run, in the launchpad or in run config; the fields
-    are those of `DownloadSettings`.
+    Every field overrides the galleries file for one run, in the launchpad or in run config. The fields are
+    the same as in `DownloadSettings`.
     """
 
     limit: int | None = Field(
@@ -83,11 +83,11 @@ class Downloads(_Overrides):
     _jpegs: JpegWorkers | None = PrivateAttr(None)
 
     @contextmanager
-    def yield_for_execution(  # type: ignore[override]  # Dagster's own type promises any
+    def yield_for_execution(  # type: ignore[override]  # Dagster declares Any
         self,
         context: dg.InitResourceContext,  # noqa: ARG002
     ) -> Iterator["Downloads"]:
-        """Give the steps of one process the processes that decode, which end with the last step."""
+        """Start the worker processes that decode images, for all steps of one process, and end them after."""
         with _system_memory(), JpegWorkers() as jpegs:
             opened = self.model_copy()
             opened._jpegs = jpegs
@@ -95,14 +95,14 @@ class Downloads(_Overrides):
 
     @property
     def jpegs(self) -> JpegWorkers | None:
-        """The processes that decode images; None outside of a run."""
+        """Return the worker processes that decode images; None outside a run."""
         return self._jpegs
 
     def settings(self, galleries: Galleries, gallery: Gallery) -> DownloadSettings:
-        """The file's defaults, overridden by the gallery, overridden by this run.
+        """Return the file's defaults, overridden by the gallery, then by this run.
 
         Raises:
-            dagster.Failure: This run's own are not allowed; says which and what is.
+            dagster.Failure: A setting of this run is not allowed; the message says which and what is allowed.
         """
         values = {name: getattr(self, name) for name in DownloadSettings.model_fields}
         overrides = {name: value for name, value in values.items() if value is not None}
@@ -118,7 +118,7 @@ class Downloads(_Overrides):
         store: Store,
         on_progress: Callable[[Progress], None],
     ) -> DownloadRun:
-        """Fetch what the gallery lacks; when this returns or raises, the pool's threads have ended."""
+        """Fetch the gallery's missing images; when this returns or raises, the pool's threads have ended."""
         return download_gallery(
             gallery.name,
             store,

@@ -1,6 +1,3 @@
-"""The one place that states the version and the home page."""
+"""The one place that states the version."""
 
-__version__ = "0.1.0"
-
-HOME_PAGE = "https://github.com/imgdl-pipeline/imgdl_pipeline"
-"""Where the owner of a server that we visit can read who we are; stands in the User-Agent."""
+__version__ = "0.2.0.dev0"

@@ -1,1 +1,1 @@
-"""The galleries file: its settings, and how it is read."""
+"""Define the settings of a galleries file, and read it."""

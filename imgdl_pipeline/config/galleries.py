@@ -1,6 +1,6 @@
-"""A galleries file's settings: the galleries, each with its source, and what they have in common.
+"""Define the settings of a galleries file: the galleries with their sources, and what they share.
 
-Sources of other packages are known from here on: this is where their settings join ours.
+This module combines the settings of built-in sources with the settings of sources from other packages.
 """
 
 from collections.abc import Mapping
@@ -24,13 +24,13 @@ STORE_SCHEMES_TEXT = ", ".join(f"{scheme}://" for scheme in STORE_SCHEMES)
 
 GALLERY_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
 NOT_IN_A_NAME = "..."
-"""What Dagster does not take in a partition's key."""
+"""Text that Dagster does not allow in a partition key."""
 
 
 if TYPE_CHECKING:
     Source = SourceSettings
 else:
-    Source = Annotated[Union[source_types()], Field(discriminator="type")]  # noqa: UP007 -- made at run time
+    Source = Annotated[Union[source_types()], Field(discriminator="type")]  # noqa: UP007 -- built at run time
 
 
 def _is_secret(annotation: Any) -> bool:
@@ -43,11 +43,11 @@ SECRET_KEYS = {
     )
     for source in source_types()
 }
-"""By type of source, the keys whose values are rendered when they are used, and never shown."""
+"""The secret keys by type of source: their values are rendered only when they are used, and never shown."""
 
 
 class Gallery(Settings):
-    """One gallery: a partition, a source, and what it overrides."""
+    """One gallery: a partition, a source, and overrides of the file's defaults."""
 
     name: str = Field(
         pattern=GALLERY_NAME,
@@ -71,20 +71,21 @@ class Gallery(Settings):
 
 
 class _EditorSchema(GenerateJsonSchema):
-    """JSON schema in which a validator can point at the very key that is wrong.
+    """A JSON schema generator whose schemas let a validator point at the exact key that is wrong.
 
-    Pydantic's own writes `anyOf` and `oneOf`, of which a validator can only say that nothing fits.
+    Pydantic's own generator writes `anyOf` and `oneOf`, for which a validator can only report that no branch
+    matches.
     """
 
     def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
-        """A type or null, as one list of types where the inner schema has a type."""
+        """Return the schema of a nullable type, as one list of types if the inner schema has a type."""
         inner = self.generate_inner(schema["schema"])
         if "type" not in inner or "enum" in inner:
             return super().nullable_schema(schema)
         return {**inner, "type": [inner["type"], "null"]}
 
     def tagged_union_schema(self, schema: core_schema.TaggedUnionSchema) -> JsonSchemaValue:
-        """The tag first; then the schema that belongs to it, and only that."""
+        """Return a union's schema that checks the tag first, then only the schema that belongs to it."""
         union = super().tagged_union_schema(schema)
         key, by_tag = union["discriminator"]["propertyName"], union["discriminator"]["mapping"]
         return {
@@ -104,7 +105,7 @@ _OWNER = r"^(team:[A-Za-z0-9_.-]+|[^@\s]+@[^@\s]+)$"
 
 
 class AssetSettings(Settings):
-    """How the three assets stand in a graph that has others."""
+    """The keys, group, owners and tags of the three assets, for a graph that has other assets."""
 
     key_prefix: tuple[Annotated[str, Field(pattern=_KEY_PART)], ...] = Field(
         (), description="before each asset's name, e.g. [media]"
@@ -130,7 +131,7 @@ class AssetSettings(Settings):
     )
 
     def named(self, name: str) -> str:
-        """A name of ours that must stand once in a code location, with the prefix where there is one."""
+        """Return a name that must be unique in a code location, with the key prefix if there is one."""
         return "_".join([*self.key_prefix, name])
 
 
@@ -175,10 +176,10 @@ class Galleries(Settings):
         return value
 
     def gallery(self, name: str) -> Gallery:
-        """The gallery of that name.
+        """Return the gallery with that name.
 
         Raises:
-            KeyError: There is none.
+            KeyError: There is no such gallery.
         """
         for gallery in self.galleries:
             if gallery.name == name:
@@ -188,17 +189,17 @@ class Galleries(Settings):
     def download_settings(
         self, gallery: Gallery, overrides: Mapping[str, Any] | None = None
     ) -> DownloadSettings:
-        """The file's defaults, overridden by the gallery, overridden by one run's own settings."""
+        """Return the file's defaults, overridden by the gallery, then by one run's own settings."""
         own = gallery.download.model_dump(exclude_unset=True)
         settings = self.download.overridden_by({**own, **(overrides or {})})
         allowed = settings.allow_addresses + gallery.source.own_addresses
         return settings.overridden_by({"allow_addresses": allowed})
 
     def check_settings(self, gallery: Gallery) -> CheckSettings:
-        """The file's, overridden by the gallery's."""
+        """Return the file's check settings, overridden by the gallery's."""
         return self.checks.overridden_by(gallery.checks.model_dump(exclude_unset=True))
 
     @classmethod
     def editor_schema(cls) -> dict[str, Any]:
-        """The JSON schema that editors and `dg check yaml` use."""
+        """Return the JSON schema that editors and `dg check yaml` use."""
         return cls.model_json_schema(schema_generator=_EditorSchema)

@@ -1,4 +1,4 @@
-"""Reads a galleries file: settings, or an error with the place, the value and what is allowed."""
+"""Read a galleries file; an error names the place, the value and what is allowed."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -18,18 +18,18 @@ COMPONENT_TYPE = "imgdl_pipeline.ImageGalleries"
 
 KeyPath = tuple[str | int, ...]
 Locate = Callable[[KeyPath], str]
-"""Tells where in its file a value stands, as `file:line`."""
+"""A function that returns where in its file a value is, as `file:line`."""
 
 
 class GalleriesFileError(Exception):
-    """A galleries file that cannot be used; says where, what stands there and what is allowed."""
+    """A galleries file cannot be used; the message names the place, the value and what is allowed."""
 
 
 def read_galleries_file(file: Path) -> Galleries:
-    """The settings that a galleries file holds.
+    """Return the settings in a galleries file.
 
     Raises:
-        GalleriesFileError: It cannot be read, is no YAML, or holds something that is not allowed.
+        GalleriesFileError: The file cannot be read, is not YAML, or contains something that is not allowed.
     """
     try:
         text = file.read_text(encoding="utf-8")
@@ -59,15 +59,15 @@ def read_galleries_file(file: Path) -> Galleries:
 
 
 def parse_attributes(attributes: Any, locate: Locate, scope: Mapping[str, Any]) -> Galleries:
-    """The settings that the `attributes` of a component file hold.
+    """Return the settings in the `attributes` of a component file.
 
     Args:
-        attributes: As YAML gave them.
-        locate: Tells where in its file a value stands.
+        attributes: The attributes as parsed from YAML.
+        locate: Returns where in its file a value is.
         scope: Names that templates may use, besides `env`.
 
     Raises:
-        GalleriesFileError: Something is not allowed; every such place is named.
+        GalleriesFileError: Something is not allowed; the message names every such place.
     """
     rendered = _rendered(attributes, ("attributes",), locate, {**scope, "env": _Environment()})
     try:
@@ -81,7 +81,7 @@ def parse_attributes(attributes: Any, locate: Locate, scope: Mapping[str, Any]) 
 
 
 def _check_cron(schedule: str | None, locate: Locate) -> None:
-    """Let Dagster judge the schedule now, while its place in the file is known."""
+    """Let Dagster validate the schedule now, while its place in the file is known."""
     try:
         if schedule is not None:
             dg.ScheduleDefinition(name="checked", job_name="checked", cron_schedule=schedule)
@@ -94,7 +94,7 @@ def _check_cron(schedule: str | None, locate: Locate) -> None:
 
 
 def _check_assets(assets: AssetSettings, locate: Locate) -> None:
-    """Let Dagster judge what the assets are to have, too."""
+    """Let Dagster validate the assets' owners and tags now, while their place in the file is known."""
     given: dict[str, Any] = {"owners": list(assets.owners), "tags": dict(assets.tags)}
     for key, value in given.items():
         try:
@@ -123,7 +123,7 @@ def _line_of(error: Any, locate: Locate) -> str:
 
 
 def _line(node: yaml.Node | None, path: KeyPath) -> int:
-    """The line of a value, or of the closest thing around it that is there."""
+    """Return the line of a value, or of the closest node around it that exists."""
     line = 1
     for part in path:
         child = _child(node, part)
@@ -134,7 +134,7 @@ def _line(node: yaml.Node | None, path: KeyPath) -> int:
 
 
 def _child(node: yaml.Node | None, part: str | int) -> tuple[yaml.Node, yaml.Node] | None:
-    """A mapping's or sequence's part: the node that names it, and its value."""
+    """Return a part of a mapping or sequence: the node that names it, and its value."""
     if isinstance(node, yaml.MappingNode):
         return next(((key, value) for key, value in node.value if key.value == str(part)), None)
     if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
@@ -143,7 +143,7 @@ def _child(node: yaml.Node | None, part: str | int) -> tuple[yaml.Node, yaml.Nod
 
 
 class _Environment:
-    """`env` in templates: `{{ env.NAME }}` or `{{ env('NAME', 'default') }}`; unset is an error."""
+    """The `env` of templates: `{{ env.NAME }}` or `{{ env('NAME', 'default') }}`; unset is an error."""
 
     def __getattr__(self, name: str) -> str:
         if name.startswith("jinja"):
@@ -161,7 +161,7 @@ _JINJA = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False) 
 
 
 def _rendered(value: Any, path: KeyPath, locate: Locate, scope: Mapping[str, Any]) -> Any:
-    """The value with its templates rendered, as text; secrets stay templates until they are used."""
+    """Return the value with its templates rendered as text; secrets stay templates until they are used."""
     if isinstance(value, Mapping):
         secret_keys = SECRET_KEYS.get(str(value.get("type")), _ANY_SECRET_KEY)
         return {

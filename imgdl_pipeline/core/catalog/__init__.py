@@ -1,1 +1,1 @@
-"""From images and the ledger to `catalog.parquet`, and what looks at it."""
+"""Build `catalog.parquet` from images and the ledger, and audit it."""

@@ -1,4 +1,4 @@
-"""Is a gallery as it should be? Questions that checks ask, of its catalog, its store and the calendar."""
+"""Audit a gallery for the asset checks: compare its catalog with its store and its schedule."""
 
 import hashlib
 import random
@@ -19,7 +19,7 @@ from imgdl_pipeline.core.storage.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """A file that is not as its row says."""
+    """A stored file that differs from its catalog row."""
 
     url: str
     path: str
@@ -34,21 +34,21 @@ def _stored(catalog: pa.Table) -> pa.Table:
 def altered_files(
     catalog: pa.Table, store: Store, sample: int | None, seed: int
 ) -> tuple[int, list[Trouble]]:
-    """Read stored files, and compare them with what the catalog says.
+    """Read stored files, and compare them with the catalog.
 
     Args:
-        catalog: As CATALOG.
-        store: Where the files lie.
-        sample: How many are read; None for all.
-        seed: Which: another sample for each seed.
+        catalog: The catalog, as CATALOG.
+        store: The store of the gallery's files.
+        sample: How many files to read; None for all.
+        seed: Selects the sample: each seed gives another one.
 
     Returns:
-        How many files were read, and those that are missing or altered.
+        How many files were read, and the files that are missing or altered.
     """
     stored = _stored(catalog)
     count = stored.num_rows
     if sample is not None and sample < count:
-        stored = stored.take(pa.array(sorted(random.Random(seed).sample(range(count), sample))))  # noqa: S311 -- no secret
+        stored = stored.take(pa.array(sorted(random.Random(seed).sample(range(count), sample))))  # noqa: S311 -- not for a secret
     found, budget = [], MemoryBudget()
     for row in stored.to_pylist():
         with budget.reserve(row["bytes"]):
@@ -61,7 +61,7 @@ def altered_files(
 
 
 def unknown_files(gallery: str, catalog: pa.Table, store: Store) -> list[str]:
-    """Files among a gallery's images that no whole image of the catalog has: damaged ones are not to stay."""
+    """Return the image files that no valid catalog row refers to; damaged files must not be stored."""
     known = _stored(catalog)["path"].combine_chunks()
     paths = store.files(images_path(gallery))["path"]
     unknown: list[str] = paths.filter(pc.invert(pc.is_in(paths, value_set=known))).to_pylist()
@@ -69,7 +69,7 @@ def unknown_files(gallery: str, catalog: pa.Table, store: Store) -> list[str]:
 
 
 def lost_links(catalog: pa.Table, most: int) -> list[dict[str, Any]]:
-    """Links that were listed once and are not now, with `url` and `last_seen`, the latest first."""
+    """Return up to `most` links that are no longer listed, with `url` and `last_seen`, the latest first."""
     known = catalog.select(["url", "last_seen"])
     lost = known.filter(pc.less(known["last_seen"], pc.max(known["last_seen"])))
     rows: list[dict[str, Any]] = lost.sort_by([("last_seen", "descending"), ("url", "ascending")])[
@@ -79,19 +79,19 @@ def lost_links(catalog: pa.Table, most: int) -> list[dict[str, Any]]:
 
 
 def refreshed_at(catalog: pa.Table) -> datetime | None:
-    """When the newest list that a catalog knows was listed; None for an empty catalog.
+    """Return when the newest list in a catalog was listed, or None for an empty catalog.
 
-    A gallery whose list is new and whose downloads fail every day is not refreshed.
+    A gallery with a new list whose downloads fail every day does not count as refreshed.
     """
     newest: datetime | None = pc.max(catalog["last_seen"]).as_py()
     return newest
 
 
 def last_refreshed(store: Store, gallery: str) -> datetime | None:
-    """The same of a gallery's catalog, of which no more is read; None for one that has none.
+    """Return `refreshed_at` of a gallery, reading only the column it needs; None if there is no catalog.
 
     Raises:
-        StoreError: It could not be read.
+        StoreError: The catalog could not be read.
     """
     schema = pa.schema([CATALOG.field("last_seen")], metadata=CATALOG.metadata)
     catalog = store.read_table(catalog_path(gallery), schema)
@@ -107,16 +107,17 @@ NICKNAMES = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
 }
-"""What Dagster takes for a cron expression, too."""
+"""Nicknames that Dagster also accepts as cron expressions."""
 
 
 def is_stale(listed_at: datetime, schedule: str | None, now: datetime) -> bool:
-    """Whether a gallery was not listed since the scheduled time before the last one.
+    """Return whether a gallery was last listed before its second-to-last scheduled time.
 
     Args:
-        listed_at: When it was listed, with a time zone.
-        schedule: The cron expression of its runs, in UTC; None, or one that has no answer, for never.
-        now: The time.
+        listed_at: When the gallery was listed, with a time zone.
+        schedule: The cron expression of its runs, in UTC; with None or an expression that never fires, the
+            gallery is never stale.
+        now: The current time.
     """
     try:
         ticks = CronSim(NICKNAMES.get(schedule or "", schedule or ""), now, reverse=True)

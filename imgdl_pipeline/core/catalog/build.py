@@ -1,7 +1,7 @@
-"""The catalog: one row a link, with what is known of its image or why there is none.
+"""Build the catalog: one row per link, with the facts about its image or the reason why there is none.
 
-It is made from the ledger, the stored files and the catalog before it, column by column. Only files that
-neither the last catalog knows nor the download has checked are read and checked, on all cores.
+The catalog is built column by column from the ledger, the stored files and the previous catalog. Only files
+that are not in the last catalog and were not checked during download are read and checked, on all cores.
 """
 
 import threading
@@ -39,15 +39,15 @@ REMEMBERED = pa.schema(
     (*FACTS, *(CATALOG.field(name) for name in ("attributes", "first_seen", "last_seen"))),
     metadata=CATALOG.metadata,
 )
-"""What is taken from the last catalog; the rest of it stands in the ledger."""
+"""The columns that are taken from the last catalog; its other columns come from the ledger."""
 
 BATCH_FILES = 16
-"""Files that a thread takes at a time, at most."""
+"""The most files that a thread takes at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """A file that the ledger says is there, and what it says of it."""
+    """A stored file, as the ledger describes it."""
 
     url: str
     path: str
@@ -57,13 +57,13 @@ class StoredImage:
 
 @dataclass(frozen=True, slots=True)
 class CatalogRun:
-    """What a run did.
+    """The result of building a catalog.
 
     Args:
         catalog: All of the gallery's rows.
-        checked: How many files were checked since the last catalog, most of them while they were downloaded.
-        new: How many links the catalog had not had before.
-        seconds: How long it took.
+        checked: How many files were checked since the last catalog, most of them during their download.
+        new: How many links are new in the catalog.
+        seconds: How long the run took.
     """
 
     catalog: pa.Table
@@ -74,7 +74,7 @@ class CatalogRun:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How many files are checked, of those that are to be."""
+    """The number of files checked so far, and of all files to check."""
 
     done: int
     total: int
@@ -91,15 +91,15 @@ def build_catalog(
     jpegs: JpegWorkers | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> CatalogRun:
-    """Check what is new, write the catalog, and take files that are no whole JPEG out of the store.
+    """Check new files, write the catalog, and delete files from the store that are not complete JPEGs.
 
-    The verdict on such a file is written to the ledger too, so that its link is tried again.
+    The verdict on such a file is also written to the ledger, so that its link is tried again.
 
     Args:
-        gallery: Its name; its link list must exist.
-        store: Where its files lie.
-        settings: An image beyond their limits is not decoded.
-        jpegs: The processes in which files are checked; None starts some and ends them.
+        gallery: The gallery's name; its link list must exist.
+        store: The store of the gallery's files.
+        settings: The download settings; an image beyond their limits is not decoded.
+        jpegs: The worker processes that check files; if None, start workers for this call and end them.
         on_progress: Called after every file.
 
     Raises:
@@ -120,7 +120,7 @@ def build_catalog(
         facts = pa.concat_tables([checked, known])
         catalog = assemble(lists, ledger.table, facts, previous)
         new = catalog.num_rows - previous.num_rows
-        del early, known, facts, previous  # a long list's are large, and writing takes memory, too
+        del early, known, facts, previous  # large for a long list, and writing needs memory too
         store.sweep(catalog_path(gallery).rpartition("/")[0])
         store.write_table(catalog_path(gallery), catalog)
         checkpoints.clear()
@@ -130,12 +130,12 @@ def build_catalog(
 
 @dataclass(frozen=True, slots=True)
 class Lists:
-    """The gallery's link list, and what left the lists before it without a catalog in between.
+    """A gallery's link list, and the links that left earlier lists before any catalog included them.
 
     Args:
-        current: As LINKS.
-        unseen: As LINKS, the older ones first; a link may stand there more than once.
-        kept: Where `unseen` comes from.
+        current: The link list, as LINKS.
+        unseen: Links that left earlier lists, as LINKS, older ones first; a link may occur more than once.
+        kept: The checkpoints that `unseen` was read from.
     """
 
     current: pa.Table
@@ -144,19 +144,19 @@ class Lists:
 
     @staticmethod
     def of(store: Store, gallery: str) -> "Lists":
-        """Those of a gallery; raises StoreError where there is none yet."""
+        """Read the lists of a gallery; raise StoreError if there is none yet."""
         kept = unseen_links(store, gallery)
         return Lists(
             read_links(store, gallery), pa.concat_tables([LINKS.empty_table(), *kept.tables()]), kept
         )
 
     def are_seen(self) -> None:
-        """Forget what the catalog has now."""
+        """Delete the saved links, which the catalog now includes."""
         self.kept.clear()
 
 
 def _still_there(checked: list[pa.Table], ledger: Ledger, store: Store, gallery: str) -> pa.Table:
-    """Of what was checked before this run, that whose file is there and as long as the ledger says."""
+    """Return the earlier check results whose file exists and has the size that the ledger records."""
     early = pa.concat_tables([FACTS.empty_table(), *checked])
     if not early.num_rows:
         return early
@@ -168,13 +168,13 @@ def _still_there(checked: list[pa.Table], ledger: Ledger, store: Store, gallery:
 
 
 def complete_facts(previous: pa.Table) -> pa.Table:
-    """Return what the last catalog has of images; rows of an older version lack columns, and are left out."""
+    """Return the last catalog's facts about images, without rows of an older version, which lack columns."""
     is_ok = pc.equal(previous["status"], Status.OK.value)
     return previous.select(FACTS.names).filter(pc.and_(is_ok, pc.is_valid(previous["orientation"])))
 
 
 def known_facts(ledger: pa.Table, facts: pa.Table) -> pa.Table:
-    """Return the facts of files that are still the same bytes."""
+    """Return the facts of files whose bytes have not changed."""
     row = pc.index_in(facts["url"], value_set=ledger["url"].combine_chunks())
     is_same = pc.and_(
         pc.equal(pc.take(ledger["sha256"], row), facts["sha256"]),
@@ -184,17 +184,17 @@ def known_facts(ledger: pa.Table, facts: pa.Table) -> pa.Table:
 
 
 def stored_images(ledger: pa.Table, known: pa.Table) -> pa.Table:
-    """The ledger's stored files whose facts are not known yet."""
+    """Return the ledger's stored files whose facts are not known yet."""
     is_known = pc.is_in(ledger["url"], value_set=known["url"].combine_chunks())
     is_stored = pc.equal(ledger["status"], Status.OK.value)
     return ledger.select(["url", "path", "sha256", "bytes"]).filter(pc.and_not(is_stored, is_known))
 
 
 def check_file(image: StoredImage, store: Store, jpegs: JpegWorkers, limits: Limits) -> JpegFacts:
-    """Check one stored file against the ledger and as a JPEG.
+    """Check one stored file against the ledger, and that it is a complete JPEG.
 
     Raises:
-        InvalidImageError: Why it has no place in the catalog.
+        InvalidImageError: The file failed a check; the error has the reason.
     """
     with jpegs.budget.reserve(image.bytes):
         file = store.open(image.path)
@@ -213,10 +213,11 @@ def _check_all(
     limits: Limits,
     on_progress: Callable[[Progress], None],
 ) -> Generator[dict[str, object], None, None]:
-    """A row of FACTS for each file.
+    """Yield a row of FACTS for each file.
 
-    A thread for each worker process reads files and waits for it; each takes several files at a time, because
-    handing one over costs a tenth of its decoding. Where there are few, each is handed over alone.
+    One thread per worker process reads files and waits for their results. A thread takes several files at a
+    time, because handing over one file costs a tenth of its decoding. If there are few files, each is handed
+    over alone.
     """
     stopped, threads = threading.Event(), jpegs.count
 
@@ -247,7 +248,7 @@ def _mapped(
     batches: Iterable[pa.Table],
     ahead: int,
 ) -> Iterator[dict[str, object]]:
-    """As `executor.map`, but with a few batches at a time, so that memory stays flat."""
+    """Yield results like `executor.map`, but submit only a few batches at a time to keep memory flat."""
     batches = iter(batches)
     futures: deque[Future[list[dict[str, object]]]] = deque(
         executor.submit(function, batch) for batch in islice(batches, ahead)
@@ -262,7 +263,7 @@ def _mapped(
 
 
 def _facts_table(rows: Iterator[dict[str, object]], checkpoints: Checkpoints) -> pa.Table:
-    """All rows, of which those that took longer are checkpointed as they come."""
+    """Collect all rows in a table, and write a checkpoint of new rows every CHECKPOINT_S seconds."""
     tables, batch, due = [FACTS.empty_table()], [], time.monotonic() + CHECKPOINT_S
     for row in rows:
         batch.append(row)
@@ -274,7 +275,7 @@ def _facts_table(rows: Iterator[dict[str, object]], checkpoints: Checkpoints) ->
 
 
 def discard_invalid(ledger: Ledger, store: Store, checked: pa.Table) -> None:
-    """Write the verdict on files that are no whole JPEG to the ledger, then delete them."""
+    """Write the verdict on files that are not complete JPEGs to the ledger, then delete the files."""
     invalid = checked.filter(pc.not_equal(checked["status"], Status.OK.value))
     if not invalid.num_rows:
         return
@@ -293,7 +294,7 @@ def discard_invalid(ledger: Ledger, store: Store, checked: pa.Table) -> None:
 
 
 def _failures(before: pa.ChunkedArray, reason: pa.ChunkedArray) -> pa.ChunkedArray:
-    """One more; a file that was altered since it was stored is no fault of its host, and a first one."""
+    """Add 1 to the failure counts; set 1 for a file altered in the store, which is not its host's fault."""
     one = pa.scalar(1, pa.int32())
     is_altered = pc.equal(reason, Reason.HASH_MISMATCH.value)
     return pc.if_else(is_altered, one, pc.add(pc.fill_null(before, 0), one))
@@ -303,12 +304,12 @@ _OF_A_STORED_FILE = ("path", "sha256", "bytes", "etag", "last_modified", "fetche
 
 
 def assemble(lists: Lists, ledger: pa.Table, facts: pa.Table, previous: pa.Table) -> pa.Table:
-    """The catalog's rows: the listed links in their order, then those that are listed no more, in theirs.
+    """Return the catalog's rows: listed links in list order, then links no longer listed in catalog order.
 
     Args:
-        lists: What was listed.
-        ledger: As DOWNLOADS; a link that was not tried yet has no row in it, and gets none.
-        facts: As FACTS.
+        lists: The gallery's lists.
+        ledger: The ledger, as DOWNLOADS; a link that was not tried yet has no row in it, and gets none.
+        facts: The facts about images, as FACTS.
         previous: The last catalog.
     """
     order = _listed_order(ledger["url"], lists.current["url"], previous["url"])
@@ -336,7 +337,7 @@ def assemble(lists: Lists, ledger: pa.Table, facts: pa.Table, previous: pa.Table
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Some rows of a table, of which a column is copied when it is asked for: a whole copy would be large."""
+    """A selection of a table's rows that copies a column only when it is read: a full copy would be large."""
 
     table: pa.Table
     places: pa.Array
@@ -346,7 +347,7 @@ class _Rows:
 
 
 def _listed_order(url: pa.ChunkedArray, listed: pa.ChunkedArray, before: pa.ChunkedArray) -> pa.Array:
-    """Where the rows of the list stand, in its order; then those of the catalog before, in its order."""
+    """Return row numbers: those of listed URLs in list order, then the others in the last catalog's order."""
     places = {
         name: pc.index_in(url, value_set=values.combine_chunks())
         for name, values in (("listed", listed), ("before", before))
@@ -356,7 +357,7 @@ def _listed_order(url: pa.ChunkedArray, listed: pa.ChunkedArray, before: pa.Chun
 
 
 def _duplicate_of(url: pa.Array, sha256: pa.Array) -> pa.Array:
-    """For each stored file, the url of the first with the same bytes; null for that first one."""
+    """Return for each stored file the URL of the first file with the same bytes; null for that first one."""
     is_copy = pc.and_not(pc.is_valid(sha256), is_first(sha256))
     first = pc.take(url, pc.index_in(sha256, value_set=sha256))
     return pc.if_else(is_copy, first, pa.scalar(None, pa.string()))

@@ -1,7 +1,7 @@
-"""A contact sheet: the newest images of a gallery, small, on one JPEG.
+"""Make a contact sheet: thumbnails of a gallery's newest images on one JPEG.
 
-It is kept in the store under a name made of what it shows, so that a gallery without news is not decoded
-again.
+It is stored under a name derived from its images, so that nothing is decoded again for a gallery without new
+images.
 """
 
 import hashlib
@@ -26,13 +26,13 @@ logger = logging.getLogger(__name__)
 IMAGES = 48
 COLUMNS = 8
 SIDE = 120
-"""Pixels of the square that each image has."""
+"""The side in pixels of the square for each image."""
 
 GAP = 4
 BACKGROUND = (32, 34, 40)
 
 LARGEST_BYTES = 110_000
-"""In base64, as Markdown has it, that is under 150 kB."""
+"""The largest sheet; it is under 150 kB in base64, which Markdown needs."""
 
 QUALITIES = (80, 65, 50, 35, 20)
 
@@ -40,13 +40,13 @@ QUALITIES = (80, 65, 50, 35, 20)
 def contact_sheet(
     gallery: str, catalog: pa.Table, store: Store, jpegs: JpegWorkers | None = None
 ) -> bytes | None:
-    """The gallery's contact sheet, made now or kept from before; None for a gallery without images.
+    """Return the gallery's contact sheet, new or from the store; None for a gallery without images.
 
     Args:
-        gallery: Its name.
-        catalog: As CATALOG; up to 48 of its images are shown, the newest first.
-        store: Where the images are stored, and the sheet.
-        jpegs: The processes in which images are decoded; None starts some and ends them.
+        gallery: The gallery's name.
+        catalog: The catalog, as CATALOG; up to 48 of its images are shown, the newest first.
+        store: The store of the images and the sheet.
+        jpegs: The worker processes that decode images; if None, start workers for this call and end them.
 
     Raises:
         StoreError: The store failed.
@@ -68,10 +68,10 @@ def contact_sheet(
 
 
 def _newest(catalog: pa.Table) -> list[dict[str, Any]]:
-    """The rows of the images that are shown; copies are not shown beside what they copy."""
+    """Return the rows of the images to show, without duplicates of other images."""
     shown = pc.and_(pc.equal(catalog["status"], Status.OK.value), pc.is_null(catalog["duplicate_of"]))
     rows = catalog.select(["path", "bytes", "sha256", "fetched_at", "url"]).filter(shown)
-    if not rows.num_rows:  # before version 26, Arrow fails to choose none
+    if not rows.num_rows:  # before version 26, Arrow fails if k is 0
         return []
     order = pc.select_k_unstable(
         rows, k=min(IMAGES, rows.num_rows), sort_keys=[("fetched_at", "descending"), ("url", "ascending")]
@@ -81,7 +81,7 @@ def _newest(catalog: pa.Table) -> list[dict[str, Any]]:
 
 
 VALIDATED = Limits(max_pixels=1 << 32, max_decode_bytes=1 << 32)
-"""The catalog has judged the images by the gallery's own limits."""
+"""Limits that allow every image: the catalog has already applied the gallery's own limits."""
 
 
 def _thumbnails(rows: list[dict[str, Any]], store: Store, jpegs: JpegWorkers) -> list[Image.Image | None]:
@@ -90,7 +90,7 @@ def _thumbnails(rows: list[dict[str, Any]], store: Store, jpegs: JpegWorkers) ->
 
 
 def _thumbnail(path: str, size: int, store: Store, jpegs: JpegWorkers) -> Image.Image | None:
-    """Return a small square's worth of an image, the right way up; None for one that cannot be shown."""
+    """Return an upright thumbnail of an image that fits the square, or None if it cannot be shown."""
     with jpegs.budget.reserve(size):
         file = store.open(path)
         if file is None:
@@ -118,7 +118,7 @@ def _sheet(thumbnails: list[Image.Image | None]) -> Image.Image:
 
 
 def _compressed(sheet: Image.Image) -> bytes:
-    """The sheet as a JPEG of the best quality that is small enough; of half the size, if none is."""
+    """Return the sheet as a JPEG of the best quality that is small enough; halve its size if none is."""
     for quality in QUALITIES:
         file = io.BytesIO()
         sheet.save(file, "JPEG", quality=quality, optimize=True)

@@ -1,1 +1,1 @@
-"""From `links.parquet` to images and the ledger."""
+"""Download the links in `links.parquet`, and record the results in the ledger."""

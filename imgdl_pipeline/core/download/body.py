@@ -1,4 +1,4 @@
-"""The bytes of an answer: judged by the first of them, counted and hashed on their way, and kept."""
+"""Read the body of a response: check its first bytes, count and hash it on the way, and hold it."""
 
 import hashlib
 import io
@@ -16,19 +16,19 @@ from imgdl_pipeline.core.model.outcome import FetchError, Reason, ResourceError
 
 CHUNK_BYTES = 256 * 1024
 IN_MEMORY_BYTES = 4 * 1024 * 1024
-"""A body of more than this waits in a temporary file, so that memory is workers × this at most."""
+"""Larger bodies go to a temporary file, so bodies take at most workers × this much memory."""
 
 PLACEHOLDER_MD5 = "d835884373f4d6c8f24742ceabe74946"
-"""Of the picture that Imgur shows in the place of a removed one."""
+"""MD5 of the picture that Imgur serves in place of a removed image."""
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """What came.
+    """A body that was read completely.
 
     Args:
-        file: At its start; a temporary file is gone once it is closed.
-        bytes: How many there are.
+        file: The bytes, positioned at the start; a temporary file is deleted when it is closed.
+        bytes: The number of bytes.
         digests: Hex digests by name.
     """
 
@@ -38,16 +38,16 @@ class Body:
 
 
 def read_body(raw: urllib3.HTTPResponse, digest_names: Iterable[str], max_bytes: int) -> Body:
-    """Read an answer to its end; stop at the first chunk that is no JPEG's.
+    """Read a body to its end; stop after the first chunk if it does not start like a JPEG.
 
     Args:
-        raw: Whose headers have been read.
-        digest_names: What is to be hashed beside sha256.
-        max_bytes: More is not read.
+        raw: A response whose headers have been read.
+        digest_names: Digests to compute in addition to sha256.
+        max_bytes: Maximum size of the body.
 
     Raises:
         FetchError: `not_jpeg`, `placeholder` or `too_large`.
-        ResourceError: There is no room for a temporary file.
+        ResourceError: A temporary file could not be written.
     """
     hashes = {name: hashlib.new(name, usedforsecurity=False) for name in {"sha256", *digest_names}}
     kept = _Kept()
@@ -69,7 +69,7 @@ def read_body(raw: urllib3.HTTPResponse, digest_names: Iterable[str], max_bytes:
 
 
 class _Kept:
-    """Chunks as they came, without a copy of them, while they are few; else a temporary file."""
+    """The chunks of a body: a small body stays in memory uncopied, a larger one goes to a temporary file."""
 
     def __init__(self) -> None:
         self.bytes = 0
@@ -93,18 +93,18 @@ class _Kept:
         if self._file is None:
             return io.BytesIO(b"".join(self._chunks))
         with _needing_room():
-            self._file.seek(0)  # writes what is buffered
+            self._file.seek(0)  # flushes the buffer
         return self._file
 
     def close(self) -> None:
         if self._file is not None:
-            with suppress(OSError):  # the same once more: what is buffered finds no room
+            with suppress(OSError):  # the same error again: the buffer cannot be flushed
                 self._file.close()
 
 
 @contextmanager
 def _needing_room() -> Iterator[None]:
-    """Turn the system's errors into a ResourceError: it is not the link that failed."""
+    """Convert an OSError into a ResourceError, because the machine failed and not the link."""
     try:
         yield
     except OSError as error:
@@ -112,10 +112,10 @@ def _needing_room() -> Iterator[None]:
 
 
 def _check_start(start: bytes, raw: urllib3.HTTPResponse) -> None:
-    """Judge a body by its first bytes.
+    """Check the first bytes of a body.
 
     Raises:
-        FetchError: `not_jpeg`, or `placeholder` for the picture that stands for a removed one.
+        FetchError: `not_jpeg`, or `placeholder` for Imgur's picture in place of a removed image.
     """
     if start.startswith(JPEG_START):
         return
@@ -140,7 +140,7 @@ _KINDS = (
 
 
 def kind_of(start: bytes) -> str:
-    """What a body that is no JPEG looks like, in words, from its first bytes."""
+    """Return in words what kind of data a body that is not a JPEG seems to be, from its first bytes."""
     if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
         return "a WebP image"
     if start[4:8] == b"ftyp":

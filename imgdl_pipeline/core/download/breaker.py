@@ -1,20 +1,20 @@
-"""A circuit breaker for hosts that cannot be connected to, or do not want to be asked."""
+"""Stop sending requests to hosts that cannot be reached, or that ask for too long a pause."""
 
 import threading
 
 from imgdl_pipeline.core.model.outcome import FetchError, Reason
 
 FAILURES_IN_A_ROW = 32
-"""Connections that fail in a row before a host is given up: four rounds of eight, with pauses between."""
+"""Consecutive failed connections before a host is given up: four rounds of eight, with pauses between."""
 
 
 class CircuitBreaker:
-    """Counts failed connections by host, and knows which hosts were given up.
+    """Counts failed connections per host, and gives up hosts that fail too often in a row.
 
-    A host is given up for one run: the next run makes a new breaker, and tries its links again.
+    A host is given up for one run only: the next run uses a new breaker and tries the host's links again.
 
     Args:
-        failures: How many in a row it takes.
+        failures: Consecutive failures before a host is given up.
     """
 
     # Shared mutable state: the counts and the hosts that were given up, both under `_lock`.
@@ -26,16 +26,16 @@ class CircuitBreaker:
         self._lock = threading.Lock()
 
     def refusal(self, host: str) -> FetchError | None:
-        """Why a host is not asked again in this run, or None for one that was not given up."""
+        """Return the error for links of a host that was given up in this run, or None for other hosts."""
         return self._given_up.get(host)
 
     def give_up(self, host: str, refusal: FetchError) -> None:
-        """Ask a host no more in this run."""
+        """Refuse all further requests to a host in this run."""
         with self._lock:
             self._given_up.setdefault(host, refusal)
 
     def failed(self, host: str) -> None:
-        """A connection failed."""
+        """Count a failed connection to a host, and give the host up after too many in a row."""
         with self._lock:
             count = self._in_a_row[host] = self._in_a_row.get(host, 0) + 1
         if count >= self._failures:
@@ -43,6 +43,6 @@ class CircuitBreaker:
             self.give_up(host, FetchError(Reason.CONNECTION, words))
 
     def succeeded(self, host: str) -> None:
-        """A host answered: what failed before counts no more. One that was given up stays so."""
+        """Reset a host's failure count after a response. A host that was given up remains given up."""
         with self._lock:
             self._in_a_row.pop(host, None)

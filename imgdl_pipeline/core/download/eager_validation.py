@@ -1,4 +1,4 @@
-"""Checks images as soon as they have come, while others are on their way."""
+"""Validate each image as soon as it is downloaded, while other downloads continue."""
 
 import queue
 import time
@@ -16,16 +16,16 @@ from imgdl_pipeline.core.storage.store import Store
 
 
 class EagerValidator:
-    """Keeps the facts of images that are checked as soon as they have come, for the catalog to find.
+    """Validates images as soon as they are downloaded, and stores the results for the catalog.
 
-    The check is done by worker processes, one per core and with less priority than the downloads have, so
-    that it costs a download little. Shared by the download workers: a queue of rows.
+    Worker processes, one per core and with a lower priority than the downloads, validate the images, so that
+    downloads are hardly slowed down. The download workers share one queue of rows.
 
     Args:
-        store: Where the facts are kept.
+        store: The store for the results.
         gallery: The gallery's name.
-        jpegs: The processes that check.
-        limits: What is decoded at all.
+        jpegs: The worker processes.
+        limits: The limits for decoding an image.
     """
 
     def __init__(self, store: Store, gallery: str, jpegs: JpegWorkers, limits: Limits) -> None:
@@ -35,7 +35,7 @@ class EagerValidator:
         self._due = time.monotonic() + CHECKPOINT_S
 
     def check(self, url: str, sha256: str, image: Image) -> None:
-        """Check an image, and keep the verdict; what follows from a bad one is the catalog's business."""
+        """Validate an image and queue the result. The catalog decides what happens to an invalid image."""
         try:
             verdict = {"status": Status.OK.value, **self._jpegs.validate(image, self._limits).row()}
         except InvalidImageError as error:
@@ -43,17 +43,17 @@ class EagerValidator:
         self._rows.put({"url": url, "sha256": sha256, **verdict})
 
     def write_due(self) -> None:
-        """Write what there is, every other second.
+        """Write the queued results if `CHECKPOINT_S` seconds have passed since the last write.
 
         Raises:
-            StoreError: It could not be written.
+            StoreError: The results could not be written.
         """
         if time.monotonic() >= self._due:
             self._due = time.monotonic() + CHECKPOINT_S
             self.write()
 
     def write(self) -> None:
-        """Write what there is; raises as `write_due` does."""
+        """Write the queued results; raise the same errors as `write_due`."""
         rows = [self._rows.get() for _ in range(self._rows.qsize())]
         if rows:
             self._checkpoints.add(pa.Table.from_pylist(rows, schema=FACTS))

@@ -1,8 +1,8 @@
-"""One URL: its bytes and facts, or a FetchError that says why not.
+"""Fetch one URL: return its bytes and metadata, or raise a FetchError with the reason.
 
-One call is one attempt under one deadline, with the redirects within a host. A redirect to another host is
-returned as a `Redirect`, so that the caller can wait for that host's turn. The caller decides from
-`FetchError.retryable` and `RetryAfter` whether and when to try again.
+One call is one attempt under one deadline, including redirects within a host. A redirect to another host is
+returned as a `Redirect`, so that the caller can wait for a free slot of that host. The caller uses
+`FetchError.retryable` and `RetryAfter` to decide whether and when to try again.
 """
 
 import http.client
@@ -37,24 +37,24 @@ from imgdl_pipeline.core.model.settings import DownloadSettings
 
 MAX_REDIRECTS = 10
 DIGESTS = ("sha1", "sha256", "md5")
-"""Attributes that, where a source gives them, the bytes must match; `bytes`, their number, too."""
+"""Attributes that the bytes must match if the source gives them. So must `bytes`, their number."""
 
 PLACEHOLDER_PATH = "/removed.png"
-"""Imgur sends whoever asks for a deleted image there."""
+"""Path to which Imgur redirects requests for deleted images."""
 
 
 class NotModified(Exception):
-    """The server says that what we have is still what it has."""
+    """Raised when the server reports that the stored bytes are still current."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What one answer held.
+    """The body and metadata of a response.
 
     Args:
-        body: At its start; a temporary file that is gone once it is closed.
-        bytes: How many there are.
-        digests: Hex digests by name: sha256, and those that were asked for.
+        body: The bytes, positioned at the start; a temporary file is deleted when it is closed.
+        bytes: The number of bytes.
+        digests: Hex digests by name: sha256, and those that were requested.
     """
 
     body: IO[bytes]
@@ -67,12 +67,12 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """Where an attempt goes on: a redirect has led to another host, whose slots and pauses are its own.
+    """An unfinished attempt that was redirected to another host, which has its own slots and pauses.
 
     Args:
-        url: Where.
-        redirects: How many there were.
-        seconds: How long the attempt may still take.
+        url: The URL to continue with.
+        redirects: The number of redirects so far.
+        seconds: Seconds left for the attempt.
     """
 
     url: str
@@ -81,17 +81,17 @@ class Redirect:
 
     @property
     def host(self) -> str:
-        """Whose turn it is to be."""
+        """Return the host whose slot the rest of the attempt needs."""
         return host_of(self.url)
 
 
 class Fetcher:
-    """Fetches images for any number of threads, each with a session of its own.
+    """Fetches images for any number of threads, with one session per thread.
 
     Args:
         settings: Limits, rules and the User-Agent.
-        stop: Once set, every fetch is abandoned within a quarter of a second.
-        tls: The context for TLS; None takes the shared one.
+        stop: Event that cancels every fetch within a quarter of a second.
+        tls: The TLS context; None uses the shared one.
     """
 
     def __init__(
@@ -124,18 +124,18 @@ class Fetcher:
         own_headers: Mapping[str, str] | None = None,
         redirect: Redirect | None = None,
     ) -> Fetched | Redirect:
-        """One attempt at a URL, or the rest of one.
+        """Make one attempt at a URL, or continue one after a redirect.
 
         Args:
-            url: As the source gave it.
-            expected: Hex digests by name and `bytes`, which what comes must match.
-            validators: Of the bytes that are there already.
-            own_headers: What the link's own host wants to see, and no other host may.
-            redirect: What the last call gave, to go on from there.
+            url: The URL as the source gave it.
+            expected: Hex digests by name and `bytes`, which the body must match.
+            validators: The validators of the stored bytes.
+            own_headers: Headers for the link's own origin, which are sent to no other.
+            redirect: The result of the last call, if the attempt continues there.
 
         Raises:
-            FetchError: Why there are no bytes, or not those that were expected.
-            NotModified: The bytes that are there already are the current ones.
+            FetchError: The bytes could not be fetched, or do not match.
+            NotModified: The stored bytes are still current.
             Cancelled: The run is ending.
         """
         redirect = redirect or Redirect(url, 0, self._settings.timeout)
@@ -175,7 +175,7 @@ class Fetcher:
         raise FetchError(Reason.REDIRECTS, f"redirected more than {MAX_REDIRECTS} times")
 
     def _request(self, url: str, headers: "_Headers", expected: "_Expected") -> Fetched | str:
-        """One request: what was fetched, or where it was redirected to."""
+        """Send one request; return the fetched body, or the URL of a redirect."""
         session, request = self._session(), prepared(url)
         self._check_link(str(request.url), session)
         with send(session, request, headers.for_url(str(request.url))) as response:
@@ -208,12 +208,12 @@ class Fetcher:
 
 @dataclass(frozen=True, slots=True)
 class _Headers:
-    """What is sent with a link's requests.
+    """The headers that are sent with a link's requests.
 
     Args:
-        url: The link's.
-        own: For its own origin only: they may be secrets.
-        conditions: For whichever host has the bytes in the end.
+        url: The link's URL.
+        own: Headers for the link's own origin only, because they may be secrets.
+        conditions: Conditional headers, for every host.
     """
 
     url: str
@@ -221,20 +221,20 @@ class _Headers:
     conditions: Mapping[str, str]
 
     def for_url(self, url: str) -> Mapping[str, str]:
-        """Those for one request; `url` is spelled as it will be sent."""
+        """Return the headers for one request; `url` must be spelled as it will be sent."""
         if self.own and _origin(url) == _origin(str(prepared(self.url).url)):
             return {**self.conditions, **self.own}
         return self.conditions
 
 
 def _origin(url: str) -> tuple[str, str]:
-    """Scheme, host and port: what a secret of a link may be sent to."""
+    """Return a URL's scheme, and its host and port. A link's secrets are sent only to its own origin."""
     return url.partition(":")[0].lower(), host_of(url)
 
 
 @dataclass(frozen=True, slots=True)
 class _Expected:
-    """What the source says of the bytes; empty values say nothing."""
+    """The digests and size that the source gives for the bytes; empty values are ignored."""
 
     attributes: Mapping[str, Any]
 
@@ -246,7 +246,9 @@ class _Expected:
             wanted = str(self.attributes[name]).strip().lower()
             if wanted != digests[name]:
                 raise FetchError(Reason.HASH_MISMATCH, f"{name} is {digests[name]}, the source gave {wanted}")
-        wanted_size = str(self.attributes.get("bytes") or "").strip().removesuffix(".0")  # as pandas has it
+        wanted_size = (
+            str(self.attributes.get("bytes") or "").strip().removesuffix(".0")
+        )  # as pandas writes it
         if wanted_size.isdecimal() and int(wanted_size) != size:
             raise FetchError(Reason.HASH_MISMATCH, f"{size} bytes came, the source gave {wanted_size}")
 
@@ -292,14 +294,14 @@ def _optional_text(value: str | None) -> str | None:
 
 
 _TRANSLATED = (rq.RequestException, u3.HTTPError, http.client.HTTPException, OSError, UnicodeError)
-"""Every foreign error that an attempt can end in."""
+"""Every error of other libraries that can end an attempt."""
 
 
 def fetch_error(error: BaseException, timeout: float) -> FetchError:
-    """The one place where errors of requests, urllib3 and the sockets become ours.
+    """Return the FetchError for an error of requests, urllib3 or a socket.
 
-    requests hides most causes in others, so the whole chain is looked through, and the most telling
-    link of it decides.
+    All such errors are translated here. requests wraps most causes in other errors, so the whole chain is
+    searched, and the first entry of `_TRANSLATIONS` that matches any error in the chain decides.
     """
     chain = list(_chain(error))
     for kinds, reason, words, retryable in _TRANSLATIONS:
@@ -313,7 +315,7 @@ def fetch_error(error: BaseException, timeout: float) -> FetchError:
 _TRANSLATIONS: tuple[tuple[tuple[type[BaseException], ...], Reason, str, bool], ...] = (
     ((u3.InvalidHeader,), Reason.CONNECTION, "the answer is no valid HTTP: {cause}", True),
     (
-        (rq.InvalidHeader,),  # its own words quote the value, which is a secret
+        (rq.InvalidHeader,),  # its own message quotes the value, which is a secret
         Reason.CONNECTION,
         "a header that the link needs holds what no header may",
         False,
@@ -340,7 +342,7 @@ _TRANSLATIONS: tuple[tuple[tuple[type[BaseException], ...], Reason, str, bool], 
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and all that it wraps, innermost first."""
+    """Return an error and all errors that it wraps, innermost first."""
     seen: list[BaseException] = []
     todo: list[Any] = [error]
     while todo:

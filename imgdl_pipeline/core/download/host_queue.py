@@ -1,4 +1,4 @@
-"""Which item a pool of workers may be handed next: hosts in turn, each with its slots and its pauses."""
+"""Choose the next item for a pool of workers: hosts take turns, each with its own slots and pauses."""
 
 import heapq
 import itertools
@@ -13,12 +13,12 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Requeue(Generic[T]):
-    """A worker's answer: hand this item out again, after a while.
+    """A worker's request to hand out an item again after a delay.
 
     Args:
-        item: What to hand out; may differ from what was handed out before.
-        seconds: How long to wait.
-        host: A host of which every item is to wait as long; empty for none.
+        item: The item to hand out; may differ from the one that was handed out before.
+        seconds: The delay in seconds.
+        host: A host whose items must all wait as long; empty for none.
     """
 
     item: T
@@ -28,12 +28,12 @@ class Requeue(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Throttled(Generic[R]):
-    """A worker's answer: its item is done, and a host is to be left alone for a while.
+    """A worker's result for a finished item, with a pause for a host.
 
     Args:
-        result: What became of the item.
-        seconds: How long the others wait.
-        host: Whose items they are.
+        result: The result of the item.
+        seconds: The pause in seconds.
+        host: The host whose remaining items must wait.
     """
 
     result: R
@@ -42,16 +42,16 @@ class Throttled(Generic[R]):
 
 
 class Schedule(Generic[T]):
-    """Which item may be handed out next. Plain data: it has no thread, no lock and no clock.
+    """Chooses which item is handed out next. It is plain data, without threads, locks or a clock.
 
-    Hosts take turns. A host whose slots are all busy, or which is to be left alone for a while, is
-    passed over, and so never stands in the way of the others.
+    Hosts take turns. A host whose slots are all busy, or which is in a pause, is skipped and so never
+    blocks the others.
 
     Args:
-        slots: How many items of a host may be out at the same time.
-        host_of: Names an item's host.
-        workers: How many work on the items. While there are items of several hosts, none of these gets
-            more than three quarters of them: a slow one would take them all.
+        slots: Returns how many items of a host may be handed out at the same time.
+        host_of: Returns the name of an item's host.
+        workers: The number of workers. While there are items of several hosts, each host gets at most
+            three quarters of the workers, because a slow host would otherwise occupy all of them.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Schedule(Generic[T]):
         self._held = 0
 
     def __len__(self) -> int:
-        """How many items are held, ready or not."""
+        """Return the number of items held, ready or not."""
         return self._held
 
     def add(self, item: T) -> None:
@@ -81,7 +81,7 @@ class Schedule(Generic[T]):
         self._offer(host)
 
     def next(self, now: float) -> T | None:
-        """Hand out the next item, which takes one of its host's slots; None if none may go out."""
+        """Return the next item, which takes one of its host's slots, or None if no item is ready."""
         self._wake(now)
         if not self._turns:
             return None
@@ -94,22 +94,22 @@ class Schedule(Generic[T]):
         return item
 
     def finished(self, item: T) -> None:
-        """Give back the slot of an item that was handed out."""
+        """Release the slot of an item that was handed out."""
         host = self._host_of(item)
         self._out[host] -= 1
         self._offer(host)
         if not self._out[host] and not self._waiting.get(host):
             self._out.pop(host)
             self._waiting.pop(host, None)
-            if len(self._waiting) == 1:  # the last one may have all slots now
+            if len(self._waiting) == 1:  # the last host may use all of its slots now
                 self._offer(next(iter(self._waiting)))
 
     def is_left_alone(self, item: T) -> bool:
-        """Whether an item that was handed out is better not begun now."""
+        """Return whether an item that was handed out must wait, because its host is in a pause."""
         return self._host_of(item) in self._left_alone
 
     def put_back(self, item: T) -> None:
-        """Take back an item that was handed out and not begun; it comes before the others of its host."""
+        """Take back an item that was handed out but not started, ahead of its host's other items."""
         host = self._host_of(item)
         self._out[host] -= 1
         self._waiting.setdefault(host, deque()).appendleft(item)
@@ -117,7 +117,7 @@ class Schedule(Generic[T]):
         self._offer(host)
 
     def again(self, later: Requeue[T], now: float) -> None:
-        """Hold an item that was handed out before, until its time has come."""
+        """Hold an item that was handed out before, until its delay has passed."""
         due = now + later.seconds
         self._held += 1
         heapq.heappush(self._delayed, (due, next(self._sequence), later.item))
@@ -125,14 +125,14 @@ class Schedule(Generic[T]):
             self.leave_alone(later.host, due)
 
     def leave_alone(self, host: str, until: float) -> None:
-        """Hand out no item of a host before that time."""
+        """Pause a host: hand out none of its items before a given time."""
         self._left_alone[host] = max(until, self._left_alone.get(host, until))
         if host in self._in_turn:
             self._in_turn.discard(host)
             self._turns.remove(host)
 
     def seconds_until_due(self, now: float) -> float:
-        """How long until something that waits for its time may go out; infinity if nothing does."""
+        """Return the seconds until the next pause or delay ends; infinity if there is none."""
         dues = [*self._left_alone.values(), *(entry[0] for entry in self._delayed[:1])]
         return max(0.0, min(dues) - now) if dues else float("inf")
 
@@ -150,7 +150,7 @@ class Schedule(Generic[T]):
         return min(slots, self._shared) if len(self._waiting) > 1 else slots
 
     def _offer(self, host: str) -> None:
-        """Give a host a turn if one of its items may go out."""
+        """Give a host a turn if one of its items may be handed out."""
         if (
             host not in self._in_turn
             and host not in self._left_alone

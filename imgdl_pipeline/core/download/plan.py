@@ -1,4 +1,4 @@
-"""What a run of a gallery asks for: links without an image, old images, and in which order."""
+"""Plan a run of a gallery: which links are fetched, which images are rechecked, and in which order."""
 
 import json
 from collections.abc import Iterator
@@ -20,21 +20,21 @@ from imgdl_pipeline.core.storage.layout import is_image_path
 from imgdl_pipeline.core.storage.ledger import Download
 
 BATCH_JOBS = 1_000
-"""Rows of the plan that are turned into objects at a time."""
+"""Rows of the plan that are converted to objects at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A link on its way through the pool, and what its attempts have cost so far.
+    """A link in the pool, with the number and duration of its attempts so far.
 
     Args:
-        url: The link's own.
-        host: Whose slots it takes: the link's own, or the one that a redirect has led to.
-        expected: What the source says of the bytes, by attribute.
-        request_headers: For its own host only.
-        known: Its row in the ledger where an image of it is stored, to be asked for conditionally.
-        failures: Runs in a row, before this one, that ended without an image for a lasting reason.
-        redirect: Where the attempt that has begun goes on.
+        url: The link's URL.
+        host: The host whose slots it takes: the link's own, or the target of a redirect.
+        expected: The attributes that the source gives, some of which describe the bytes.
+        request_headers: Headers for the link's own host only.
+        known: The link's row in the ledger if its image is stored; the request is then conditional.
+        failures: Consecutive runs before this one that ended without an image for a permanent reason.
+        redirect: The point at which an unfinished attempt continues.
     """
 
     url: str
@@ -57,19 +57,19 @@ def plan(
     *,
     force: bool = False,
 ) -> pa.Table:
-    """The links that are to be fetched: the columns of LINKS, `row`, and `is_stored`.
+    """Return the links to fetch, with the columns of LINKS, `row` and `is_stored`.
 
-    Those without an image in the ledger, or whose file is not in the store, but for those that are left
-    alone for a while; and where `recheck` says so, those whose image was not asked about for longer.
+    These are the links without an image in the ledger or whose file is not in the store, except those in a
+    cooldown. If `recheck` is set, links whose image has not been checked for that long are included, too.
 
     Args:
-        links: As LINKS.
-        ledger: As DOWNLOADS; `row` is a link's place in it, null where it has none.
-        stored: All stored images; `is_stored` says whether the link's is among them, with as many bytes as
-            the ledger says.
-        settings: For `recheck`.
+        links: A table with the schema LINKS.
+        ledger: A table with the schema DOWNLOADS; `row` is the link's position in it, or null.
+        stored: All stored images; `is_stored` is true if the link's image is among them, with the size that
+            the ledger gives.
+        settings: The settings, of which `recheck` is used.
         now: The time of the run.
-        force: Ask for all of them, those that have an image conditionally.
+        force: Return all links; those with an image are requested conditionally.
     """
     row = pc.index_in(links["url"], value_set=ledger["url"].combine_chunks())
 
@@ -90,10 +90,11 @@ def plan(
 
 
 def orphans(stored: pa.Table, ledger: pa.Table) -> list[str]:
-    """Images that no row knows: a killed run's, whose links are asked for again or have left the list.
+    """Return the paths of stored images that no ledger row refers to.
 
-    Only files whose names are such as we give are looked at. A gallery without a ledger has none: what was
-    lost is not to be lost altogether.
+    Killed runs leave such images; their links are fetched again, or are no longer listed. Only files with
+    names in this package's format are considered. For an empty ledger, return no paths: a lost ledger must
+    not cause the images to be deleted as well.
     """
     if not ledger.num_rows:
         return []
@@ -102,14 +103,14 @@ def orphans(stored: pa.Table, ledger: pa.Table) -> list[str]:
 
 
 def jobs(planned: pa.Table, ledger: pa.Table) -> Iterator[Job]:
-    """The planned links, a batch of objects at a time."""
+    """Yield the planned links as jobs, converting one batch of rows at a time."""
     for batch in planned.to_batches(max_chunksize=BATCH_JOBS):
         before = ledger.take(batch["row"]).to_pylist()
         yield from (_job(link, row) for link, row in zip(batch.to_pylist(), before, strict=True))
 
 
 def _job(link: dict[str, Any], before: dict[str, Any]) -> Job:
-    """A planned link as a job; `before` is its row in the ledger, all null where it has none."""
+    """Return a planned link as a job; `before` is its row in the ledger, all null if it has none."""
     return Job(
         url=link["url"],
         host=host_of(link["url"]),
@@ -121,7 +122,10 @@ def _job(link: dict[str, Any], before: dict[str, Any]) -> Job:
 
 
 def interleaved(todo: pa.Table) -> pa.Table:
-    """The same links, each host's in their order, the hosts in turn: lists are often sorted by host."""
+    """Return the links with their hosts alternating, because lists are often sorted by host.
+
+    The links of each host keep their order.
+    """
     hosts = pc.replace_substring_regex(todo["url"], r"^(\w+://[^/?#]*)(.|\n)*$", r"\1")
     codes = hosts.combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
     by_host = np.argsort(codes, kind="stable")

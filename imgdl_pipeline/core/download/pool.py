@@ -1,11 +1,10 @@
-"""The classic pool of download threads around a bounded Queue, finished: nothing hangs, nothing is lost.
+"""Run download threads around a bounded Queue, without hanging and without losing results.
 
     map(items) ─→ Schedule ─→ Queue ─→ DownloadWorker × N ─→ results ─→ map yields
 
-It knows no HTTP: it is given a callable, and a function that names each item's host. What the textbook
-version lacks stands here: a worker survives any exception, one slow host never holds up the others,
-an item may ask to be handed out again later, memory does not grow with the list, and leaving the
-`with` block ends every thread.
+The pool does not depend on HTTP: it takes a callable, and a function that returns each item's host. It adds
+what textbook versions lack: a worker survives any exception, a slow host never blocks the others, an item
+can be requeued, memory does not grow with the list, and leaving the `with` block ends every thread.
 """
 
 import logging
@@ -22,10 +21,10 @@ from imgdl_pipeline.core.download.host_queue import Requeue, Schedule, Throttled
 logger = logging.getLogger(__name__)
 
 WAIT_S = 0.5
-"""Longest wait of the main thread, so that an interrupt reaches it within a second."""
+"""Longest wait of the main thread in seconds, so that an interrupt reaches it within a second."""
 
 JOIN_S = 2.0
-"""How long leaving the pool waits for threads that abandon what they do."""
+"""Maximum seconds that leaving the pool waits for its threads to stop."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -33,7 +32,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Done(Generic[T, R]):
-    """An item and what became of it: a result, or the exception that the work ended in."""
+    """An item and its result, or the exception that its work raised."""
 
     item: T
     result: R | None = None
@@ -41,11 +40,11 @@ class Done(Generic[T, R]):
 
 
 class DownloadWorker(threading.Thread, Generic[T, R]):
-    """The tutorial's thread: takes an item from the queue, works on it, says that it is done.
+    """A thread that takes items from the queue, works on them, and returns the results to the pool.
 
     Args:
-        pool: Whose queue it serves.
-        number: For its name.
+        pool: The pool whose queue the worker serves.
+        number: The number in the thread's name.
     """
 
     def __init__(self, pool: "DownloadPool[T, R]", number: int) -> None:
@@ -53,7 +52,7 @@ class DownloadWorker(threading.Thread, Generic[T, R]):
         self._pool = pool
 
     def run(self) -> None:
-        """Work until the pool says to stop; no exception of the work ends the thread."""
+        """Work until the pool stops; no exception of the work ends the thread."""
         pool = self._pool
         while (item := pool.take()) is not None:
             try:
@@ -64,24 +63,24 @@ class DownloadWorker(threading.Thread, Generic[T, R]):
 
 
 class DownloadPool(Generic[T, R]):
-    """Threads that work on items, some of each host at a time.
+    """A pool of threads that work on items, with a limited number per host at a time.
 
-    Use it in a `with` block: leaving it, by whatever way, sets `stop`, drops what was not begun,
-    and joins all threads.
+    Use it in a `with` block. Leaving the block, also by an exception, sets `stop`, drops the items that were
+    not started, and joins all threads.
 
     Args:
         work: Called in a worker thread with an item. Returns a result, a `Throttled` with one, or `Requeue`.
-            It must look at `stop` wherever it waits.
-        workers: Threads.
-        slots: How many items of a host may be worked on at the same time.
-        host_of: Names an item's host.
-        lookahead: Items taken from the list before they can be worked on; bounds memory.
-        stop: Set when the pool is left.
-        on_wait: Called twice a second, by whoever takes the results, while there are none to take; with how
-            many items are being worked on.
+            It must check `stop` wherever it waits.
+        workers: The number of threads.
+        slots: Returns how many items of a host may be worked on at the same time.
+        host_of: Returns the name of an item's host.
+        lookahead: Maximum number of items held before they are worked on; bounds memory.
+        stop: Event that is set when the pool is left.
+        on_wait: Called twice a second while there are no results, in the thread that takes the results, with
+            the number of items being worked on.
     """
 
-    # Shared mutable state: `_schedule`, `_busy` and `_stopped`, all under `_lock`; besides, two queues.
+    # Shared mutable state: `_schedule`, `_busy` and `_stopped`, all under `_lock`, and the two queues.
 
     def __init__(
         self,
@@ -136,9 +135,9 @@ class DownloadPool(Generic[T, R]):
             logger.warning("%s did not stop within %g s", ", ".join(stuck), JOIN_S)
 
     def map(self, items: Iterable[T]) -> Iterator[Done[T, R]]:
-        """Work on every item; yield each as it is done, in the order in which that happens.
+        """Work on every item, and yield the items in the order in which they finish.
 
-        Items are taken from the list as there is room for them, so it may be of any length.
+        Items are taken from `items` only when there is room for them, so it may be of any length.
         """
         pending = 0
         for item in items:
@@ -158,7 +157,7 @@ class DownloadPool(Generic[T, R]):
                 yield done
 
     def remains(self) -> Iterator[R]:
-        """What was worked on to its end and not yielded any more, because the pool was left before."""
+        """Yield the results that were not yielded by `map` because the pool was left early."""
         while True:
             try:
                 done = self._results.get_nowait()
@@ -168,7 +167,7 @@ class DownloadPool(Generic[T, R]):
                 yield done.result
 
     def take(self) -> T | None:
-        """For a worker: the next item, or None when it is to end."""
+        """Return a worker's next item, or None if the worker must end."""
         while True:
             item = self.queue.get()
             if item is None:
@@ -178,12 +177,12 @@ class DownloadPool(Generic[T, R]):
                 if not self._schedule.is_left_alone(item):
                     self._busy += 1
                     return item
-                self._schedule.put_back(item)  # its host has asked for a pause since it was queued
+                self._schedule.put_back(item)  # its host has asked for a pause since the item was queued
                 self._fill_queue()
             self.queue.task_done()
 
     def give_back(self, item: T, outcome: R | Requeue[T] | Throttled[R] | Done[T, R]) -> None:
-        """For a worker: an item is done, or is to be handed out again; its slot is free."""
+        """Accept a worker's outcome: release the item's slot, and requeue the item or keep the result."""
         with self._lock:
             self._busy -= 1
             if isinstance(outcome, Requeue):
@@ -200,7 +199,7 @@ class DownloadPool(Generic[T, R]):
         self.queue.task_done()
 
     def _finished(self, *, wait: bool) -> Iterator[Done[T, R]]:
-        """What is done by now; with `wait`, at least one, if that happens within half a second."""
+        """Yield the items that are done; with `wait`, wait up to half a second for the first one."""
         is_idle = wait
         try:
             if wait:
@@ -220,13 +219,13 @@ class DownloadPool(Generic[T, R]):
             return len(self._schedule) >= self._lookahead
 
     def _pause(self) -> float:
-        if self.queue.full():  # what is due could not go out anyway, until a worker is done
+        if self.queue.full():  # no item can be queued until a worker is done
             return WAIT_S
         with self._lock:
             return min(WAIT_S, self._schedule.seconds_until_due(time.monotonic()) + 0.001)
 
     def _fill_queue(self) -> None:
-        """Move what may be worked on now into the queue; called with the lock held."""
+        """Move the items that are ready into the queue; called with the lock held."""
         while not self._stopped and not self.queue.full():
             item = self._schedule.next(time.monotonic())
             if item is None:

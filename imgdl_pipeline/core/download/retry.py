@@ -1,4 +1,4 @@
-"""When a link is tried again: within a run, as a value; and by later runs, from the ledger."""
+"""Decide when a link is tried again: within a run by `Retry`, and in later runs from the ledger."""
 
 import random
 from collections.abc import Callable
@@ -14,14 +14,14 @@ from imgdl_pipeline.core.model.outcome import RETRYABLE_STATUSES, FetchError, Re
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Exponential backoff with full jitter, and the host's own word where it gave one.
+    """Exponential backoff with full jitter, which also respects the wait that a host asks for.
 
     Args:
-        attempts: How often a link is asked for at most.
-        first_s: The longest wait before the second attempt, in seconds; it doubles for each one after it.
-        longest_s: The longest wait of all that we choose ourselves.
-        longest_asked_s: A host that asks for a longer wait than this is not waited for in this run.
-        jitter: Gives a number from 0 to 1.
+        attempts: Maximum number of attempts per link.
+        first_s: Longest wait in seconds before the second attempt; it doubles for each further attempt.
+        longest_s: Longest backoff in seconds, unless the host asks for more.
+        longest_asked_s: Longest wait in seconds that a host may ask for and still be retried in this run.
+        jitter: Returns a number from 0 to 1.
     """
 
     attempts: int = 4
@@ -31,12 +31,12 @@ class Retry:
     jitter: Callable[[], float] = random.random
 
     def wait(self, error: FetchError, attempts: int, asked_s: float | None = None) -> float | None:
-        """Seconds to wait before the next attempt, or None when there is none.
+        """Return the seconds to wait before the next attempt, or None if there is none.
 
         Args:
-            error: What the last attempt ended in.
-            attempts: How many there were.
-            asked_s: What the host asks for.
+            error: The error of the last attempt.
+            attempts: The number of attempts so far.
+            asked_s: The seconds that the host asks for.
         """
         if not error.retryable or attempts >= self.attempts:
             return None
@@ -50,9 +50,9 @@ PERMANENT = (
     *(each for each in Reason if each.status is Status.INVALID),
     *(Reason.REDIRECTS, Reason.PLACEHOLDER, Reason.TOO_LARGE, Reason.OPT_OUT),
 )
-"""Reasons that tomorrow will hardly change; so are all HTTP statuses that do not pass.
+"""Reasons that are unlikely to change within a day. So are all HTTP statuses that are not retryable.
 
-Not among them: `private_address`, `scheme` and `robots`, which cost the link's host no request for it.
+`private_address`, `scheme` and `robots` are not included, because they cost the link's host no request.
 """
 
 _CODES = frozenset(each.value for each in PERMANENT)
@@ -60,27 +60,27 @@ _RETRYABLE_CODES = frozenset(f"http_{status}" for status in RETRYABLE_STATUSES)
 
 
 def is_permanent(code: str | None) -> bool:
-    """Whether a reason's code is one that tomorrow will hardly change."""
+    """Return whether a reason's code is one that is unlikely to change within a day."""
     return code is not None and (
         code in _CODES or (code.startswith("http_") and code not in _RETRYABLE_CODES)
     )
 
 
 FIRST_COOLDOWN_H = 20
-"""After two runs without an image; it doubles for each one more. Less than a day, so that a daily run that
-starts some minutes earlier than yesterday's does not skip a day."""
+"""Cooldown in hours after two runs without an image; it doubles for each further run. It is less than a day,
+so that a daily run does not skip a day when it starts some minutes earlier than the day before."""
 
 LONGEST_COOLDOWN_H = 30 * 24
 
 
 def in_cooldown(ledger: pa.Table, now: datetime) -> pa.Array:
-    """Which rows of a ledger are not tried at this time: their reason is lasting, and their pause not over.
+    """Return for each ledger row whether its reason is permanent and its cooldown is not over.
 
-    A first failure is tried again by the next run, whenever that is; then come pauses of 20, 40, 80 …
-    hours, and at last of 30 days.
+    Such links are not tried. After a first failure, the next run tries the link again at any time. Then come
+    cooldowns of 20, 40, 80 … hours, up to 30 days.
 
     Args:
-        ledger: As DOWNLOADS.
+        ledger: A table with the schema DOWNLOADS.
         now: The time of the run.
     """
     failures = pc.fill_null(ledger["failures"], 0).to_numpy()

@@ -1,6 +1,6 @@
-"""One gallery's downloads: what is to be fetched, and the fetching.
+"""Download the images of one gallery.
 
-Pool, fetcher, store and ledger are put together here; none of them knows the others.
+This module connects the pool, the fetcher, the store and the ledger, which do not depend on each other.
 """
 
 import logging
@@ -45,14 +45,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run has come.
+    """The progress of a run.
 
     Args:
-        done: Links that are done with.
-        total: All that this run asks for.
-        failed: Of those that are done, the ones without an image.
-        seconds: Since it began.
-        busy: Links that are being asked for, where nothing was done for a while.
+        done: Number of links that are done.
+        total: Number of links that this run requests.
+        failed: Number of done links without an image.
+        seconds: Seconds since the run began.
+        busy: Number of links in progress, given only while no link finishes.
     """
 
     done: int
@@ -63,7 +63,7 @@ class Progress:
 
     @property
     def per_second(self) -> float:
-        """Links a second."""
+        """Return the number of links per second."""
         return self.done / self.seconds if self.seconds else 0.0
 
     def __str__(self) -> str:
@@ -77,13 +77,13 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class DownloadRun:
-    """What a run did.
+    """The result of a run.
 
     Args:
-        ledger: All of the gallery's rows.
-        tried: The rows of the links that this run asked for.
-        fetched: Those of them whose bytes it fetched.
-        seconds: How long the downloading took.
+        ledger: All ledger rows of the gallery.
+        tried: The rows of the links that this run requested.
+        fetched: The rows of the links whose bytes this run fetched.
+        seconds: Duration of the run.
     """
 
     ledger: pa.Table
@@ -104,21 +104,21 @@ def download_gallery(
     checks_early: bool = True,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> DownloadRun:
-    """Fetch every link of a gallery that has no image yet, and keep the ledger.
+    """Fetch every planned link of a gallery, and update the ledger.
 
     Args:
-        gallery: Its name; its link list must exist.
-        store: Where its files lie.
-        settings: How to download.
-        limit: Fetch this many links at most.
-        force: Ask for every link again, whatever the ledger says; those that have an image conditionally.
-        retry: When to try again; None makes one from the settings.
-        jpegs: The processes in which images are checked; None starts some and ends them.
-        checks_early: Check images while others are on their way; else the catalog checks them all.
-        on_progress: Called after every link, and twice a second while there is none.
+        gallery: The gallery's name; its link list must exist.
+        store: The store with the gallery's files.
+        settings: The download settings.
+        limit: Maximum number of links to fetch.
+        force: Request every link again, regardless of the ledger; conditionally if its image is stored.
+        retry: The retry policy; None creates one from the settings.
+        jpegs: The processes that validate images; None starts some and ends them afterwards.
+        checks_early: Validate images during the downloads; otherwise the catalog validates all of them.
+        on_progress: Called after every link, and twice a second while no link finishes.
 
     Raises:
-        StoreError: The store failed; what was done until then is in the ledger if that could be written.
+        StoreError: The store failed. Results up to then are in the ledger, if it could still be written.
     """
     started, started_at = time.monotonic(), datetime.now(timezone.utc)
     links, stop = read_links(store, gallery), threading.Event()
@@ -159,7 +159,7 @@ def _download(
     told: "ProgressCounter",
     eager: EagerValidator | None,
 ) -> None:
-    """Have the pool work, and write what becomes of each link, also when it is interrupted."""
+    """Run the pool, and write the row of each link to the ledger, also after an interrupt."""
     try:
         with pool:
             for done in pool.map(todo):
@@ -169,19 +169,19 @@ def _download(
                 if eager:
                     eager.write_due()
     finally:
-        for row in pool.remains():  # an interrupt takes no time off from what is done
+        for row in pool.remains():  # results that were finished before an interrupt
             ledger.add(row)
         if eager:
             eager.write()
 
 
 class ProgressCounter:
-    """Counts what is done, and tells whoever wants to know.
+    """Counts the finished links, and reports the progress.
 
     Args:
-        total: How many links there are.
+        total: The number of links.
         started: When the run began, by the monotonic clock.
-        on_progress: Is told.
+        on_progress: Called with the progress.
     """
 
     def __init__(self, total: int, started: float, on_progress: Callable[[Progress], None]) -> None:
@@ -189,22 +189,22 @@ class ProgressCounter:
         self._done = self._failed = 0
 
     def finished(self, row: Download) -> None:
-        """A link is done with."""
+        """Count a finished link, and report the progress."""
         self._done += 1
         self._failed += row.status != Status.OK.value
         self.waited(0)
 
     def waited(self, busy: int) -> None:
-        """Nothing was done for a while; so many links are being asked for."""
+        """Report the progress and the number of links in progress while no link finishes."""
         seconds = time.monotonic() - self._started
         self._on_progress(Progress(self._done, self._total, self._failed, seconds, busy))
 
 
 def _row_of_error(job: Job, error: BaseException | None) -> Download:
-    """The row of a link whose work ended in an exception that it should not have.
+    """Return the row of a link whose work raised an unexpected exception.
 
     Raises:
-        StoreError, ResourceError: All further work is in vain.
+        StoreError, ResourceError: The exception was one of these; the run cannot continue.
     """
     if isinstance(error, (StoreError, ResourceError)):
         raise error
@@ -214,7 +214,7 @@ def _row_of_error(job: Job, error: BaseException | None) -> Download:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """What a worker does with a job: one attempt, or its part up to another host; then store the bytes."""
+    """A worker's task for a job: make one attempt, or part of one up to another host, and store the bytes."""
 
     gallery: str
     store: Store
@@ -247,7 +247,7 @@ class _Work:
             return self._stored(_tried(job, started), fetched)
 
     def _after(self, error: FetchError, job: Job) -> Download | Requeue[Job] | Throttled[Download]:
-        """The row of a failed attempt, or a later one. What concerns the whole host is noted for it."""
+        """Return the row of a failed attempt, or requeue the job. Record failures that affect the host."""
         asked_s = error.seconds if isinstance(error, RetryAfter) else None
         wait = self.retry.wait(error, job.attempts, asked_s)
         if isinstance(error, UnreachableError):
@@ -266,10 +266,10 @@ class _Work:
         return row
 
     def _without_image(self, job: Job, error: FetchError) -> Download:
-        """The row of a link that gave no image. One that is stored is kept, unless its owner opts out."""
+        """Return the row of a link without a new image. Keep a stored image unless its owner opted out."""
         if job.known is None:
             return _row(job, error)
-        if error.retryable or not job.attempts:  # it was not told anything: the next run asks again
+        if error.retryable or not job.attempts:  # no definite answer: the next run requests the link again
             return job.known
         if error.reason is not Reason.OPT_OUT:
             return _unchanged(job)
@@ -277,7 +277,10 @@ class _Work:
         return _row(job, error)
 
     def _is_whole(self, job: Job, fetched: Fetched) -> bool:
-        """Whether new bytes may take the place of a good image. All others are checked by the catalog."""
+        """Return whether new bytes are a valid image and may replace a good one.
+
+        All other images are validated by the catalog.
+        """
         try:
             self.jpegs.validate(fetched.body, self.limits)
         except InvalidImageError as error:
@@ -317,14 +320,14 @@ def _validators(known: Download | None) -> Validators:
 
 
 def _tried(job: Job, started: float) -> Job:
-    """The job after an attempt that has ended; the next one begins at the link itself."""
+    """Return the job after a finished attempt; its next attempt starts at the link itself."""
     elapsed_s = job.elapsed_s + time.monotonic() - started
     host = job.host if job.redirect is None else host_of(job.url)
     return replace(job, attempts=job.attempts + 1, elapsed_s=elapsed_s, host=host, redirect=None)
 
 
 def _unchanged(job: Job) -> Download:
-    assert job.known is not None  # noqa: S101 -- only a known image is asked for conditionally
+    assert job.known is not None  # noqa: S101 -- only a known image is requested conditionally
     return replace(job.known, tried_at=datetime.now(timezone.utc))
 
 

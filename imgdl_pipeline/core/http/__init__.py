@@ -1,1 +1,1 @@
-"""Safe HTTP: every request to a stranger goes through here."""
+"""Safe HTTP: every request to an untrusted server goes through this package."""

@@ -1,8 +1,8 @@
-"""Refuses connections to addresses that are not public.
+"""Refuse connections to addresses that are not public.
 
-An address is judged where the socket is opened: the address that was judged is the one connected to,
-so neither a redirect, nor a strange spelling, nor a name that resolves differently the second time
-gets past. Names are resolved here only.
+Addresses are checked where the socket is opened, so the checked address is the one that is connected to.
+Redirects, unusual spellings and names that resolve differently the second time therefore cannot bypass
+the check. Host names are resolved only here.
 """
 
 import errno
@@ -25,49 +25,51 @@ _IPV4_WITHIN = tuple(
         ),
     )
 )
-"""Where the last four bytes are an IPv4 address that the packets go on to."""
+"""Networks in which the last four bytes are the IPv4 address that packets are forwarded to."""
 
 _NOT_PUBLIC: tuple[Network, ...] = tuple(
     map(
         ipaddress.ip_network,
         (
             "168.63.129.16/32",  # Azure's platform services, in public space
-            "192.0.0.0/24",  # IETF assignments, with a cloud's metadata among them
+            "192.0.0.0/24",  # IETF assignments; includes the metadata service of one cloud
             "192.88.99.0/24",  # 6to4 relays, RFC 7526
-            "64:ff9b:1::/48",  # local NAT64, RFC 8215: where its IPv4 address stands, only its owner knows
+            "64:ff9b:1::/48",  # local NAT64, RFC 8215: its operator chooses where the IPv4 address is
             "100::/64",  # discard, RFC 6666
             "3fff::/20",  # documentation, RFC 9637
             "5f00::/16",  # SRv6 SIDs, RFC 9602
         ),
     )
 )
-"""Beside what `is_global` knows, which depends on the version of Python."""
-_IPV4_COMPATIBLE = ipaddress.IPv6Network("::/96")  # RFC 4291, 2.5.5.1: deprecated, still routed by some
+"""Non-public networks in addition to those that `is_global` knows, which vary with the Python version."""
+_IPV4_COMPATIBLE = ipaddress.IPv6Network(
+    "::/96"
+)  # RFC 4291, 2.5.5.1: deprecated, but some networks still route it
 
 
 FIRST_ADDRESSES_S = 5.0
-"""The longest that an address is tried while the host has others."""
+"""Maximum seconds for connecting to one address while the host has further addresses to try."""
 
 
 ANYWHERE = ("0.0.0.0/0", "::/0")
-"""Allows every address: for what the galleries file or the environment names."""
+"""CIDRs that allow every address, for hosts that the galleries file or the environment names."""
 
 
 class AddressGuard:
-    """Opens connections, but only to public addresses and to those that are explicitly allowed.
+    """Opens connections only to public addresses and to explicitly allowed ones.
 
     Args:
-        allow_addresses: CIDRs of non-public addresses that may be connected to.
+        allow_addresses: CIDRs of non-public addresses to which connections are allowed.
     """
 
     def __init__(self, allow_addresses: Iterable[str] = ()) -> None:
         self._allowed: tuple[Network, ...] = tuple(map(ipaddress.ip_network, allow_addresses))
 
     def check_address(self, text: str) -> None:
-        """Let public and allowed addresses through.
+        """Check that an address is public or allowed.
 
         Raises:
-            FetchError: `private_address`.
+            FetchError: `private_address` if it is neither.
         """
         address = _embedded(ipaddress.ip_address(text.partition("%")[0]))
         if any(address.version == net.version and address in net for net in self._allowed):
@@ -79,7 +81,7 @@ class AddressGuard:
             )
 
     def connect(self, host: str, port: int) -> socket.socket:
-        """Resolve a host, judge every address it has, and connect to the first that answers.
+        """Resolve a host, check all of its addresses, and connect to the first one that answers.
 
         Raises:
             FetchError: `dns`, `private_address`, `timeout` or `connection`.
@@ -88,7 +90,7 @@ class AddressGuard:
         return _connect_to_first(host, port, self._judged(host, port))
 
     def check_host(self, host: str) -> None:
-        """Judge a host that a proxy will connect to. A name that only the proxy knows is left to it.
+        """Check a host that a proxy will connect to. Accept a name that only the proxy can resolve.
 
         Raises:
             FetchError: `private_address` or `timeout`.
@@ -100,7 +102,7 @@ class AddressGuard:
                 raise
 
     def _judged(self, host: str, port: int) -> "_Found":
-        """The addresses of a host, every one of them judged."""
+        """Return the addresses of a host after checking each of them."""
         try:
             found = deadline.call_with_deadline(lambda: _resolve(host, port))
         except TimeoutError as error:
@@ -128,7 +130,7 @@ def _resolve(host: str, port: int) -> _Found:
 
 
 def _connect_to_first(host: str, port: int, found: _Found) -> socket.socket:
-    """Try each address in turn. All but the last get a part of the time only: a route may be broken."""
+    """Try each address in turn. Limit the time for all but the last, because a route may be broken."""
     failures = []
     whole = deadline.current()
     for place, (family, address) in enumerate(found, start=1):
@@ -149,7 +151,7 @@ def _connect_to_first(host: str, port: int, found: _Found) -> socket.socket:
 
 
 def _embedded(address: Address) -> Address:
-    """The IPv4 address that an IPv6 address leads to, where it is such a one; else itself."""
+    """Return the IPv4 address that is embedded in an IPv6 address, or the address itself if there is none."""
     if isinstance(address, ipaddress.IPv4Address):
         return address
     if address.ipv4_mapped:

@@ -1,10 +1,10 @@
-"""Deadlines that no server can outlast, and sockets that keep to them.
+"""Deadlines for whole downloads, and sockets that respect them.
 
-A socket's own timeout starts anew with every byte, so a server that drips one byte a second holds a
-thread for as long as it likes. Here a thread works under one `Deadline`, and every wait of our sockets
-is cut into slices: after each slice they look at the time left and at whether the work was given up.
-That holds for connecting, for the TLS handshake, for headers and for bodies alike, and it is why
-abandoning a download takes less than a slice, with nothing but the thread's own calls.
+A socket's own timeout restarts with every byte, so a server that sends one byte per second can block a
+thread indefinitely. Here each thread works under one `Deadline`, and the sockets divide every wait into
+slices. After each slice they check the time left and whether the work was cancelled. This applies to
+connecting, the TLS handshake, headers and bodies. Cancelling a download therefore takes less than one
+slice and needs no call from another thread to the socket.
 """
 
 import errno
@@ -22,21 +22,21 @@ from contextvars import ContextVar
 from typing import Any, TypeVar
 
 SLICE_S = 0.25
-"""Longest wait in seconds before the time left and the stop event are looked at again."""
+"""Longest wait in seconds between two checks of the time left and the stop event."""
 
 T = TypeVar("T")
 
 
 class Cancelled(Exception):
-    """The work was given up while it waited: the run is ending."""
+    """Raised in waiting work when it is cancelled because the run is ending."""
 
 
 class Deadline:
-    """A point in time that a piece of work must not pass, and an event that ends it sooner.
+    """The time by which a piece of work must be done, and an event that cancels it earlier.
 
     Args:
         seconds: How long the work may take from now.
-        stop: Set by whoever gives the work up.
+        stop: Event that cancels the work when it is set.
     """
 
     def __init__(self, seconds: float, stop: threading.Event) -> None:
@@ -45,10 +45,10 @@ class Deadline:
         self._stop = stop
 
     def left(self) -> float:
-        """Seconds left.
+        """Return the seconds left.
 
         Raises:
-            Cancelled: The work was given up.
+            Cancelled: The work was cancelled.
             TimeoutError: No time is left.
         """
         if self._stop.is_set():
@@ -59,11 +59,11 @@ class Deadline:
         return left
 
     def part(self, seconds: float) -> "Deadline":
-        """A deadline for a part of the work, which is not later than this one; raises as `left` does."""
+        """Return a deadline for part of the work, no later than this one; raise the same errors as `left`."""
         return Deadline(min(seconds, self.left()), self._stop)
 
     def slice(self) -> float:
-        """Seconds that one wait may last; raises as `left` does."""
+        """Return the maximum seconds for one wait; raise the same errors as `left`."""
         return min(SLICE_S, self.left())
 
 
@@ -71,10 +71,10 @@ _current: ContextVar[Deadline | None] = ContextVar("imgdl_pipeline_deadline", de
 
 
 def current() -> Deadline:
-    """The deadline this thread works under.
+    """Return the deadline of the current thread.
 
     Raises:
-        LookupError: There is none: `deadline_scope` was forgotten.
+        LookupError: The thread is not inside a `deadline_scope` block.
     """
     deadline = _current.get()
     if deadline is None:
@@ -84,7 +84,7 @@ def current() -> Deadline:
 
 @contextmanager
 def deadline_scope(deadline: Deadline) -> Iterator[Deadline]:
-    """Put this thread's sockets under a deadline for the length of a block."""
+    """Apply a deadline to this thread's sockets for the duration of a `with` block."""
     token = _current.set(deadline)
     try:
         yield deadline
@@ -93,19 +93,19 @@ def deadline_scope(deadline: Deadline) -> Iterator[Deadline]:
 
 
 LOOKUPS = 64
-"""Calls without a timeout that may run at a time, those that were left to end by themselves included."""
+"""Maximum number of concurrent calls without a timeout, including abandoned calls that still run."""
 
 _lookups = threading.BoundedSemaphore(LOOKUPS)
 
 
 def call_with_deadline(function: Callable[[], T]) -> T:
-    """Run a call that knows no timeout, such as a DNS look-up, for no longer than the deadline.
+    """Run a call that has no timeout, such as a DNS look-up, and wait for it until the deadline at most.
 
-    The call runs in a daemon thread, which is left to end by itself when the time is up: nothing else can end
-    it. While 64 such calls hang, others wait for their turn, within their deadline.
+    The call runs in a daemon thread. When the time is up, the thread is abandoned, because nothing can stop
+    it. While 64 such calls are running, further calls wait for a free place, within their own deadline.
 
     Raises:
-        Cancelled, TimeoutError: As `Deadline.left`; and whatever the call raises.
+        Cancelled, TimeoutError: As for `Deadline.left`. Exceptions of the call are raised too.
     """
     deadline = current()
     outcome: list[tuple[bool, Any]] = []
@@ -114,7 +114,7 @@ def call_with_deadline(function: Callable[[], T]) -> T:
     def run() -> None:
         try:
             outcome.append((True, function()))
-        except Exception as error:  # noqa: BLE001 -- carried over to the thread that asked
+        except Exception as error:  # noqa: BLE001 -- raised again in the calling thread
             outcome.append((False, error))
         finally:
             done.set()
@@ -133,32 +133,32 @@ def call_with_deadline(function: Callable[[], T]) -> T:
 
 
 class DeadlineSocket(socket.socket):
-    """A TCP socket whose waits keep to the deadline of the thread that uses it.
+    """A TCP socket whose waits respect the deadline of the thread that uses it.
 
-    It is a blocking one, whose waits the system itself cuts into slices. Python's own timeouts make two more
-    calls into the system for each read, and each call gives the interpreter's lock away: with eight threads,
-    that took a sixth of the time of a download from a server near by.
+    The socket is blocking, and the operating system limits each wait to one slice. Python's own timeouts need
+    two more system calls per read, and each call releases the GIL. With eight threads, that took a sixth of
+    the time of a download from a nearby server.
     """
 
     _slice_s = 0.0
 
     def settimeout(self, value: float | None) -> None:
-        """Nothing: http.client and urllib3 know of no deadline."""
+        """Ignore the timeouts of http.client and urllib3, which do not know the deadline."""
 
     def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
-        """As `socket.recv_into`, but within the deadline."""
+        """Receive as `socket.recv_into` does, but within the deadline."""
         receive = super().recv_into
         return self._sliced(lambda: receive(buffer, nbytes, flags))
 
     def sendall(self, data: Any, flags: int = 0) -> None:
-        """As `socket.sendall`, but within the deadline."""
+        """Send as `socket.sendall` does, but within the deadline."""
         send, rest = super().send, memoryview(data)
         while rest:
             sent = self._sliced(functools.partial(send, rest, flags))
             rest = rest[sent:]
 
     def keep_to(self, deadline: Deadline) -> None:
-        """Let no wait of the system last for more than a slice."""
+        """Set the operating system's timeouts so that no wait is longer than one slice."""
         slice_s = deadline.slice()
         if slice_s != self._slice_s:
             self._slice_s = slice_s
@@ -166,47 +166,47 @@ class DeadlineSocket(socket.socket):
             try:
                 self.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, wait)
                 self.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, wait)
-            except OSError as error:  # macOS, once the other side has closed; the next call will tell
+            except OSError as error:  # macOS, after the peer has closed; the next call will fail
                 if error.errno != errno.EINVAL:
                     raise
 
     def _sliced(self, operation: Callable[[], T]) -> T:
-        """Repeat an operation, a slice at a time, until it is done or the deadline is."""
+        """Repeat an operation, one slice at a time, until it succeeds or the deadline has passed."""
         while True:
             self.keep_to(current())
             try:
                 return operation()
-            except BlockingIOError:  # one slice passed with nothing to show: look at the deadline again
+            except BlockingIOError:  # no data within one slice: check the deadline again
                 continue
 
 
 class DeadlineSSLSocket(ssl.SSLSocket):
-    """A TLS socket whose handshake and reads keep to the deadline of the thread that uses it."""
+    """A TLS socket whose handshake, reads and writes respect the deadline of the thread that uses it."""
 
     def settimeout(self, value: float | None) -> None:
-        """Nothing: http.client and urllib3 know of no deadline."""
+        """Ignore the timeouts of http.client and urllib3, which do not know the deadline."""
 
     def do_handshake(self, block: bool = False) -> None:  # noqa: ARG002
-        """As `SSLSocket.do_handshake`, but within the deadline."""
+        """Perform the handshake as `SSLSocket.do_handshake` does, but within the deadline."""
         self._sliced(super().do_handshake)
 
     def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
-        """As `SSLSocket.recv_into`, but within the deadline."""
+        """Receive as `SSLSocket.recv_into` does, but within the deadline."""
         receive = super().recv_into
         return self._sliced(lambda: receive(buffer, nbytes, flags))
 
     def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
-        """As `SSLSocket.recv`, but within the deadline; TLS within TLS, to and through a proxy, calls it."""
+        """Receive as `SSLSocket.recv` does, but within the deadline; used for TLS in TLS through a proxy."""
         receive = super().recv
         return self._sliced(lambda: receive(buflen, flags))
 
     def send(self, data: Any, flags: int = 0) -> int:
-        """As `SSLSocket.send`, but within the deadline; `sendall` calls it until all is sent."""
+        """Send as `SSLSocket.send` does, but within the deadline; `sendall` calls this method repeatedly."""
         send = super().send
         return self._sliced(lambda: send(data, flags))
 
     def _sliced(self, operation: Callable[[], T]) -> T:
-        """Repeat an operation, a slice at a time, until it is done or the deadline is."""
+        """Repeat an operation, one slice at a time, until it succeeds or the deadline has passed."""
         while True:
             slice_s = current().slice()
             if slice_s != self.gettimeout():
@@ -218,14 +218,14 @@ class DeadlineSSLSocket(ssl.SSLSocket):
 
 
 def connect(family: socket.AddressFamily, address: tuple[Any, ...]) -> DeadlineSocket:
-    """Open a TCP connection within the deadline of this thread.
+    """Open a TCP connection within the deadline of the current thread.
 
     Args:
         family: IPv4 or IPv6.
-        address: What `getaddrinfo` gave for the socket: host and port, and for IPv6 two more.
+        address: Socket address from `getaddrinfo`: host and port, and two more values for IPv6.
 
     Raises:
-        Cancelled, TimeoutError: As `Deadline.left`.
+        Cancelled, TimeoutError: As for `Deadline.left`.
         OSError: The connection failed.
     """
     sock = DeadlineSocket(family, socket.SOCK_STREAM)

@@ -1,4 +1,4 @@
-"""What owners say of the use of their images, in the headers of an answer."""
+"""Check the response headers with which owners opt out of the use of their images."""
 
 import re
 from collections.abc import Iterable
@@ -6,22 +6,22 @@ from collections.abc import Iterable
 from imgdl_pipeline.core.model.outcome import FetchError, Reason
 
 OPT_OUTS = frozenset({"noai", "noimageai", "noindex", "noimageindex", "none"})
-"""The X-Robots-Tag rules that we heed; `none` is short for noindex and nofollow."""
+"""The X-Robots-Tag rules that count as an opt-out; `none` is short for noindex and nofollow."""
 
 RULES_WITH_VALUES = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
-"""Rules that are written with a colon, as the name of an agent is."""
+"""Rules with a colon before their value, which must not be mistaken for agent names."""
 
 
 def check_opt_out(x_robots_tags: Iterable[str], user_agent: str) -> None:
-    """Refuse an answer whose X-Robots-Tag headers opt out of what we do.
+    """Refuse a response whose X-Robots-Tag headers opt out.
 
     Args:
-        x_robots_tags: The values of the header, one for each time it was sent. A value may begin with the
-            name of the agent it is meant for, as in `otherbot: noindex`.
-        user_agent: Ours; only rules for everyone and for its product name count.
+        x_robots_tags: The header's values, one per header line. A value may begin with the name of the agent
+            that it applies to, as in `otherbot: noindex`.
+        user_agent: The User-Agent that was sent. Only rules for all agents and for its product name count.
 
     Raises:
-        FetchError: `opt_out`.
+        FetchError: `opt_out` if a header opts out.
     """
     us = product_token(user_agent).lower()
     for value in x_robots_tags:
@@ -36,9 +36,9 @@ def check_opt_out(x_robots_tags: Iterable[str], user_agent: str) -> None:
 
 
 _AGENT = re.compile(r"\s*[^\s,]+\s*")
-"""An agent's name before a colon is one word; a date, which has commas and colons too, has more."""
+"""An agent name before a colon, which is a single word. Dates also contain colons, but several words."""
 
 
 def product_token(user_agent: str) -> str:
-    """The name by which robots.txt files and X-Robots-Tag headers know an agent (RFC 9309, 2.2.1)."""
+    """Return the agent name that robots.txt files and X-Robots-Tag headers use (RFC 9309, 2.2.1)."""
     return re.split(r"[/\s(]", user_agent, maxsplit=1)[0]

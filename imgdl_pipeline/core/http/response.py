@@ -1,9 +1,9 @@
-"""The head of an answer, read strictly: what http.client lets pass, and a server can misuse, is an error.
+"""Read the head of a response strictly, and reject lenient cases of http.client that a server can misuse.
 
-http.client leaves the headers to the email package, whose parser makes the best of whatever a mail may hold.
-This one takes what RFC 9112 has and very little more, in a tenth of a download's time less. Where the body
-ends is settled by the same document: two readers of one connection, of which a proxy may be one, must never
-disagree about it.
+http.client parses headers with the email package, which accepts almost any input. This parser accepts what
+RFC 9112 defines and very little more, and saves a tenth of the time of a download. The end of the body is
+determined by RFC 9112 as well: two readers of one connection, such as this client and a proxy, must always
+agree on it.
 """
 
 import http.client
@@ -12,25 +12,25 @@ from email.message import Message
 from typing import IO
 
 MAX_HEAD_BYTES = 64 * 1024
-"""Of all headers of an answer; every worker may be reading such a head."""
+"""Maximum size of a response's headers. Every worker may hold that much in memory at the same time."""
 
 MAX_HEADERS = 100
 
 _FIELD = r"([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*:([^\r\n\0]*)\r?\n"
-"""A blank before the colon is wrong, and common; a proxy takes it away (RFC 9112, 5.1), and so does this."""
+"""A header line. A blank before the colon is invalid but common; like a proxy (RFC 9112, 5.1), remove it."""
 
 _EACH_FIELD = re.compile(_FIELD)
 _FIELDS = re.compile(f"(?:{_FIELD})*")
 _FOLD = re.compile(r"\r?\n[ \t]+")
-"""A line that goes on with the value of the one before; to be read as a space (RFC 9112, 5.2)."""
+"""A line break within a header's value, which is to be read as a space (RFC 9112, 5.2)."""
 
 
 def read_headers(file: IO[bytes]) -> http.client.HTTPMessage:
-    """Read headers and the empty line after them.
+    """Read the headers and the empty line after them.
 
     Raises:
-        http.client.HTTPException: There are too many, or they are too long, one is no header, which would
-            hide all that come after it, or the connection ends before they do.
+        http.client.HTTPException: The headers are too many or too long, a header is malformed (it would hide
+            all headers after it), or the connection ends before the headers do.
     """
     lines: list[bytes] = []
     room = MAX_HEAD_BYTES
@@ -51,16 +51,16 @@ def read_headers(file: IO[bytes]) -> http.client.HTTPMessage:
 
 
 def _members(headers: Message, name: str) -> set[str]:
-    """The members of a header that is a list, from all lines that give it (RFC 9110, 5.6.1)."""
+    """Return the members of a list header, combined from all of its lines (RFC 9110, 5.6.1)."""
     values = ",".join(headers.get_all(name, []))
     return {each.strip(" \t").lower() for each in values.split(",")} - {""}
 
 
 def content_length(headers: Message) -> int | None:
-    """How many bytes the body has; None where that is not stated, or in no number.
+    """Return the body's length in bytes, or None if it is not stated or not a number.
 
     Raises:
-        http.client.HTTPException: It is stated twice, and differently.
+        http.client.HTTPException: Two different lengths are stated.
     """
     stated = {each.lstrip("0") or "0" for each in _members(headers, "Content-Length")}
     if len(stated) > 1:
@@ -70,10 +70,10 @@ def content_length(headers: Message) -> int | None:
 
 
 def is_chunked(headers: Message) -> bool:
-    """Whether the body comes in chunks.
+    """Return whether the body is sent in chunks.
 
     Raises:
-        http.client.HTTPException: It comes in another coding; none was asked for.
+        http.client.HTTPException: The body has another transfer coding; none was requested.
     """
     codings = _members(headers, "Transfer-Encoding") - {"identity"}
     if codings - {"chunked"}:
@@ -82,17 +82,17 @@ def is_chunked(headers: Message) -> bool:
 
 
 class StrictResponse(http.client.HTTPResponse):
-    """An answer whose head is read by the functions above; its body is read by http.client."""
+    """A response whose head is read by the functions above, and whose body is read by http.client."""
 
     def begin(self) -> None:
-        """Read the head, and settle where the body ends.
+        """Read the head, and determine where the body ends.
 
         Raises:
-            http.client.HTTPException: As the functions above; or this is no HTTP/1.
+            http.client.HTTPException: As for the functions above, or the protocol is not HTTP/1.
         """
         version, self.status, reason = self._read_status()  # type: ignore[attr-defined]
         while self.status < 200 and self.status != http.client.SWITCHING_PROTOCOLS:
-            read_headers(self.fp)  # what is told before the answer itself (RFC 9110, 15.2)
+            read_headers(self.fp)  # an interim response (RFC 9110, 15.2)
             version, self.status, reason = self._read_status()  # type: ignore[attr-defined]
         if not version.startswith(("HTTP/1.", "HTTP/0.9")):
             raise http.client.UnknownProtocol(version)
@@ -102,10 +102,10 @@ class StrictResponse(http.client.HTTPResponse):
         self._settle_end()
 
     def _settle_end(self) -> None:
-        """Settle where the body ends, and whether the connection is of use after it (RFC 9112, 6.3)."""
+        """Determine where the body ends, and whether the connection can be reused (RFC 9112, 6.3)."""
         self.chunked, self.chunk_left = is_chunked(self.headers), None
         self.length = content_length(self.headers)
-        # Chunks of HTTP/1.0, or beside a length: whoever is in between may have seen another end.
+        # Chunks with HTTP/1.0 or with a length: an intermediary may have seen a different end of the body.
         is_doubtful = self.chunked and (self.length is not None or self.version == 10)
         if self.status in (101, 204, 304) or self._method == "HEAD":  # type: ignore[attr-defined]
             self.chunked, self.length = False, 0
@@ -115,7 +115,7 @@ class StrictResponse(http.client.HTTPResponse):
         self.will_close = has_no_end or is_doubtful or self._check_close()  # type: ignore[attr-defined]
 
     def _read_next_chunk_size(self) -> int:
-        """A chunk's size; one of -1 would be read to the end of the connection, at once and in memory."""
+        """Return the next chunk's size. Refuse -1, which would read the whole connection into memory."""
         size: int = super()._read_next_chunk_size()  # type: ignore[misc]
         if size < 0:
             raise ValueError("a chunk of negative size")

@@ -1,4 +1,4 @@
-"""robots.txt, asked for once a host and run, and heeded as RFC 9309 says."""
+"""Check links against robots.txt as RFC 9309 requires, fetching each host's file once per run."""
 
 import re
 import threading
@@ -16,19 +16,19 @@ from imgdl_pipeline.core.http.transport import get, redirect_target, retry_after
 from imgdl_pipeline.core.http.urls import check_scheme, without_userinfo
 from imgdl_pipeline.core.model.outcome import FetchError, Reason, RetryAfter
 
-MAX_BYTES = 512 * 1024  # RFC 9309, 2.5: at least 500 kibibytes are to be read
+MAX_BYTES = 512 * 1024  # RFC 9309, 2.5: read at least 500 kibibytes
 MAX_ROBOTS_FAILURES = 3
-"""How often a robots.txt that cannot be had is asked for, in one run."""
+"""Attempts per run at a robots.txt that cannot be fetched."""
 
-MAX_ROBOTS_REDIRECTS = 5  # RFC 9309, 2.3.1.2: at least five hops are to be followed
+MAX_ROBOTS_REDIRECTS = 5  # RFC 9309, 2.3.1.2: follow at least five redirects
 
 KEPT_RULES = 50_000
-"""Lines of all hosts' files that are remembered, some 600 bytes each; a forgotten file is asked for again."""
+"""Rule lines kept in memory for all hosts, some 600 bytes each. An evicted file is fetched again."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Rules:
-    """What one host's robots.txt says; without a parser, all or nothing is allowed."""
+    """One host's rules. Without a parser, everything is allowed, or nothing if `refusal` is set."""
 
     parser: Protego | None = None
     lines: int = 0
@@ -44,7 +44,7 @@ class _Rules:
 
 @dataclass(slots=True)
 class _Asking:
-    """A host's lock, held while its file is fetched, and what went wrong before."""
+    """The lock that is held while a host's file is fetched, and the failures so far."""
 
     lock: threading.Lock
     failures: int = 0
@@ -52,13 +52,13 @@ class _Asking:
 
 
 class Robots:
-    """The rules of the hosts that were asked in this run.
+    """The robots.txt rules of the hosts that this run has asked.
 
-    Its shared state, all under `_lock`: the rules by host, the least lately used first, how many lines they
-    have, and what is being asked.
+    The shared state, all under `_lock`: the rules by host in order of last use, their number of lines, and
+    the hosts' locks and failures.
 
     Args:
-        user_agent: Rules for its product token are looked for.
+        user_agent: The User-Agent whose product token selects the rules.
     """
 
     def __init__(self, user_agent: str) -> None:
@@ -73,14 +73,14 @@ class Robots:
             return f"<Robots {len(self._rules)} hosts, {self._lines} rules>"
 
     def check(self, url: str, session: requests.Session) -> None:
-        """Let a link through that its host's robots.txt allows.
+        """Check that a host's robots.txt allows a link.
 
         Args:
-            url: Spelled as it will be sent.
-            session: To ask with.
+            url: The link, spelled as it will be sent.
+            session: The session that fetches robots.txt.
 
         Raises:
-            FetchError: `robots`; or why the host could not be asked, as for the link itself.
+            FetchError: `robots`, or the reason why robots.txt could not be fetched.
         """
         parts = urlsplit(url)
         origin = f"{parts.scheme}://{parts.netloc.rpartition('@')[2].lower()}"
@@ -112,7 +112,7 @@ class Robots:
             if known is not None:
                 return known
             if asking.error is not None and asking.failures > failures_before:
-                raise asking.error  # all who have waited for one answer share its failure
+                raise asking.error  # all threads that waited for this request share its failure
             return self._keep(origin, _fetch(f"{origin}/robots.txt", session, self._agent))
         except (requests.RequestException, u3.HTTPError, OSError, RetryAfter) as error:
             if error is not asking.error:
@@ -122,7 +122,7 @@ class Robots:
             asking.lock.release()
 
     def _note_failure(self, origin: str, asking: _Asking, error: Exception) -> None:
-        """Called with the host's lock held: a host that can't be asked costs so many attempts in all."""
+        """Count a failure; refuse the host after `MAX_ROBOTS_FAILURES`. Called with the host's lock held."""
         asking.failures, asking.error = asking.failures + 1, error
         if asking.failures < MAX_ROBOTS_FAILURES:
             return
@@ -137,10 +137,10 @@ _AGENT_LINE = re.compile(r"\s*user-?agent\s*:\s*([^\s#/]*)", re.IGNORECASE)
 
 
 def own_group(text: str, agent: str) -> list[str]:
-    """The rules for an agent: of all groups that name it, or else of those for everyone (RFC 9309, 2.2.1).
+    """Return the rules of all groups that name an agent, or else those for all agents (RFC 9309, 2.2.1).
 
-    The parser would keep every rule once for each agent of its group, so that a file of 200 kB that names a
-    thousand agents and ten thousand rules would take gigabytes.
+    The parser would store every rule once per agent of its group. A file of 200 kB with a thousand agents and
+    ten thousand rules would then take gigabytes.
     """
     rules: dict[str, list[str]] = {}
     group: set[str] = set()
@@ -162,26 +162,29 @@ def _parsed(lines: list[str]) -> Protego:
 
 
 def _fetch(url: str, session: requests.Session, agent: str) -> _Rules:
-    """A host's rules: RFC 9309, 2.3.1 says what each failure means."""
+    """Fetch a host's rules, and treat each failure as RFC 9309, 2.3.1 specifies."""
     for redirects in range(MAX_ROBOTS_REDIRECTS + 1):
         try:
             answer = _ask(url, session, agent)
         except FetchError as error:
-            if redirects and not isinstance(error, RetryAfter):  # another host's trouble is not this one's
+            if redirects and not isinstance(
+                error, RetryAfter
+            ):  # a failure of another host does not count against this one
                 return _Rules()
             raise
         if isinstance(answer, _Rules):
             return answer
         url = answer
-    return _Rules()  # more redirects than that: treated as if there were no file
+    return _Rules()  # too many redirects: treated as if there were no file
 
 
 def _ask(url: str, session: requests.Session, agent: str) -> _Rules | str:
-    """The rules, or where the file is said to lie.
+    """Return the rules, or the target of a redirect.
 
     Raises:
-        RetryAfter: The host is busy or broken: until it gives its file, all of it is off limits. RFC 9309
-            lets 429 pass as if there were no file; who says that we ask too much means the images, too.
+        RetryAfter: The host is overloaded or broken. All of the host is off limits until it serves its file.
+            RFC 9309 treats 429 as a missing file, but here it counts as a failure: a host that limits the
+            rate of requests means requests for images, too.
     """
     check_scheme(url)
     with get(session, url) as response:

@@ -1,7 +1,7 @@
-"""requests, made to connect through the guard, within the deadline, and with one shared TLS context.
+"""Make requests connect through the address guard, within the deadline, and with one shared TLS context.
 
-Nothing here knows what is fetched. The images, the robots.txt files, the APIs and the link lists
-all go through a `Session` made by `new_session`.
+This module does not depend on what is fetched. Images, robots.txt files, APIs and link lists are all fetched
+with a `Session` from `new_session`.
 """
 
 import functools
@@ -32,13 +32,13 @@ from imgdl_pipeline.core.model.settings import DownloadSettings
 
 @functools.cache
 def tls_context(ca_bundle: str | None = None) -> ssl.SSLContext:
-    """The context of every TLS connection: certificates and host names are verified.
+    """Return the shared TLS context, which verifies certificates and host names.
 
-    One for all, because loading the certificates costs some 30 ms, and requests would do it again for
-    every new connection.
+    The context is shared because loading the certificates takes some 30 ms, and requests would load them
+    again for every new connection.
 
     Args:
-        ca_bundle: A file or a folder of trusted certificates; None takes REQUESTS_CA_BUNDLE, or certifi's.
+        ca_bundle: A file or a folder of trusted certificates; None uses REQUESTS_CA_BUNDLE, or certifi's.
     """
     context = create_urllib3_context()
     context.sslsocket_class = DeadlineSSLSocket
@@ -49,15 +49,15 @@ def tls_context(ca_bundle: str | None = None) -> ssl.SSLContext:
 
 
 KEPT_HOSTS = 8
-"""Hosts to which a session keeps a connection open: each is a file descriptor, in every worker."""
+"""Hosts to which a session keeps a connection open. Each takes one file descriptor per worker."""
 
 
 class GuardedAdapter(HTTPAdapter):
-    """Sends requests over connections that the guard opens.
+    """Sends requests over connections that the address guard opens.
 
     Args:
-        guard: Judges every address.
-        context: For TLS; None takes the shared one.
+        guard: Checks every address.
+        context: The TLS context; None uses the shared one.
     """
 
     def __init__(self, guard: AddressGuard, context: ssl.SSLContext | None) -> None:
@@ -66,15 +66,15 @@ class GuardedAdapter(HTTPAdapter):
         super().__init__(pool_connections=KEPT_HOSTS, pool_maxsize=1)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Make the pool manager whose connections are guarded."""
+        """Create the pool manager, whose connections are opened by the guard."""
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = _guarded_pools(self._guard)
 
     def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
-        """Connect to a proxy wherever it is: its address is the environment's, not a stranger's.
+        """Return the manager of a proxy. Any address is allowed, because the environment names the proxy.
 
         Raises:
-            FetchError: It is none that speaks HTTP.
+            FetchError: The proxy's scheme is neither http nor https.
         """
         if proxy in self.proxy_manager:
             return self.proxy_manager[proxy]
@@ -83,7 +83,7 @@ class GuardedAdapter(HTTPAdapter):
             raise FetchError(
                 Reason.CONNECTION, f"the environment names a proxy that speaks {scheme}, not HTTP"
             )
-        if scheme == "https":  # urllib3's own context would make sockets without our deadlines
+        if scheme == "https":  # urllib3's own context would create sockets that ignore the deadline
             proxy_kwargs["proxy_ssl_context"] = self._context or tls_context()
         manager = super().proxy_manager_for(proxy, **proxy_kwargs)
         manager.pool_classes_by_scheme = _guarded_pools(AddressGuard(ANYWHERE))
@@ -92,8 +92,8 @@ class GuardedAdapter(HTTPAdapter):
     def get_connection_with_tls_context(
         self, request: requests.PreparedRequest, verify: Any, proxies: Any = None, cert: Any = None
     ) -> Any:
-        """Judge what a proxy is going to connect to; without one, the connection is judged itself."""
-        if not proxies:  # requests would look for one all the same, three times for each request
+        """Check the host that a proxy will connect to. Without a proxy, the guard checks on connecting."""
+        if not proxies:  # requests would look for a proxy anyway, three times per request
             host, tls = self.build_connection_pool_key_attributes(request, verify, cert)
             return self.poolmanager.connection_from_host(**host, pool_kwargs=tls)
         url = str(request.url)
@@ -102,23 +102,23 @@ class GuardedAdapter(HTTPAdapter):
         return super().get_connection_with_tls_context(request, verify, proxies, cert)
 
     def request_url(self, request: requests.PreparedRequest, proxies: Any) -> str:
-        """What the request line names: a path, or the whole URL where a proxy is asked."""
+        """Return the target of the request line: a path, or the whole URL for a proxy."""
         return super().request_url(request, proxies) if proxies else request.path_url
 
     def build_connection_pool_key_attributes(
         self, request: requests.PreparedRequest, verify: bool | str, cert: Any = None
     ) -> tuple[Any, Any]:
-        """Name the shared context instead of the files it was loaded from."""
+        """Return the connection pool's key, with the shared context in place of the certificate files."""
         host, tls = super().build_connection_pool_key_attributes(request, verify, cert)
         if host["scheme"] == "https":
             return host, {"ssl_context": self._context or tls_context()}
         return host, tls
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
-        """Leave the connection as it is: urllib3 reloads the files whenever their names are set."""
+        """Do nothing: urllib3 would reload the certificate files whenever their names are set."""
 
     def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
-        """Make the response without what nobody asks for: its cookies, and a guess at its encoding."""
+        """Create the response without the unused parts: its cookies, and a guess at its encoding."""
         response = requests.Response()
         response.status_code, response.reason = resp.status, resp.reason
         response.headers = resp.headers
@@ -129,7 +129,7 @@ class GuardedAdapter(HTTPAdapter):
 
 
 def _guarded_pools(guard: AddressGuard) -> dict[str, Any]:
-    """Connection pools by scheme whose new connections come from the guard."""
+    """Return the connection pool classes by scheme, whose new connections the guard opens."""
 
     class GuardedHTTPConnection(HTTPConnection):
         response_class = StrictResponse
@@ -155,12 +155,12 @@ def _guarded_pools(guard: AddressGuard) -> dict[str, Any]:
 def new_session(
     guard: AddressGuard, settings: DownloadSettings, context: ssl.SSLContext | None = None
 ) -> requests.Session:
-    """A session for one thread.
+    """Return a new session for one thread.
 
     Args:
-        guard: Judges every address.
+        guard: Checks every address.
         settings: The User-Agent, and whether the environment's proxies are used.
-        context: For TLS; None takes the shared one.
+        context: The TLS context; None uses the shared one.
     """
     session = requests.Session()
     session.trust_env = settings.environment_proxies
@@ -175,13 +175,13 @@ def new_session(
 
 
 def prepared(url: str) -> requests.PreparedRequest:
-    """A request whose `url` is spelled as it will be sent.
+    """Return a GET request whose `url` is spelled as it will be sent.
 
-    That spelling is to be judged, and no other: parsers of URLs disagree about backslashes and dots, and the
-    host that is connected to is this one's.
+    All checks must use this spelling: URL parsers disagree about backslashes and dots, and the connection
+    goes to the host of this spelling.
 
     Raises:
-        requests.RequestException: It is no URL.
+        requests.RequestException: The text is not a URL.
     """
     request = requests.PreparedRequest()
     request.prepare_method("GET")
@@ -190,22 +190,22 @@ def prepared(url: str) -> requests.PreparedRequest:
 
 
 def get(session: requests.Session, url: str, headers: Mapping[str, str] | None = None) -> requests.Response:
-    """Ask for a URL; see `send`."""
+    """Request a URL; see `send`."""
     return send(session, prepared(url), headers)
 
 
 def send(
     session: requests.Session, request: requests.PreparedRequest, headers: Mapping[str, str] | None = None
 ) -> requests.Response:
-    """Send a request and return once the headers are there; the body is read from `raw`.
+    """Send a request and return when the headers have arrived; read the body from `raw`.
 
-    The request goes straight to the adapter. So no cookie is kept, no redirect is followed (requests
-    would read the whole body of one, however long), no password is taken from the environment, and a third
+    The request goes directly to the adapter. So no cookie is stored, no redirect is followed (requests
+    would read its whole body, of any length), no password is taken from the environment, and a third
     of the time that requests spends on a small image is saved.
 
     Raises:
-        FetchError: The guard's.
-        requests.RequestException, urllib3.exceptions.HTTPError, OSError: Anything else went wrong.
+        FetchError: The guard refused the address or could not connect.
+        requests.RequestException, urllib3.exceptions.HTTPError, OSError: The request failed otherwise.
     """
     request.prepare_headers({**session.headers, **(headers or {})})
     url = str(request.url)
@@ -216,10 +216,10 @@ def send(
 
 
 def redirect_target(response: requests.Response) -> str | None:
-    """Where a redirect leads, spelled as it would be sent; None for an answer that is none.
+    """Return a redirect's target, spelled as it would be sent, or None if the response is not a redirect.
 
     Raises:
-        FetchError: `scheme`: its Location is no URL.
+        FetchError: `scheme` if the Location header is not a URL.
     """
     if not response.is_redirect:
         return None
@@ -231,7 +231,7 @@ def redirect_target(response: requests.Response) -> str | None:
 
 
 def header_text(value: str) -> str:
-    """A header's value as text: servers send UTF-8 where Latin-1 is the rule."""
+    """Return a header's value as text. Decode UTF-8, which servers send although Latin-1 is the rule."""
     try:
         return value.encode("latin-1").decode("utf-8")
     except UnicodeError:
@@ -240,24 +240,24 @@ def header_text(value: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Validators:
-    """What the server gave with an earlier answer, to ask for the bytes only if they have changed."""
+    """The validators of an earlier response, for requesting the bytes only if they have changed."""
 
     etag: str | None = None
     last_modified: str | None = None
 
     def headers(self) -> dict[str, str]:
-        """The request headers (RFC 9110, 13.1), none where there is nothing to compare with."""
+        """Return the conditional request headers (RFC 9110, 13.1); empty without usable validators."""
         given = {"If-None-Match": self.etag, "If-Modified-Since": self.last_modified}
         return {name: value for name, value in given.items() if value and value.isascii()}
 
     @staticmethod
     def of(response_headers: Mapping[str, str]) -> "Validators":
-        """Those that an answer came with."""
+        """Return the validators in a response's headers."""
         return Validators(response_headers.get("ETag"), response_headers.get("Last-Modified"))
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a Retry-After header asks for, given as a number or a date (RFC 9110, 10.2.3)."""
+    """Return the seconds that a Retry-After header gives, as a number or a date (RFC 9110, 10.2.3)."""
     text = headers.get("Retry-After", "").strip()
     if text.isascii() and text.isdigit():
         return float(text[:9])

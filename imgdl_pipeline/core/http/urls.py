@@ -1,4 +1,4 @@
-"""URLs: which may be fetched, whose slots they take, and how they are shown without secrets."""
+"""Check the scheme of URLs, name their hosts, and remove secrets from them."""
 
 import re
 from collections.abc import Iterable
@@ -9,10 +9,10 @@ from imgdl_pipeline.core.model.settings import HOST_SLOTS
 
 
 def check_scheme(url: str) -> None:
-    """Let only http and https links with a host through.
+    """Check that a link is an http or https URL with a host.
 
     Raises:
-        FetchError: `scheme`.
+        FetchError: `scheme` if it is not.
     """
     try:
         parts = urlsplit(url)
@@ -30,7 +30,7 @@ _AUTHORITY = re.compile(r"//[^/?#\s]*@")
 
 
 def without_userinfo(text: str, mark: str = "…@") -> str:
-    """A text in which no URL shows a user's name or password, but a mark in their place."""
+    """Return a text with the user names and passwords in its URLs replaced by a mark."""
     return _AUTHORITY.sub(f"//{mark}", text)
 
 
@@ -38,11 +38,11 @@ _SECRET_PARAMETER = re.compile(r"([?&;][^=&#\s]*(?:key|token|secret|sig|passw|au
 
 
 def without_secrets(text: str, secrets: Iterable[str] = ()) -> str:
-    """A text in which no URL shows a user's name, a password or a key, nor anything else that is secret.
+    """Return a text without the user names, passwords and keys in its URLs, and without other secrets.
 
     Args:
-        text: Of ours, or of strangers: servers repeat what they were sent.
-        secrets: What else it must not hold.
+        text: Any text, including messages of servers, which may repeat what they were sent.
+        secrets: Further secrets to remove.
     """
     for secret in filter(None, secrets):
         text = text.replace(secret, "…")
@@ -53,9 +53,9 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def host_of(url: str) -> str:
-    """The host and port that a URL leads to, however they are spelled; links that are no URLs share one.
+    """Return the host and port of a URL in one normal spelling, or an empty text if it is not a URL.
 
-    A host that `HOST_SLOTS` names is one host on all of its ports.
+    A host in `HOST_SLOTS` is returned without a port, so that all of its ports share its slots.
     """
     try:
         parts = urlsplit(url)

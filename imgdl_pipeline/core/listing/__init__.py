@@ -1,1 +1,1 @@
-"""From a source to `links.parquet`."""
+"""List a source's links and write `links.parquet`."""

@@ -1,9 +1,10 @@
-"""A gallery's link list: asked of its source, and put in the place of the one before."""
+"""Fetch a gallery's link list from its source, and replace the previous list with it."""
 
 import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -13,7 +14,7 @@ import pyarrow.compute as pc
 
 from imgdl_pipeline.core.model.links import links_table
 from imgdl_pipeline.core.model.schemas import CATALOG, LINKS
-from imgdl_pipeline.core.model.settings import DownloadSettings, SourceSettings
+from imgdl_pipeline.core.model.settings import CONTACT_HOSTS, DownloadSettings, SourceSettings
 from imgdl_pipeline.core.sources import SourceClient, SourceError, Unchanged, list_links
 from imgdl_pipeline.core.storage.checkpoints import Checkpoints
 from imgdl_pipeline.core.storage.layout import catalog_path, links_path, unseen_links_path, validators_path
@@ -23,15 +24,15 @@ from imgdl_pipeline.core.storage.store import Store
 logger = logging.getLogger(__name__)
 
 LISTED_AT = pa.schema([LINKS.field("listed_at")], metadata=LINKS.metadata)
-"""All that is asked of most old lists: their length, and their time."""
+"""The column that is read of most old lists, enough for their length and time."""
 
 LENGTH_BEFORE = b"imgdl_pipeline.links_before"
-"""How many links the list before had, in a list's own metadata."""
+"""The key in a list's metadata for the number of links in the list before it."""
 
 NEVER = datetime.min.replace(tzinfo=timezone.utc)
 
 ABANDONED_S = 60.0
-"""A half-written list of this age has no writer any more; lists are written without a lease."""
+"""Seconds after which a half-written list counts as abandoned; lists are written without a lease."""
 
 
 def list_gallery(
@@ -43,25 +44,25 @@ def list_gallery(
     allow_empty: bool = False,
     environ: Mapping[str, str] = os.environ,
 ) -> pa.Table:
-    """Ask a gallery's source for its links, and store them.
+    """Fetch the links of a gallery's source, and store them.
 
-    The old list stays when the source fails, at whatever page, and when it suddenly lists nothing. Where the
-    source says that nothing has changed, only the time of the list is new.
+    The old list is kept if the source fails on any page, or if it suddenly lists nothing. If the source
+    reports that nothing has changed, only the list's time is updated.
 
     Args:
         gallery: The gallery's name.
-        source: Where its links come from.
-        store: Where the list is stored.
-        settings: How to ask.
+        source: The settings of the gallery's source.
+        store: The store of the gallery's files.
+        settings: The download settings for the source's requests.
         allow_empty: Let an empty list replace one that had links.
-        environ: Where secrets are looked up.
+        environ: The environment variables that secrets are read from.
 
     Returns:
         The list, as LINKS.
 
     Raises:
-        SourceError: The source failed, or lists nothing where it did list something.
-        MissingSecretError: It needs an environment variable that is not set.
+        SourceError: The source failed, or lists nothing although it listed links before.
+        MissingSecretError: The source needs an environment variable that is not set.
         StoreError: The list could not be stored.
     """
     path, now = links_path(gallery), datetime.now(timezone.utc)
@@ -72,6 +73,8 @@ def list_gallery(
             links = links_table(list_links(source, client), now)
         except Unchanged:
             links = _listed_again(read_links(store, gallery), now)
+    if settings.user_agent is None:
+        _ask_for_a_contact(gallery, links)
     if not links.num_rows:
         _check_empty(gallery, before, allow_empty=allow_empty)
     if before is not None:
@@ -85,17 +88,28 @@ def list_gallery(
     return links
 
 
+def _ask_for_a_contact(gallery: str, links: pa.Table) -> None:
+    hosts = "|".join(re.escape(host) for host in CONTACT_HOSTS)
+    asking = pc.match_substring_regex(links["url"], rf"^\w+://([^/?#]*\.)?({hosts})([:/?#]|$)")
+    if pc.any(asking).as_py():
+        logger.warning(
+            "%s: Wikimedia's hosts ask for a contact in the User-Agent; set download.user_agent, "
+            "as in my-gallery/1.0 (me@example.org)",
+            gallery,
+        )
+
+
 def unseen_links(store: Store, gallery: str) -> Checkpoints:
-    """What left the list before a catalog had it: kept until the next one has.
+    """Return the saved links that left the list before a catalog included them; the next catalog does.
 
     Raises:
-        StoreError: It could not be listed.
+        StoreError: The saved links could not be listed.
     """
     return Checkpoints(store, unseen_links_path(gallery), LINKS)
 
 
 def _keep_unseen(store: Store, gallery: str, before: pa.Table | None, links: pa.Table) -> None:
-    """Keep of a list that no catalog has seen what the catalog could not learn from the next one."""
+    """Save the links of a list that no catalog has read if neither the new list nor the catalog has them."""
     listed_at = _time_of(before)
     if listed_at is None:
         return
@@ -112,7 +126,7 @@ def _keep_unseen(store: Store, gallery: str, before: pa.Table | None, links: pa.
 
 
 def _catalog_column(store: Store, gallery: str, name: str) -> pa.ChunkedArray:
-    """A column of the last catalog, empty where there is none."""
+    """Return a column of the last catalog, empty if there is no catalog."""
     schema = pa.schema([CATALOG.field(name)], metadata=CATALOG.metadata)
     catalog = store.read_table(catalog_path(gallery), schema)
     return (schema.empty_table() if catalog is None else catalog)[name]
@@ -126,7 +140,7 @@ def _listed_again(before: pa.Table, now: datetime) -> pa.Table:
 def _known_validators(
     gallery: str, source: SourceSettings, store: Store, before: pa.Table | None
 ) -> dict[str, dict[str, str]]:
-    """The ETags that came with this very list from this very source: they say nothing of any other."""
+    """Return the ETags that belong to exactly this source and list; they are not valid for any other."""
     try:
         kept = json.loads(store.get(validators_path(gallery)) or b"{}")
         documents: dict[str, dict[str, str]] = kept["documents"]
@@ -142,18 +156,18 @@ def _keep_validators(
     documents: dict[str, Mapping[str, str]],
     links: pa.Table,
 ) -> None:
-    """Called once the list itself is stored: a list older than its ETags would never be renewed."""
+    """Save the ETags after the list is stored: a list older than its ETags would never be updated."""
     kept = {"of": _identity(source, links), "documents": documents}
     store.put(validators_path(gallery), json.dumps(kept).encode())
 
 
 def _identity(source: SourceSettings, links: pa.Table | None) -> str:
-    """Names a source and a list of it; a digest, because a source's keys may hold secrets."""
+    """Return a digest that identifies a source and its list; a source's keys may hold secrets."""
     return hashlib.sha256(f"{source.model_dump_json()} {_time_of(links)}".encode()).hexdigest()
 
 
 def _time_of(links: pa.Table | None) -> datetime | None:
-    """When a list was made; None for no list, and for one without links."""
+    """Return when a list was made, or None if there is no list or it is empty."""
     listed_at: datetime | None = (
         links["listed_at"][0].as_py() if links is not None and links.num_rows else None
     )
@@ -162,22 +176,22 @@ def _time_of(links: pa.Table | None) -> datetime | None:
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """How many links a list has, and how many the list before it had; None where it is the first."""
+    """The number of links in a list and in the list before it; `before` is None for the first list."""
 
     now: int
     before: int | None
 
     @property
     def lost(self) -> float:
-        """The share of the earlier list that this one is shorter by; 0 where it is not."""
+        """Return the share of the earlier list by which this one is shorter; 0 if it is not shorter."""
         return max(0.0, 1 - self.now / self.before) if self.before else 0.0
 
 
 def lengths(store: Store, gallery: str) -> Lengths:
-    """Of a gallery's last two lists.
+    """Return the lengths of a gallery's last two lists.
 
     Raises:
-        StoreError: There is none yet, or it could not be read.
+        StoreError: There is no list yet, or it could not be read.
     """
     links = read_links(store, gallery, LISTED_AT)
     before = (store.metadata(links_path(gallery)) or {}).get(LENGTH_BEFORE)
@@ -185,7 +199,7 @@ def lengths(store: Store, gallery: str) -> Lengths:
 
 
 def _check_empty(gallery: str, before: pa.Table | None, *, allow_empty: bool) -> None:
-    """An empty list is more often a source's failure than its wish.
+    """Reject an empty list that replaces links, because it is usually a failure of the source.
 
     Raises:
         SourceError: There were links before, and the gallery does not allow an empty list.
@@ -202,10 +216,10 @@ def _check_empty(gallery: str, before: pa.Table | None, *, allow_empty: bool) ->
 
 
 def read_links(store: Store, gallery: str, schema: pa.Schema = LINKS) -> pa.Table:
-    """The gallery's link list, or some of its columns.
+    """Return the gallery's link list, or some of its columns.
 
     Raises:
-        StoreError: There is none yet.
+        StoreError: There is no list yet.
     """
     links = store.read_table(links_path(gallery), schema)
     if links is None:

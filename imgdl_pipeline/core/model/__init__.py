@@ -1,1 +1,1 @@
-"""What all rooms share: outcomes, settings, links and the columns of every file."""
+"""Define what all packages share: outcomes, settings, links and the columns of every file."""

@@ -1,4 +1,4 @@
-"""Links, and the list of them that a gallery's source gave."""
+"""Represent links, and build the table of the links that a gallery's source lists."""
 
 import base64
 import json
@@ -15,7 +15,7 @@ import pyarrow as pa
 from imgdl_pipeline.core.model.schemas import LINKS, filter_table, is_first
 
 BATCH_ROWS = 10_000
-"""Rows that are turned into Arrow at a time, so that a long list costs columns and not objects."""
+"""Rows that are converted to Arrow at a time, so that a long list is held as columns, not as objects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +23,10 @@ class Link:
     """One link as its source gave it.
 
     Args:
-        url: White space around it, the fragment and a user's name and password are cut.
-        attributes: What the source said of it, as JSON-able values by name.
-        request_headers: Sent to the link's own host and to no other, such as a Referer. They stay in the link
-            list: neither the ledger nor the catalog has them.
+        url: The URL without surrounding white space, fragment, user name and password.
+        attributes: The source's description of the link, as JSON-serialisable values by name.
+        request_headers: Headers such as a Referer that are sent to the link's own host only. They are stored
+            in the link list, and neither in the ledger nor in the catalog.
     """
 
     url: str
@@ -39,7 +39,7 @@ class Link:
         attributes: dict[str, Any] | None = None,
         request_headers: dict[str, str] | None = None,
     ) -> "Link":
-        """A link from a source's raw text. A name and password in it become a header (RFC 7617)."""
+        """Return a link from a source's raw text. Convert a name and password to a header (RFC 7617)."""
         whole = text.strip().encode("utf-8", "replace").decode()  # JSON may hold lone surrogates
         url = whole.partition("#")[0].rstrip()
         headers = {name: " ".join(value.split()) for name, value in (request_headers or {}).items()}
@@ -53,11 +53,11 @@ class Link:
 
 
 _USERINFO = re.compile(r"(?P<before>(?:[^/?#\\@:]*:[/\\\s]*|[/\\]{2,}))(?P<secret>[^/?#\\]*)@")
-"""However many slashes there are, and whichever way they lean: such a link is refused, but has a row."""
+"""Userinfo after any number of slashes or backslashes: a malformed link is refused, but still has a row."""
 
 
 def links_table(links: Iterable[Link], listed_at: datetime) -> pa.Table:
-    """The LINKS table of a list: one row a distinct link, in order; the first one's attributes win."""
+    """Return the LINKS table of a list: one row per distinct link, in order, with its first attributes."""
     links = iter(links)
     batches = []
     while batch := list(islice(links, BATCH_ROWS)):
@@ -75,10 +75,10 @@ def links_table(links: Iterable[Link], listed_at: datetime) -> pa.Table:
 
 
 def attributes_json(attributes: dict[str, Any]) -> str:
-    """The JSON object of a link's attributes; what JSON has no form for is written as text or null."""
+    """Return a link's attributes as a JSON object; write values that JSON lacks as text or null."""
     try:
         text = json.dumps(attributes, ensure_ascii=False, default=str, allow_nan=False)
-    except ValueError:  # NaN and infinity, which Parquet has and JSON has not
+    except ValueError:  # NaN and infinity, which Parquet has but JSON lacks
         loose = json.dumps(attributes, ensure_ascii=False, default=str)
         text = json.dumps(json.loads(loose, parse_constant=lambda _: None), ensure_ascii=False)
     return text.encode("utf-8", "replace").decode()

@@ -1,21 +1,22 @@
-"""The one vocabulary for what became of a link.
+"""Define the only vocabulary for the outcome of a link.
 
 ```
-    ok
-    invalid   bytes came, but they are no whole JPEG
-    ├── not_jpeg  truncated  corrupt  unsupported
-    │   too_many_pixels  too_much_memory  hash_mismatch
-    failed    the bytes could not be had
-    ├── http_<status>  timeout  dns  connection  tls  redirects  incomplete  placeholder
-    refused   a rule of ours forbade it
-    └── private_address  too_large  robots  opt_out  scheme
+ok
+invalid   bytes were received, but are not a complete JPEG, or not the expected one
+├── not_jpeg  truncated  corrupt  unsupported
+│   too_many_pixels  too_much_memory  hash_mismatch
+failed    the bytes could not be fetched
+├── http_<status>  timeout  dns  connection  tls  redirects  incomplete  placeholder
+refused   a rule of this pipeline forbids the link
+└── private_address  too_large  robots  opt_out  scheme
+```
 """
 
 from enum import Enum
 
 
 class Status(str, Enum):
-    """What became of a link, in one word."""
+    """The outcome of a link, in one word."""
 
     OK = "ok"
     INVALID = "invalid"
@@ -29,7 +30,7 @@ class Reason(str, Enum):
     status: Status
 
     def __new__(cls, code: str, status: Status) -> "Reason":
-        """Make a member that is its code and knows its status."""
+        """Create a member whose value is its code, with its status as an attribute."""
         member = str.__new__(cls, code)
         member._value_ = code
         member.status = status
@@ -60,27 +61,27 @@ class Reason(str, Enum):
 
 
 RETRYABLE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""HTTP answers that another attempt may better; every other one is final."""
+"""HTTP statuses after which another attempt may succeed; every other status is final."""
 
 DETAIL_CHARS = 500
-"""A longer detail is cut: servers write what they like into status lines."""
+"""Maximum length of a detail; longer ones are cut, because servers control the text of status lines."""
 
 
 def printable(detail: str) -> str:
-    """Return a text of a stranger on one line, cut to `DETAIL_CHARS`."""
+    """Return untrusted text as one line, cut to `DETAIL_CHARS`."""
     return "".join(each if each.isprintable() else " " for each in detail[:DETAIL_CHARS])
 
 
 class FetchError(Exception):
-    """A link's bytes could not be had, may not be had, or are not what was asked for.
+    """Raised if a link's bytes could not be fetched, may not be fetched, or are not the expected ones.
 
     Args:
-        reason: Why, as the catalog's `reason` column has it.
-        detail: The same in words, for a person.
-        http_status: The last answer's status, where there was an answer.
+        reason: The reason, as in the catalog's `reason` column.
+        detail: The reason in words, for a person.
+        http_status: The last response's status, if there was a response.
         retryable: Whether another attempt may succeed.
 
-    Its `host`, once known, is the one that the last request went to, which a redirect may have changed.
+    Once known, `host` is the host of the last request, which may differ from the link's after a redirect.
     """
 
     def __init__(
@@ -95,26 +96,26 @@ class FetchError(Exception):
 
     @property
     def code(self) -> str:
-        """The catalog's code: the reason's own, or `http_<status>`."""
+        """Return the code for the catalog: the reason's value, or `http_<status>`."""
         if self.reason is Reason.HTTP:
             return f"http_{self.http_status}"
         return str(self.reason.value)
 
 
 class UnreachableError(FetchError):
-    """No connection to a host could be made: what is in the way concerns all of its links."""
+    """Raised if a host cannot be connected to, which affects all of its links."""
 
     def __init__(self, detail: str, reason: Reason = Reason.CONNECTION) -> None:
         super().__init__(reason, detail, retryable=True)
 
 
 class RetryAfter(FetchError):
-    """The host asks everyone to wait before the next request.
+    """Raised if a host asks for a pause before the next request.
 
     Args:
-        detail: In words.
-        seconds: How long, or None where it did not say.
-        http_status: Of its answer.
+        detail: The reason in words.
+        seconds: The pause in seconds, or None if the host did not give one.
+        http_status: The status of the response.
     """
 
     def __init__(self, detail: str, seconds: float | None, *, http_status: int) -> None:
@@ -123,4 +124,4 @@ class RetryAfter(FetchError):
 
 
 class ResourceError(Exception):
-    """This machine ran out of disk or of file descriptors: no link's fault, and no use in going on."""
+    """Raised if this machine has run out of disk space or file descriptors, so the run cannot continue."""

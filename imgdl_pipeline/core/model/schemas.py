@@ -1,7 +1,7 @@
-"""Every column of every Parquet file we write, each declared once, with its description.
+"""Declare every column of every Parquet file once, with its description.
 
-The links list, the ledger and the catalog are selections of these, so a column means the same
-wherever it stands. Dagster's column schema and the README's table derive from here.
+The link list, the ledger and the catalog are selections of these columns, so a column has the same meaning
+in every file. Dagster's column schema and the README's table are derived from them.
 """
 
 import numpy as np
@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 SCHEMA_VERSION = 3
-"""Kept in every file's metadata, so that a later version can tell what it reads.
+"""The version in every file's metadata, by which later versions recognise older files.
 
-Version 2 added `request_headers` to the links and `failures` to the ledger; version 3 added what
-a file says of itself to the catalog. Older files are read with nulls in their place.
+Version 2 added `request_headers` to the links and `failures` to the ledger; version 3 added the metadata
+that an image file contains to the catalog. In older files, the missing columns are read as nulls.
 """
 
 SCHEMA_VERSION_KEY = b"imgdl_pipeline.schema_version"
@@ -83,13 +83,13 @@ def _schema(*names: str) -> pa.Schema:
 
 
 LINKS = _schema("url", "attributes", "listed_at", "request_headers")
-"""`links.parquet`: one row a distinct link, in the source's order."""
+"""`links.parquet`: one row per distinct link, in the source's order."""
 
 DOWNLOADS = _schema(
     *("url", "status", "reason", "detail", "path", "sha256", "bytes", "http_status"),
     *("attempts", "elapsed_s", "etag", "last_modified", "fetched_at", "tried_at", "failures"),
 )
-"""`downloads.parquet`, the ledger: what happened to each link, one row a link."""
+"""`downloads.parquet`, the ledger: the result of each link's download, one row per link."""
 
 CATALOG = _schema(
     *("url", "status", "reason", "warning", "detail", "path", "sha256", "bytes"),
@@ -98,7 +98,7 @@ CATALOG = _schema(
     *("http_status", "attempts", "elapsed_s", "etag", "last_modified"),
     *("fetched_at", "first_seen", "last_seen", "attributes"),
 )
-"""`catalog.parquet`: one row a link that is or was listed."""
+"""`catalog.parquet`: one row per link that is or was listed."""
 
 
 FACTS = _schema(
@@ -106,11 +106,11 @@ FACTS = _schema(
     *("width", "height", "mode", "progressive", "orientation", "taken_at", "latitude", "longitude"),
     *("color_profile", "embedded", "phash", "exif"),
 )
-"""What checking a file gives: its facts, or a status that is not ok, with the reason."""
+"""The result of validating a file: its facts, or a status other than ok with the reason."""
 
 
 def descriptions(schema: pa.Schema) -> dict[str, str]:
-    """Each column's description, by name, in the schema's order."""
+    """Return the columns' descriptions by name, in the schema's order."""
     return {field.name: field.metadata[b"description"].decode() for field in schema}
 
 
@@ -119,7 +119,7 @@ SLICE_ROWS = 100_000
 
 
 def take_column(column: pa.ChunkedArray, places: pa.Array) -> pa.ChunkedArray:
-    """The values at some places; Arrow's own `take` fails on texts of more than 2 GiB in all."""
+    """Return the values at some places. Arrow's own `take` fails on strings of more than 2 GiB in total."""
     if column.nbytes < LARGE_COLUMN_BYTES or not pa.types.is_string(column.type):
         return column.take(places)
     large = column.cast(pa.large_string())
@@ -130,10 +130,10 @@ def take_column(column: pa.ChunkedArray, places: pa.Array) -> pa.ChunkedArray:
 
 
 def is_first(values: pa.Array) -> pa.Array:
-    """For each value, whether it is the first of its kind."""
+    """Return for each value whether it is its first occurrence."""
     return pc.equal(pc.index_in(values, value_set=values), pa.array(np.arange(len(values), dtype=np.int32)))
 
 
 def filter_table(table: pa.Table, is_kept: pa.ChunkedArray | pa.Array) -> pa.Table:
-    """Some rows of a table, without a copy where that is all of them."""
+    """Return the rows of a table for which a mask is true, without a copy if those are all rows."""
     return table if pc.all(is_kept).as_py() else table.filter(is_kept)

@@ -1,7 +1,7 @@
-"""Every setting of downloads and sources, declared once.
+"""Declare every setting of downloads and sources once.
 
-These models are the galleries file's schema, its validation, the launchpad's fields and the core's
-arguments. They are strict about unknown keys, and frozen. `galleries.py` puts them together.
+These models are the galleries file's schema and validation, the launchpad's fields and the core's
+arguments. They are frozen and reject unknown keys. `galleries.py` combines them.
 """
 
 import ipaddress
@@ -25,21 +25,21 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from imgdl_pipeline.version import HOME_PAGE, __version__
+from imgdl_pipeline.version import __version__
 
 UNKNOWN_KEY = "unknown_key"
-"""The type of the error for a key that no setting has; its context names the key."""
+"""The type of the validation error for an unknown key; its context names the key."""
 
 
 class Settings(BaseModel):
-    """What all settings have in common: frozen, and an unknown key is an error."""
+    """Base class of all settings: instances are frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     @model_validator(mode="before")
     @classmethod
     def _knows_all_keys(cls, data: Any) -> Any:
-        """Name what is allowed, which pydantic's own error for an unknown key does not."""
+        """Report an unknown key together with the allowed keys, which pydantic's own error omits."""
         unknown = [key for key in data if key not in cls.model_fields] if isinstance(data, dict) else []
         if unknown:
             allowed = ", ".join(sorted(cls.model_fields))
@@ -52,14 +52,14 @@ class Settings(BaseModel):
 
 
 class MissingSecretError(Exception):
-    """A secret is needed now, and the environment variable that should hold it is not set."""
+    """Raised if a secret is needed, but its environment variable is not set or is unusable."""
 
 
 class Secret:
     """A text that may name environment variables, as in `{{ env.IMGUR_CLIENT_ID }}`.
 
-    The variables are looked up when the secret is used, not when the file is read: an unset one
-    stops only the gallery that needs it, and no value is kept where it could be printed.
+    The variables are looked up when the secret is used, not when the file is read. So an unset variable
+    stops only the gallery that needs it, and no value is stored where it could be printed.
     """
 
     _VARIABLE = re.compile(r"\{\{\s*env(?:\.|\(\s*['\"])(\w+)(?:['\"]\s*\))?\s*\}\}")
@@ -68,18 +68,19 @@ class Secret:
         self._template = template
 
     def reveal(self, key: str, environ: Mapping[str, str]) -> str:
-        """The secret itself.
+        """Return the secret's value.
 
         Args:
-            key: The setting's name, for the error.
-            environ: Where the variables are looked up.
+            key: The setting's name, for the error message.
+            environ: The environment in which the variables are looked up.
 
         Raises:
-            MissingSecretError: A variable is unset or empty; names it and the key.
+            MissingSecretError: A variable is unset, empty or not printable ASCII. The message names the
+                variable and the key.
         """
 
         def value(match: re.Match[str]) -> str:
-            found = environ.get(match[1], "").strip()  # what comes from a file ends in a newline
+            found = environ.get(match[1], "").strip()  # a value that was read from a file ends in a newline
             if not found:
                 raise MissingSecretError(f"{key} needs the environment variable {match[1]}, which is not set")
             if not (found.isascii() and found.isprintable()):
@@ -103,7 +104,7 @@ class Secret:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: type[Any], handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Accept a text or a Secret; show neither when it is dumped."""
+        """Accept a text or a Secret, and hide its value when the model is dumped."""
         return core_schema.no_info_plain_validator_function(
             cls._from_yaml,
             serialization=core_schema.plain_serializer_function_ser_schema(repr),
@@ -113,7 +114,7 @@ class Secret:
     def _from_yaml(cls, value: Any) -> "Secret":
         if isinstance(value, cls):
             return value
-        if not isinstance(value, (str, int)) or not str(value):  # YAML makes an int of digits
+        if not isinstance(value, (str, int)) or not str(value):  # YAML parses digits as an int
             raise ValueError("must be a text, such as {{ env.NAME }}")
         if "{{" in cls._VARIABLE.sub("", str(value)):
             raise ValueError("may use no other template than {{ env.NAME }}")
@@ -123,19 +124,25 @@ class Secret:
     def __get_pydantic_json_schema__(
         cls, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        """To an editor a secret is a text."""
+        """Return the JSON schema of a secret, which editors treat as a text."""
         return {"type": ["string", "integer"], "minLength": 1}
 
 
+CONTACT_HOSTS = ("wikimedia.org", "wikipedia.org")
+"""Hosts, with all below them, whose owners ask every program for a contact in its User-Agent.
+
+https://foundation.wikimedia.org/wiki/Policy:Wikimedia_Foundation_User-Agent_Policy
+"""
+
 HOST_SLOTS = {"upload.wikimedia.org": 2}
-"""Hosts whose owners say how many requests at a time they allow, whatever the settings are.
+"""Concurrent requests that the owners of some hosts allow, regardless of the settings.
 
 https://wikitech.wikimedia.org/wiki/Robot_policy
 """
 
 
 class DownloadSettings(Settings):
-    """How images are downloaded: defaults for every gallery, and each may override any."""
+    """Settings for downloading images: defaults for all galleries, each of which may override them."""
 
     workers: int = Field(8, ge=1, le=1024, description="threads in the Queue/DownloadWorker pool")
     per_host: int = Field(8, ge=1, le=1024, description="requests in flight to one host at most")
@@ -166,7 +173,11 @@ class DownloadSettings(Settings):
     recheck: Literal["never"] | Annotated[float, Field(gt=0, le=36_500)] = Field(
         "never", description="or a number of days: older images are asked for again, conditionally"
     )
-    user_agent: str | None = Field(None, description=f"null: imgdl_pipeline/{__version__} (+{HOME_PAGE})")
+    user_agent: str | None = Field(
+        None,
+        description=f"null: imgdl_pipeline/{__version__}; some hosts ask for a contact, as in "
+        "my-gallery/1.0 (me@example.org)",
+    )
 
     @field_validator("allow_addresses")
     @classmethod
@@ -195,20 +206,20 @@ class DownloadSettings(Settings):
 
     @property
     def user_agent_header(self) -> str:
-        """The User-Agent that is sent."""
-        return self.user_agent or f"imgdl_pipeline/{__version__} (+{HOME_PAGE})"
+        """Return the User-Agent that is sent."""
+        return self.user_agent or f"imgdl_pipeline/{__version__}"
 
     def slots(self, host: str) -> int:
-        """Requests in flight to a host at most; `host` is as `host_of` names it."""
+        """Return the maximum number of concurrent requests to a host, named as `host_of` names it."""
         return min(self.per_host, HOST_SLOTS.get(host, self.per_host))
 
     def overridden_by(self, overrides: Mapping[str, Any]) -> "DownloadSettings":
-        """These settings, with some replaced; the new ones are validated as any other."""
+        """Return a copy of these settings with some replaced, after validating the new values."""
         return DownloadSettings.model_validate({**self.model_dump(), **overrides})
 
 
 class CheckSettings(Settings):
-    """What the asset checks allow; none of them stops a run."""
+    """Thresholds of the asset checks, none of which stops a run."""
 
     files: Literal["all"] | Annotated[int, Field(ge=1)] = Field(
         100, description="stored files that a run reads again to compare them; or all"
@@ -220,7 +231,7 @@ class CheckSettings(Settings):
     )
 
     def overridden_by(self, overrides: Mapping[str, Any]) -> "CheckSettings":
-        """These settings, with some replaced; the new ones are validated as any other."""
+        """Return a copy of these settings with some replaced, after validating the new values."""
         return CheckSettings.model_validate({**self.model_dump(), **overrides})
 
 
@@ -240,7 +251,7 @@ MaxImages = Annotated[
 
 
 class SourceSettings(Settings):
-    """What all sources have in common; each has, besides, its `type`, a `Literal` of its name."""
+    """Base class of all sources' settings; each subclass adds `type`, a `Literal` of the source's name."""
 
     own_addresses: ClassVar[tuple[str, ...]] = ()
-    """CIDRs of non-public addresses at which the source itself serves its images."""
+    """CIDRs of non-public addresses from which the source itself serves its images."""

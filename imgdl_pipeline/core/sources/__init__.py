@@ -1,8 +1,8 @@
-"""Where links come from: one module a source type, ours and those of other packages.
+"""List the links of a gallery's source: one module per source type, built in or from another package.
 
-Such a module has a function `list_links(source, client)`, whose first parameter's type is a `SourceSettings`
-with the source's own keys. Another package's module is named by an entry point in the group
-`imgdl_pipeline.sources`.
+A source module has a function `list_links(source, client)`, whose first parameter's type is a
+`SourceSettings` with the source's own keys. Another package registers its module by an entry point in the
+group `imgdl_pipeline.sources`.
 """
 
 import functools
@@ -36,12 +36,12 @@ ENTRY_POINTS = "imgdl_pipeline.sources"
 
 
 BROKEN: dict[str, str] = {}
-"""Other packages' sources that cannot be used, by name, with what they lack: only their galleries suffer."""
+"""Sources of other packages that cannot be used: name to error message. Only galleries that use them fail."""
 
 
 @functools.cache
 def _modules() -> dict[type[SourceSettings], ModuleType]:
-    """Every source's module, by the type of its settings."""
+    """Return every source's module, keyed by the type of its settings."""
     modules = {settings_type(module): module for module in OURS}
     for entry in entry_points(group=ENTRY_POINTS):
         try:
@@ -49,12 +49,12 @@ def _modules() -> dict[type[SourceSettings], ModuleType]:
             modules[_settings_of(entry.name, module, [type_name(each) for each in modules])] = module
         except Exception as error:  # noqa: BLE001 -- another package's code
             BROKEN[entry.name] = f"the source {entry.name!r} ({entry.value}): {type(error).__name__}: {error}"
-            logger.error("%s", BROKEN[entry.name])  # noqa: TRY400 -- its words are enough
+            logger.error("%s", BROKEN[entry.name])  # noqa: TRY400 -- the message is enough
     return modules
 
 
 def _settings_of(name: str, module: ModuleType, taken: list[str]) -> type[SourceSettings]:
-    """The settings of another package's source, whose type must be its name."""
+    """Return the settings type of another package's source; its `type` must be the entry point's name."""
     settings = settings_type(module)
     if type_name(settings) != name or name in taken:
         raise TypeError(
@@ -65,10 +65,10 @@ def _settings_of(name: str, module: ModuleType, taken: list[str]) -> type[Source
 
 
 def settings_type(module: ModuleType) -> type[SourceSettings]:
-    """The settings that a source's module takes.
+    """Return the settings type that a source's module takes.
 
     Raises:
-        TypeError: It has no `list_links` whose first parameter is a SourceSettings with a `type`.
+        TypeError: The module has no `list_links` whose first parameter is a SourceSettings with a `type`.
     """
     hints = get_type_hints(getattr(module, "list_links", None)) if hasattr(module, "list_links") else {}
     first = next(iter(hints.values()), None)
@@ -81,26 +81,26 @@ def settings_type(module: ModuleType) -> type[SourceSettings]:
 
 
 def type_name(settings: type[SourceSettings]) -> str:
-    """A source's name in galleries files."""
+    """Return a source's name in galleries files."""
     return str(get_args(settings.model_fields["type"].annotation)[0])
 
 
 def source_types() -> tuple[type[SourceSettings], ...]:
-    """The settings of every source there is."""
+    """Return the settings type of every available source."""
     return tuple(_modules())
 
 
 def list_links(source: SourceSettings, client: SourceClient) -> Iterator[Link]:
-    """What a source lists, in its order, one link at a time; a link may come more than once.
+    """Yield a source's links one at a time, in the source's order; a link may occur more than once.
 
     Args:
-        source: Its settings.
-        client: For what it asks over HTTP.
+        source: The source's settings.
+        client: The client for the source's HTTP requests.
 
     Raises:
-        SourceError: The list could not be had, or is broken; says where and how.
-        Unchanged: It is what it was the last time.
-        MissingSecretError: It needs an environment variable that is not set.
+        SourceError: The list could not be fetched, or is broken; the message says where and how.
+        Unchanged: The list has not changed since the last listing.
+        MissingSecretError: The source needs an environment variable that is not set.
     """
     try:
         yield from _modules()[type(source)].list_links(source, client)
@@ -111,7 +111,7 @@ def list_links(source: SourceSettings, client: SourceClient) -> Iterator[Link]:
 
 
 def serving(source: SourceSettings) -> AbstractContextManager[object]:
-    """What must run while a source's links are fetched: the demo gallery's own server, else nothing."""
+    """Return a context to keep open while a source's links are fetched: the demo server, or nothing."""
     return demo.DemoServer() if isinstance(source, demo.DemoSource) else nullcontext()
 
 

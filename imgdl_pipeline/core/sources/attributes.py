@@ -1,6 +1,7 @@
-"""What sources say of a link, under the same names everywhere.
+"""Define the attributes of links that have the same name in every source, and helpers to extract them.
 
-A source may say more, under names of its own; these mean the same whichever source gives them.
+A source may add attributes under names of its own. The names defined here have the same meaning in every
+source.
 """
 
 import re
@@ -39,18 +40,18 @@ NAMES = {
 
 
 def drop_empty(known: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes without those that say nothing."""
+    """Return the attributes without the empty ones."""
     return {name: value for name, value in known.items() if value not in (None, "", [], {})}
 
 
 def number(text: Any) -> int | None:
-    """A count of pixels or bytes, as a source writes it; None where that is no number above 0."""
+    """Parse a count of pixels or bytes from a source; return None if it is not a number above 0."""
     digits = str(text).strip() if isinstance(text, (str, int)) and not isinstance(text, bool) else ""
     return int(digits) or None if digits.isascii() and digits.isdigit() and len(digits) < 16 else None
 
 
 def iso_date(text: str | None) -> str | None:
-    """A date as ISO 8601 where it is written as mail does (RFC 5322), and as it is elsewhere."""
+    """Convert a date in mail format (RFC 5322) to ISO 8601; return any other text unchanged."""
     plain = (text or "").strip()
     try:
         return parsedate_to_datetime(plain).isoformat() if plain else None
@@ -59,7 +60,7 @@ def iso_date(text: str | None) -> str | None:
 
 
 def iso_of_epoch(seconds: Any) -> str | None:
-    """Seconds since 1970 as ISO 8601."""
+    """Convert seconds since 1970 to ISO 8601; return None if that is impossible."""
     try:
         return datetime.fromtimestamp(int(seconds), timezone.utc).isoformat()
     except (ValueError, TypeError, OverflowError, OSError):
@@ -67,7 +68,7 @@ def iso_of_epoch(seconds: Any) -> str | None:
 
 
 _BLOCKS = frozenset({"br", "p", "div", "li", "dt", "dd", "tr", "td", "th", "h1", "h2", "h3", "h4", "hr"})
-"""Elements that separate words, though no space may stand between them."""
+"""Elements that separate words even when there is no white space between them."""
 
 _VOID = frozenset(
     {"br", "hr", "img", "input", "link", "meta", "wbr", "col", "area", "base", "embed", "source"}
@@ -76,7 +77,7 @@ _HIDDEN_STYLE = re.compile(r"display\s*:\s*none", re.IGNORECASE)
 
 
 class _Text(HTMLParser):
-    """Collects the text of a piece of HTML that a person would see."""
+    """A parser that collects the visible text of an HTML fragment."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -102,13 +103,13 @@ class _Text(HTMLParser):
 
 
 def plain_text(html: str | None) -> str:
-    """The text of a piece of HTML, white space folded, without what its styles hide."""
+    """Return the text of an HTML fragment with white space folded, without elements hidden by their style."""
     text = html if isinstance(html, str) else ""
     parser = _Text()
     try:
         parser.feed(text)
         parser.close()
-    except AssertionError:  # a declaration such as <![x, on which the parser gives up
+    except AssertionError:  # the parser gives up on a declaration such as <![x
         parser.parts = [re.sub(r"<[^>]*>?", " ", text)]
     return " ".join("".join(parser.parts).split())
 
@@ -117,13 +118,13 @@ _HREF = re.compile(r"""<a\s[^>]*?href\s*=\s*["']([^"'<>]+)["']""", re.IGNORECASE
 
 
 def first_href(html: str, base: str) -> str | None:
-    """Where the first link of a piece of HTML leads."""
+    """Return the absolute URL of the first link in an HTML fragment."""
     match = _HREF.search(html)
     return urljoin(base, unescape(match[1])) if match else None
 
 
 def distinct(links: Iterable[Link], most: int | None) -> Iterator[Link]:
-    """Each link once, and no more of them than that: sources name a picture in several places."""
+    """Yield each link once, at most `most` links: sources name a picture in several places."""
     return islice(_once(links), most)
 
 
@@ -139,6 +140,6 @@ JPEG_TYPES = frozenset({"image/jpeg", "image/jpg", "image/pjpeg"})
 
 
 def may_be_jpeg(media_type: str | None) -> bool:
-    """Whether a source's word for the type leaves room for a JPEG; no word does."""
+    """Return whether a media type given by a source allows a JPEG; a missing type does."""
     kind = (media_type or "").partition(";")[0].strip().lower()
     return kind in JPEG_TYPES or kind in ("", "image", "image/*", "application/octet-stream")

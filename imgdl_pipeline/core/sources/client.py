@@ -1,7 +1,7 @@
-"""HTTP for sources: JSON answers and documents, patient with busy servers and clear about failures.
+"""Fetch JSON and documents over HTTP for sources, with retries for busy servers and clear errors.
 
-What a galleries file names is trusted to be meant, so a source's own URL may be on any address; where it
-redirects to is judged like a stranger's link.
+A URL in a galleries file is trusted, so a source's own URL may be on any address. The targets of its
+redirects are checked like links from untrusted lists.
 """
 
 import hashlib
@@ -29,19 +29,21 @@ from imgdl_pipeline.core.model.settings import DownloadSettings
 logger = logging.getLogger(__name__)
 
 ANSWER_S = 120.0
-"""Seconds for one answer of an API or a link list, however slowly it comes."""
+"""The deadline in seconds for one answer of an API or one link list, however slowly it arrives."""
 
 ANSWER_BYTES = 100_000_000
-"""A longer answer of an API is an error; so is a longer document, unless its source allows more."""
+"""The longest answer of an API. A longer one is an error, and so is a longer document, unless its source
+allows more."""
 
 LONGEST_WAIT_S = 300.0
-"""All waits for one answer together; an API that wants more fails the listing, and says so."""
+"""The most seconds to wait for one answer, all waits added up. An API that asks for more fails the listing,
+with an error that says so."""
 
 BUSY_S = 10.0
-"""The wait for a busy server that does not say how long."""
+"""Seconds to wait for a busy server that does not say how long."""
 
 MAX_FAILED_REQUESTS = 3
-"""Requests for one answer that may fail outright, by a 5xx or without any answer."""
+"""How many requests for one answer may fail with a 5xx or without any answer before the client gives up."""
 
 SHOWN_CHARS = 200
 MAX_DOCUMENT_REDIRECTS = 5
@@ -51,11 +53,11 @@ T = TypeVar("T", bound="Answer")
 
 
 class SourceError(Exception):
-    """A gallery's links could not be listed; says which request or line failed, and how."""
+    """A gallery's links could not be listed; the message says which request or line failed, and how."""
 
 
 class Unchanged(Exception):
-    """What the source lists is what it listed the last time."""
+    """The source lists the same links as the last time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +65,10 @@ class Answer:
     """An API's answer.
 
     Args:
-        request: What was asked, for errors; holds no secret.
-        status: Of HTTP.
-        headers: By name, whatever the case.
-        data: The parsed JSON; None where it is none.
+        request: The request, for error messages; contains no secret.
+        status: The HTTP status.
+        headers: The headers by name, case-insensitive.
+        data: The parsed JSON; None if the body is not JSON.
         text: The answer's first 200 characters.
     """
 
@@ -77,10 +79,10 @@ class Answer:
     text: str
 
     def close(self) -> None:
-        """Let go of what the answer holds: nothing."""
+        """Do nothing: a plain answer holds no resources."""
 
     def error(self, what: str) -> SourceError:
-        """The error of an answer that is not what was asked for."""
+        """Return a SourceError that describes what is wrong with this answer."""
         return SourceError(f"{self.request}: {what} (status {self.status}): {self.text}")
 
 
@@ -89,30 +91,30 @@ class Document(Answer):
     """An answer that may be long.
 
     Args:
-        url: Where it came from in the end, which relative links in it start from; without a password.
-        file: What came, at its start; it is gone once it is closed.
+        url: The final URL after redirects, the base of relative links; without a password.
+        file: A temporary file with the body, positioned at its start; closing it deletes it.
     """
 
     url: str
     file: IO[bytes]
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the temporary file."""
         self.file.close()
 
     def read(self) -> bytes:
-        """All of it, at once."""
+        """Return the whole body."""
         return self.file.read()
 
 
 class SourceClient:
-    """Asks on behalf of a source.
+    """An HTTP client for sources.
 
     Args:
         settings: The gallery's download settings: User-Agent, proxies, addresses that redirects may lead to.
-        environ: Where secrets are looked up.
-        sleep: Waits some seconds.
-        validators: What `validators` was after the last listing, to ask for documents conditionally.
+        environ: The environment variables that secrets are read from.
+        sleep: A function that waits for a number of seconds.
+        validators: The value of `validators` after the last listing, for conditional requests.
     """
 
     def __init__(
@@ -144,13 +146,13 @@ class SourceClient:
         headers: Mapping[str, str] | None = None,
         busy: Callable[[Answer], bool] = lambda _: False,
     ) -> Answer:
-        """Ask an API for JSON; wait and ask again while the server is busy.
+        """Request JSON from an API; wait and retry while the server is busy.
 
         Args:
-            url: Where; redirects are not followed, so that no header leaves for another host.
-            parameters: The query.
-            headers: Sent with the request, such as a Client-ID; never shown.
-            busy: Whether an answer means that one should come back later.
+            url: The API's URL; redirects are not followed, so that no header is sent to another host.
+            parameters: The query parameters.
+            headers: Headers to send, such as a Client-ID; never shown.
+            busy: Returns whether an answer asks the client to come back later.
 
         Raises:
             SourceError: Three requests failed, or the server stayed busy for longer than 300 s.
@@ -160,7 +162,7 @@ class SourceClient:
         return self._patiently(request, lambda: self._ask_api(full, headers or {}, request), busy)
 
     def unexpected(self, error: Exception) -> SourceError:
-        """The error of a source that could make nothing of what it was given last."""
+        """Return a SourceError for a source that failed to process the last answer."""
         words = f"this is not what was expected: {type(error).__name__}: {error}"
         return SourceError(words) if self._last is None else self._last.error(words)
 
@@ -173,18 +175,18 @@ class SourceClient:
         conditionally: bool = False,
         is_trusted: bool = True,
     ) -> Iterator[Document]:
-        """A whole document, for the length of a `with` block; redirects are followed.
+        """Fetch a whole document for the length of a `with` block; redirects are followed.
 
         Args:
-            url: Where.
-            limit: Bytes that it may have; None for any number, as it waits in a file.
-            conditionally: Ask for it only if it has changed since the last listing.
-            is_trusted: Whether the galleries file names it; what a document of others names may not lie at
-                an address that strangers' links may not lead to.
+            url: The document's URL.
+            limit: The most bytes it may have; None for no limit, because it is kept in a file.
+            conditionally: Fetch it only if it has changed since the last listing.
+            is_trusted: Whether the URL comes from the galleries file. A URL from someone else's document must
+                not lead to an address that links from untrusted lists may not lead to.
 
         Raises:
-            SourceError: It could not be had.
-            Unchanged: It has not changed.
+            SourceError: The document could not be fetched.
+            Unchanged: The document has not changed.
         """
         request = f"GET {without_secrets(url)}"
         key = hashlib.sha256(url.encode()).hexdigest()  # a URL may hold a secret
@@ -206,7 +208,7 @@ class SourceClient:
             yield found
 
     def _patiently(self, request: str, ask: Callable[[], T], busy: Callable[[T], bool]) -> T:
-        """Ask until there is an answer that is neither busy nor a passing failure."""
+        """Retry until there is an answer that is neither busy nor a temporary failure."""
         waited, failures = 0.0, 0
         while True:
             answer = _answer_or_problem(ask, request)
@@ -258,7 +260,7 @@ def _check_length(request: str, size: int, limit: int | None) -> None:
 
 
 def parsed_json(text: bytes) -> Any:
-    """What a JSON text holds; None where it is none."""
+    """Parse a JSON text; return None if it is not valid JSON."""
     try:
         return json.loads(text.decode("utf-8-sig", "replace"))
     except (ValueError, RecursionError):
@@ -292,11 +294,11 @@ def _shown(start: bytes) -> str:
 
 
 def _answer_or_problem(ask: Callable[[], T], request: str) -> T | str:
-    """One request: the answer, or in words why there is none."""
+    """Send one request; return the answer, or a message that says why there is none."""
     try:
         return ask()
     except FetchError as error:
-        if not error.retryable:  # to ask again would be in vain
+        if not error.retryable:  # a retry would fail in the same way
             raise SourceError(f"{request}: {error.detail}") from error
         return f"{request}: {error.detail}"
     except (requests.RequestException, u3.HTTPError, OSError) as error:
@@ -308,7 +310,7 @@ def _is_passing(answer: Answer) -> bool:
 
 
 def _problem(answer: Answer | str) -> tuple[str, float | None]:
-    """What is in the way, in words, and the seconds a busy server asks for, where it does."""
+    """Return the problem as a message, and the seconds that a busy server asks to wait, if it does."""
     if isinstance(answer, str):
         return answer, None
     seconds = retry_after(answer.headers)
@@ -318,6 +320,6 @@ def _problem(answer: Answer | str) -> tuple[str, float | None]:
 
 
 def _words(error: BaseException) -> str:
-    if isinstance(error, requests.exceptions.InvalidHeader):  # its words quote the value, which is a secret
+    if isinstance(error, requests.exceptions.InvalidHeader):  # its message quotes the value, a secret
         return "a header that is to be sent holds what no header may"
     return without_secrets(str(error))

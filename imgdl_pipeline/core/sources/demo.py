@@ -1,7 +1,7 @@
-"""The embedded demo gallery: pictures that are drawn on the spot and served over real HTTP.
+"""Provide the embedded demo gallery: pictures that are drawn on request and served over real HTTP.
 
-Its links lead to one fixed loopback port, so that they are the same in every run; a server answers there
-while they are downloaded. Several runs may serve at once, each its own share of the connections.
+Its links lead to one fixed loopback port, so that they are the same in every run. A server listens there
+while they are downloaded. Several runs may serve at once; each handles a share of the connections.
 """
 
 import colorsys
@@ -38,7 +38,7 @@ HOST = "127.0.0.1"
 PORT = 18975
 
 TROUBLE_EVERY = 10
-"""Each tenth link shows some trouble of the open web, in this order."""
+"""Every tenth link shows a typical problem of the open web; TROUBLES gives their order."""
 
 TROUBLES = ("gone", "cut", "copy", "page")
 
@@ -46,8 +46,8 @@ SIZE = (480, 320)
 _LINK_PATH = re.compile(r"/demo/(\d{1,7})-(\w+)\.jpg")
 
 
-def list_links(source: DemoSource, client: SourceClient) -> Iterator[Link]:  # noqa: ARG001 -- as all sources
-    """The demo gallery's links: as many as the settings say."""
+def list_links(source: DemoSource, client: SourceClient) -> Iterator[Link]:  # noqa: ARG001 -- same signature as every source
+    """Yield the demo gallery's links, as many as the settings ask for."""
     for number in range(1, source.images + 1):
         yield Link(
             f"http://{HOST}:{PORT}/demo/{number:04d}-{kind_of(number)}.jpg",
@@ -61,15 +61,15 @@ def list_links(source: DemoSource, client: SourceClient) -> Iterator[Link]:  # n
 
 
 def kind_of(number: int) -> str:
-    """What the link of that number leads to: hills, or one of TROUBLES."""
+    """Return what the link with that number leads to: `hills`, or one of TROUBLES."""
     turn, rest = divmod(number, TROUBLE_EVERY)
     return "hills" if rest else TROUBLES[(turn - 1) % len(TROUBLES)]
 
 
 @functools.lru_cache(maxsize=256)
 def picture(seed: int) -> bytes:
-    """A JPEG of hills under a sky; the same seed gives the same picture."""
-    draw_from = random.Random(seed)  # noqa: S311 -- a picture, no secret
+    """Draw a JPEG of hills under a sky; the same seed gives the same picture."""
+    draw_from = random.Random(seed)  # noqa: S311 -- for a picture, not for a secret
     width, height = SIZE
     hue = draw_from.randrange(256)
     heights = Image.linear_gradient("L").resize(SIZE)
@@ -92,21 +92,21 @@ def picture(seed: int) -> bytes:
 
 
 def _rgb(hue: int, saturation: int, value: int) -> tuple[int, int, int]:
-    """A colour; all numbers go up to 255."""
+    """Convert a colour to RGB; all numbers go up to 255."""
     red, green, blue = colorsys.hsv_to_rgb(hue / 255, saturation / 255, value / 255)
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
 class DemoHandler(BaseHTTPRequestHandler):
-    """Answers for the demo gallery's links."""
+    """The HTTP request handler of the demo gallery."""
 
     protocol_version = "HTTP/1.1"
     server_version = "imgdl_demo"
     disable_nagle_algorithm = True
-    wbufsize = -1  # headers and body leave in one piece
+    wbufsize = -1  # headers and body are sent in one write
 
     def do_GET(self) -> None:
-        """Send a picture, or the trouble that the link stands for."""
+        """Send a picture, or the problem that the link represents."""
         match = _LINK_PATH.fullmatch(self.path)
         if not match:
             self.answer(HTTPStatus.NOT_FOUND, b"there is no such picture\n", "text/plain")
@@ -122,7 +122,7 @@ class DemoHandler(BaseHTTPRequestHandler):
             self.answer(HTTPStatus.OK, picture(1 if kind == "copy" else number))
 
     def answer(self, status: int, body: bytes, content_type: str = "image/jpeg", **headers: str) -> None:
-        """Send a whole answer."""
+        """Send a complete response."""
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
@@ -132,18 +132,18 @@ class DemoHandler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 -- the base class's name
-        """Say nothing: the run's own log is about the downloads."""
+        """Log nothing: the run's own log is about the downloads."""
 
 
 class DemoServer(ThreadingHTTPServer):
-    """Serves the demo gallery for the length of a `with` block.
+    """A server of the demo gallery, which runs for the length of a `with` block.
 
     Args:
-        port: Where; the demo gallery's links name the default.
-        handler: What answers.
+        port: The port to listen on; the demo gallery's links use the default.
+        handler: The class that handles requests.
 
     Raises:
-        SourceError: Another program has the port.
+        SourceError: Another program uses the port.
     """
 
     daemon_threads = True
@@ -159,7 +159,7 @@ class DemoServer(ThreadingHTTPServer):
             ) from error
 
     def server_bind(self) -> None:
-        """Let several runs of the demo gallery share the port, where the system can."""
+        """Let several runs of the demo gallery share the port, if the system supports it."""
         if hasattr(socket, "SO_REUSEPORT"):
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         super().server_bind()

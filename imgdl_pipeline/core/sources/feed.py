@@ -1,8 +1,8 @@
-"""Pictures of a feed: RSS, RDF, Atom, Media RSS and JSON Feed.
+"""List the pictures of a feed: RSS, RDF, Atom, Media RSS and JSON Feed.
 
-https://www.rssboard.org/rss-specification, RFC 4287, https://www.rssboard.org/media-rss and
-https://www.jsonfeed.org/version/1.1/. The XML is parsed by libxml2, which resolves no entity, loads no
-DTD and asks no network; a feed that declares entities of its own is refused.
+Specifications: https://www.rssboard.org/rss-specification, RFC 4287, https://www.rssboard.org/media-rss and
+https://www.jsonfeed.org/version/1.1/. libxml2 parses the XML; it resolves no entities, loads no DTD and does
+not access the network. A feed that declares its own entities is refused.
 """
 
 import codecs
@@ -37,11 +37,11 @@ class FeedSource(SourceSettings):
 
 
 def list_links(source: FeedSource, client: SourceClient) -> Iterator[Link]:
-    """The pictures of every item: media:content, enclosures and attachments, in the feed's order.
+    """Yield the pictures of every item: media:content, enclosures and attachments, in the feed's order.
 
     Raises:
-        SourceError: The feed could not be had, or is none.
-        Unchanged: The server says that it is what it was.
+        SourceError: The feed could not be fetched, or is not a feed.
+        Unchanged: The server reports that the feed has not changed.
     """
     with client.document(source.url, limit=FEED_BYTES, conditionally=True) as document:
         yield from distinct(_links(document), source.max_images)
@@ -69,12 +69,12 @@ _HARMLESS = frozenset(
         etree.ErrorTypes.NS_ERR_QNAME,
     }
 )
-"""What people get wrong in a feed, and libxml2 repairs without a loss. Any other error may cost items."""
+"""Common errors in feeds that libxml2 repairs without loss. Any other error may lose items."""
 
 
 def _parsed_xml(document: Document, text: bytes) -> etree._Element:
     if not text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        text = text.replace(b"\0", b"")  # libxml2 would take the first one for the end
+        text = text.replace(b"\0", b"")  # libxml2 would treat the first one as the end
     parser = etree.XMLParser(
         resolve_entities=False,
         load_dtd=False,
@@ -99,13 +99,13 @@ def _parsed_xml(document: Document, text: bytes) -> etree._Element:
 
 
 def _name(element: etree._Element) -> str:
-    """An element's name without its namespace: there are several of most."""
+    """Return an element's name without its namespace, because most elements occur in several namespaces."""
     return element.tag.rpartition("}")[2].rpartition(":")[2].lower() if isinstance(element.tag, str) else ""
 
 
 MEDIA = (
     "{http://search.yahoo.com/mrss/}",
-    "{http://search.yahoo.com/mrss}",  # as many write it
+    "{http://search.yahoo.com/mrss}",  # a common misspelling
     "{http://www.rssboard.org/media-rss}",
 )
 DUBLIN_CORE = "{http://purl.org/dc/elements/1.1/}"
@@ -142,7 +142,7 @@ def _of_item(item: etree._Element) -> Iterator[Link]:
 
 
 def _relation(link: etree._Element) -> str:
-    """What a link of Atom is to its entry, in small letters and without IANA's address (RFC 4287)."""
+    """Return the `rel` of an Atom link in lower case, without IANA's URL prefix (RFC 4287)."""
     return str(link.get("rel", "alternate")).rpartition("/")[2].lower()
 
 
@@ -151,12 +151,12 @@ def _wanted(media_type: str | None, medium: str | None) -> bool:
 
 
 def _absolute(element: etree._Element, attribute: str) -> str:
-    """A link against the element's xml:base, or the feed's own address."""
+    """Resolve a link against the element's xml:base, or the feed's own URL."""
     return joined(str(element.base or ""), str(element.get(attribute)))
 
 
 def joined(base: str, url: str) -> str:
-    """A link against a base; one that is no URL stays as it is, and its row will say so."""
+    """Resolve a link against a base URL; return an invalid URL unchanged, so that its row shows the error."""
     try:
         return urljoin(base, url.strip())
     except ValueError:
@@ -164,7 +164,7 @@ def joined(base: str, url: str) -> str:
 
 
 def _media_contents(item: etree._Element) -> Iterator[etree._Element]:
-    """An item's media:content elements; of a group, which holds one picture in several forms, the best."""
+    """Yield an item's media:content elements, but only the best one of a group, which is one picture."""
     for child in item:
         if _is_media(child, "content"):
             yield child
@@ -183,7 +183,7 @@ def _quality(content: etree._Element) -> tuple[int, bool]:
 
 
 def _told_by_media(content: etree._Element) -> dict[str, Any]:
-    """What Media RSS says of one picture, in it, in its group or in its item: the closest counts."""
+    """Return a picture's Media RSS attributes, from itself, its group or its item; the closest wins."""
     told: dict[str, Any] = {
         "width": number(content.get("width")),
         "height": number(content.get("height")),
@@ -216,7 +216,7 @@ _MEDIA_SAYS: dict[str, Any] = {
 
 
 def _told_of(item: etree._Element) -> dict[str, Any]:
-    """What an item says of all its pictures."""
+    """Return the attributes that an item gives all its pictures."""
     caption = _first(item, "description", "summary", "content")
     return drop_empty(
         {
@@ -234,7 +234,7 @@ def _told_of(item: etree._Element) -> dict[str, Any]:
 
 
 def _child(item: etree._Element, *names: str) -> etree._Element | None:
-    """The first child of the first name that is there; Media RSS has names of its own for all of them."""
+    """Return the first child with the first name found, except Media RSS elements, which reuse such names."""
     for name in names:
         for child in item:
             if _name(child) == name and not _is_media(child, name):
@@ -268,7 +268,7 @@ def _page(item: etree._Element) -> str | None:
 
 
 def _license_url(item: etree._Element) -> str | None:
-    """A link of rel=license (RFC 4946), or Creative Commons' own element."""
+    """Return the URL of a rel=license link (RFC 4946), or of Creative Commons' own element."""
     for child in item:
         if _name(child) == "link" and _relation(child) == "license":
             return str(child.get("href") or "")

@@ -1,8 +1,8 @@
-"""Images of the sites that gallery-dl knows: the program, installed by the user, lists them for us.
+"""List images of the sites that gallery-dl supports, by running that program, which the user installs.
 
-It is called, never imported: `gallery-dl --resolve-json` (https://github.com/mikf/gallery-dl). Its exit
-code is 0 even when it failed, so what counts is what it printed: one JSON array of messages, in which the
-first number says what each one is.
+The program is run, never imported: `gallery-dl --resolve-json` (https://github.com/mikf/gallery-dl). Its exit
+code is 0 even when it failed, so this module relies on its output: one JSON array of messages, in which the
+first number of each message is its kind.
 """
 
 import json
@@ -30,11 +30,11 @@ logger = logging.getLogger(__name__)
 
 PROGRAM = "gallery-dl"
 FILE, UNRESOLVED, FAILURE = 3, 6, -1
-"""Kinds of messages: a file, a page that was not looked into, and what went wrong."""
+"""Kinds of messages: a file, a page that was not followed, and an error."""
 
 JPEG_EXTENSIONS = frozenset({"jpg", "jpeg", "jpe", "jfif"})
 IS_JPEG = f"extension.lower() in {('', *sorted(JPEG_EXTENSIONS))}"
-"""The same for the program: an expression of Python."""
+"""The same condition for gallery-dl's --filter: a Python expression."""
 
 
 class GalleryDlSource(SourceSettings):
@@ -49,8 +49,8 @@ class GalleryDlSource(SourceSettings):
     max_images: MaxImages = None
 
 
-def list_links(source: GalleryDlSource, client: SourceClient) -> Iterator[Link]:  # noqa: ARG001 -- it asks by itself
-    """The JPEG files that gallery-dl finds, each with the headers that it says the download needs.
+def list_links(source: GalleryDlSource, client: SourceClient) -> Iterator[Link]:  # noqa: ARG001 -- gallery-dl does its own HTTP
+    """Yield the JPEG files that gallery-dl finds, each with the headers that it gives for the download.
 
     Raises:
         SourceError: The program is missing, failed, or took too long.
@@ -81,13 +81,13 @@ def _command(source: GalleryDlSource) -> list[str]:
     command = [program, "--config-ignore", "--resolve-json", "--no-input", "-o", "output.private=true"]
     if source.config:
         command += ["--config", source.config]
-    if source.max_images:  # it looks no further than it must
+    if source.max_images:  # stop listing as soon as there are enough
         command += ["--filter", IS_JPEG, "--range", f"1-{source.max_images}"]
     return [*command, "--", source.url]
 
 
 def _messages(source: GalleryDlSource) -> list[list[Any]]:
-    """What the program printed, each message a list that begins with its kind."""
+    """Run the program and return its messages; each message is a list that begins with its kind."""
     code, printed, said_to_people = _run(_command(source), source)
     try:
         messages: Any = json.loads(printed)
@@ -105,11 +105,11 @@ def _messages(source: GalleryDlSource) -> list[list[Any]]:
 
 
 def _run(command: list[str], source: GalleryDlSource) -> tuple[int, str, str]:
-    """Run the program: its exit code, what it printed, and what it said to people.
+    """Run the program; return its exit code, its standard output and its standard error.
 
-    It has a process group of its own, so that nothing which it has started outlives the time limit.
+    The program has its own process group, so that no process it starts outlives the time limit.
     """
-    with subprocess.Popen(  # noqa: S603 -- the URL comes after --, and is one
+    with subprocess.Popen(  # noqa: S603 -- the URL comes after -- and is validated
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -118,7 +118,7 @@ def _run(command: list[str], source: GalleryDlSource) -> tuple[int, str, str]:
     ) as run:
         try:
             printed, told = run.communicate(timeout=source.list_timeout)
-        except BaseException as error:  # while it is not reaped, its group's number is its own
+        except BaseException as error:  # its group's id is not reused before it is reaped
             with suppress(ProcessLookupError):
                 os.killpg(run.pid, signal.SIGKILL)
             if not isinstance(error, subprocess.TimeoutExpired):
@@ -139,7 +139,7 @@ def _failure(source: GalleryDlSource, message: list[Any]) -> SourceError:
 
 
 def _link(message: list[Any]) -> Link | None:
-    """A file as a link, or None for one that is no JPEG or lies on no web server."""
+    """Return a file as a link, or None if it is not a JPEG or its URL is not http(s)."""
     _, url, known = message
     if not isinstance(known, dict) or not str(url).startswith(("http://", "https://")):
         return None
@@ -153,14 +153,14 @@ _PRINTED_BYTES = re.compile(r"""b(['"])(.*)\1""", re.DOTALL)
 
 
 def _headers(given: Any) -> dict[str, str]:
-    """The headers that can be sent; gallery-dl prints those that are bytes as Python does."""
+    """Return the headers that can be sent; gallery-dl prints bytes values as Python literals (`b'…'`)."""
     named = given.items() if isinstance(given, dict) else ()
     headers = {str(name): _PRINTED_BYTES.sub(r"\2", str(value)) for name, value in named if value}
     return {name: value for name, value in headers.items() if value.isascii() and value.isprintable()}
 
 
 def _attributes(known: dict[str, Any]) -> dict[str, Any]:
-    """gallery-dl's keywords under our names; each site has its own, so the common ones are looked through."""
+    """Map gallery-dl's keywords to attribute names; they differ by site, so try the common ones in order."""
     return drop_empty(
         {
             "title": _one_of(known, "title", "filename"),

@@ -1,7 +1,7 @@
-"""Images of IIIF manifests and collections: the full image of every canvas.
+"""List the images of IIIF manifests and collections: the full image of every canvas.
 
-https://iiif.io/api/presentation/3.0/ and /2.1/; where a canvas's image has an Image API service, the
-full size is asked of it as JPEG (https://iiif.io/api/image/3.0/#4-image-requests). No key is needed.
+Specifications: https://iiif.io/api/presentation/3.0/ and /2.1/. If a canvas's image has an Image API service,
+the link requests the full size as JPEG (https://iiif.io/api/image/3.0/#4-image-requests). No key is needed.
 """
 
 import re
@@ -17,10 +17,10 @@ from imgdl_pipeline.core.sources.attributes import distinct, drop_empty, may_be_
 from imgdl_pipeline.core.sources.client import SourceClient, SourceError, parsed_json
 
 DEPTH = 10
-"""Levels of collections within collections that are followed."""
+"""The most levels of nested collections that are followed."""
 
 DOCUMENTS = 10_000
-"""Manifests and collections that one gallery may have."""
+"""The most manifests and collections that one gallery may have."""
 
 MANIFEST_BYTES = 100_000_000
 
@@ -36,20 +36,20 @@ class IiifSource(SourceSettings):
 
 
 def list_links(source: IiifSource, client: SourceClient) -> Iterator[Link]:
-    """The image of every canvas, in the order of the manifests; those of a collection one after another.
+    """Yield the image of every canvas, in the order of the manifests; read a collection's members in order.
 
     Raises:
-        SourceError: A manifest could not be had, or is none.
+        SourceError: A manifest could not be fetched, or is not a manifest.
     """
     return distinct(_below(source.manifest, _Reader(source, client), DEPTH), source.max_images)
 
 
 class _Reader:
-    """Reads each manifest and collection once.
+    """A reader that reads each manifest and collection once.
 
     Args:
-        source: Only what lies where its manifest does is trusted as that is.
-        web: To ask with.
+        source: The source's settings; only URLs with the same origin as its manifest are trusted like it.
+        client: The client for HTTP requests.
     """
 
     def __init__(self, source: IiifSource, client: SourceClient) -> None:
@@ -58,7 +58,7 @@ class _Reader:
         self._visited: set[str] = set()
 
     def read(self, url: str) -> Json | None:
-        """A resource, or None for one that was read before: collections may contain each other."""
+        """Return a resource, or None if it was read before: collections may contain each other."""
         if url in self._visited:
             return None
         if len(self._visited) == DOCUMENTS:
@@ -72,13 +72,13 @@ def _origin(url: str) -> str:
 
 
 def _below(url: str, reader: _Reader, depth: int, resource: Json | None = None) -> Iterator[Link]:
-    """A manifest's images, or those of a collection's members, page after page.
+    """Yield the images of a manifest, or of a collection's members, page by page.
 
     Args:
-        url: Where it lies.
-        reader: To read it with.
-        depth: Levels that may come below it.
-        resource: Itself, where the collection that names it holds it whole.
+        url: The URL of the manifest or collection.
+        reader: The reader for it and its members.
+        depth: How many levels of collections may be nested below it.
+        resource: The resource itself, if the collection that names it embeds it in full.
     """
     page = url
     while page:
@@ -106,7 +106,7 @@ def _resource(url: str, client: SourceClient, *, is_trusted: bool) -> Json:
 
 
 def _kind(resource: Json) -> str:
-    """`manifest` or `collection`, in version 3's `type` or version 2's `@type`, with a prefix or as a URL."""
+    """Return the kind of a resource, such as `manifest`: its `type` or (version 2) `@type` without prefix."""
     return re.split("[:/]", str(resource.get("type") or resource.get("@type") or ""))[-1].lower()
 
 
@@ -117,7 +117,7 @@ def _id(resource: Any) -> str:
 
 
 def _list(value: Any) -> list[Any]:
-    """A value that may be one thing or a list of them."""
+    """Return a list of a value that may be missing, a single item or a list."""
     if value is None:
         return []
     return value if isinstance(value, list) else [value]
@@ -127,7 +127,7 @@ _CONTENTS = ("items", "members", "manifests", "collections", "sequences")
 
 
 def _members(collection: Json) -> Iterator[Any]:
-    """What a collection, or a page of one, holds: by name, or itself."""
+    """Yield the members of a collection or of one of its pages: references, or embedded resources."""
     for key in _CONTENTS:
         for member in _list(collection.get(key)):
             if _id(member) or _is_whole(member):
@@ -135,7 +135,7 @@ def _members(collection: Json) -> Iterator[Any]:
 
 
 def _is_whole(member: Any) -> bool:
-    """Whether a member of a collection is there with all that it holds."""
+    """Return whether a member of a collection is embedded in full."""
     is_resource = isinstance(member, dict) and _kind(member) in ("manifest", "collection")
     return is_resource and any(_list(member.get(key)) for key in _CONTENTS)
 
@@ -150,14 +150,14 @@ def _of_manifest(manifest: Json) -> Iterator[Link]:
 
 
 def _canvases(manifest: Json) -> Iterator[Json]:
-    """Of version 3, the items; of version 2, the canvases of its first sequence: others only reorder them."""
+    """Return the items (version 3), or the first sequence's canvases (version 2; other ones only reorder)."""
     sequences = [each for each in _list(manifest.get("sequences")) if isinstance(each, dict)]
     canvases = sequences[0].get("canvases") if sequences else manifest.get("items")
     return (each for each in _list(canvases) if isinstance(each, dict))
 
 
 def _bodies(canvas: Json) -> Iterator[Json]:
-    """What is painted on a canvas; of a choice, the first, which is the default."""
+    """Yield the images painted on a canvas; of a choice, only the first, which is the default."""
     for annotation in _list(canvas.get("images")):  # version 2
         yield from _chosen(annotation.get("resource") if isinstance(annotation, dict) else None)
     for page in _list(canvas.get("items")):
@@ -173,18 +173,18 @@ def _chosen(body: Any) -> Iterator[Json]:
     kind = _kind(body)
     if kind == "choice":
         yield from _chosen(body.get("default") or next(iter(_list(body.get("items"))), None))
-    elif kind == "specificresource":  # a part of an image, or one turned around: the whole is what is wanted
+    elif kind == "specificresource":  # a part or a rotation of an image: take the whole image
         yield from _chosen(body.get("source") or body.get("full"))
     elif kind in ("image", ""):
         yield body
 
 
 def _link(body: Json, canvas: Json, told: Json) -> Link | None:
-    """The full image, of its service or as it lies; None where there is no JPEG of it."""
+    """Return a link to the full image, from its service or its own URL; None if there is no JPEG of it."""
     url = _full_image(body)
     if url is None:
         return None
-    license_url = _rights(body) or _rights(canvas)  # what is said of one image counts for it
+    license_url = _rights(body) or _rights(canvas)  # the image's own rights take precedence
     own = {
         "license_url": license_url,
         "credit": _credit(canvas),
@@ -205,11 +205,11 @@ def _full_image(body: Json) -> str | None:
 
 
 _FULL_SIZE = {1: "full/0/native.jpg", 2: "full/0/default.jpg", 3: "max/0/default.jpg"}
-"""By version of the Image API."""
+"""The end of the URL of a full-size JPEG, by version of the Image API."""
 
 
 def _image_api(service: Json) -> int:
-    """The version of the Image API that a service speaks; 0 for another service."""
+    """Return the version of the Image API that a service implements; 0 for another kind of service."""
     words = " ".join(str(service.get(key, "")) for key in ("type", "@type", "@context", "profile"))
     if "ImageService3" in words or "image/3" in words:
         return 3
@@ -246,7 +246,7 @@ _LABELS = {
     "author": ("creator", "author", "artist", "photographer", "maker"),
     "date": ("date", "date created", "creation date", "issued"),
 }
-"""What museums call it in a manifest's metadata, which has no fixed names."""
+"""Labels that museums use for an attribute in a manifest's metadata, which has no fixed names."""
 
 
 def _metadata(manifest: Json) -> Json:
@@ -260,7 +260,7 @@ def _metadata(manifest: Json) -> Json:
 
 
 def _plain(value: Any) -> str:
-    """A text in version 3's language map or version 2's forms: English where it is there, else the first."""
+    """Return the plain text of a version 3 language map or a version 2 value: English, or else the first."""
     if isinstance(value, dict) and "@value" not in value:
         texts = [(language, text) for language, each in value.items() for text in _list(each)]
     else:
@@ -272,5 +272,5 @@ def _plain(value: Any) -> str:
 
 
 def _is_foreign(language: str) -> int:
-    """English first, then what has no language, then the others as they come."""
+    """Return the sort key of a language: English first, then no language, then all others."""
     return {"en": 0, "none": 1, "@none": 1, "": 1}.get(language.split("-")[0].lower(), 2)

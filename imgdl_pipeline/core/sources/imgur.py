@@ -1,7 +1,7 @@
-"""Galleries of Imgur's API v3 (https://api.imgur.com/, read from its public Postman collection).
+"""List galleries of Imgur's API v3 (https://api.imgur.com/, according to its public Postman collection).
 
-The gallery is read page by page; an album is expanded to its images; only JPEGs are listed. The Client-ID
-is sent to the API and to nobody else.
+The gallery is read page by page, albums are expanded to their images, and only JPEGs are listed. The
+Client-ID is sent only to the API.
 """
 
 import logging
@@ -55,11 +55,11 @@ _ATTRIBUTES = {
 
 
 def list_links(source: ImgurSource, client: SourceClient) -> Iterator[Link]:
-    """The JPEG images of a gallery, albums expanded, each once.
+    """Yield the JPEG images of a gallery, with albums expanded, each image once.
 
     Raises:
         SourceError: A request failed.
-        MissingSecretError: The Client-ID's variable is not set.
+        MissingSecretError: The environment variable of the Client-ID is not set.
     """
     api = _Api(source, client)
     seen: set[str] = set()
@@ -73,7 +73,7 @@ def list_links(source: ImgurSource, client: SourceClient) -> Iterator[Link]:
 
 
 class _Api:
-    """Imgur's answers, page by page."""
+    """A client of Imgur's API, which reads galleries page by page."""
 
     def __init__(self, source: ImgurSource, client: SourceClient) -> None:
         self._source = source
@@ -81,7 +81,7 @@ class _Api:
         self._client_id = source.client_id.reveal("source.client_id", client.environ)
 
     def items(self) -> Iterator[dict[str, Any]]:
-        """Images and albums, over all pages that are to be read."""
+        """Yield the images and albums of all pages, up to `max_pages`."""
         kind, _, name = self._source.gallery.partition("/")
         path = _PATHS.get(kind, _FRONT_PAGE)
         for page in range(self._source.max_pages if "{page}" in path else 1):
@@ -92,7 +92,7 @@ class _Api:
             yield from items
 
     def images_of(self, item: dict[str, Any]) -> list[dict[str, Any]]:
-        """An album's images, with the album's own title where they have none; an image as it is."""
+        """Return an album's images, which inherit the album's title and texts, or the single image itself."""
         if not item.get("is_album"):
             return [item]
         images = item.get("images") or []
@@ -102,7 +102,7 @@ class _Api:
         return [{**image, **_missing(image, inherited)} for image in images]
 
     def _album(self, album: str) -> list[dict[str, Any]]:
-        """All images of an album; none for one that is gone since its gallery was listed."""
+        """Return all images of an album, or none if it was removed after its gallery was listed."""
         images = self._get(f"album/{album}/images", or_gone=True)
         if images is None:
             logger.warning("imgur album %s is gone", album)
@@ -128,7 +128,7 @@ class _Api:
 
 
 def _is_over_capacity(answer: Answer) -> bool:
-    """A limit on our address, which comes as 403 or 429 and passes."""
+    """Return whether the API temporarily limits this IP address, which it reports as 403 or 429."""
     return answer.status in (403, 429) and "over capacity" in answer.text.lower()
 
 
@@ -137,11 +137,11 @@ def _missing(image: Mapping[str, Any], inherited: Mapping[str, Any]) -> dict[str
 
 
 def _link(image: Mapping[str, Any]) -> Link | None:
-    """An image as a link, or None for one that is no JPEG."""
+    """Return an image as a link, or None if it is not a JPEG."""
     if image.get("type") != "image/jpeg" or not image.get("link"):
         return None
     url = str(image["link"])
-    if (urlsplit(url).hostname or "").endswith("imgur.com"):  # its documents show http: it serves https
+    if (urlsplit(url).hostname or "").endswith("imgur.com"):  # its API documents http, but it serves https
         url = re.sub(r"^http:", "https:", url)
     attributes = {name: image.get(key) for name, key in _ATTRIBUTES.items()}
     attributes["date"] = iso_of_epoch(image.get("datetime"))

@@ -1,7 +1,7 @@
-"""JPEG images of a search of Openverse (https://api.openverse.org/v1/), which knows openly licensed pictures.
+"""List the JPEG images that a search finds in Openverse, an index of openly licensed media.
 
-Without a token it gives 20 results a page and 240 in all, and allows few requests an hour; it says so
-by 429, which is waited for as long as that is reasonable.
+API: https://api.openverse.org/v1/. Without a token, it returns 20 results per page and 240 in all, and allows
+few requests per hour. Above that rate it answers 429, and the client waits for as long as is reasonable.
 """
 
 import logging
@@ -18,10 +18,11 @@ from imgdl_pipeline.core.sources.client import Answer, SourceClient
 logger = logging.getLogger(__name__)
 
 PAGE_IMAGES = 20
-"""An anonymous request for more is answered by 401."""
+"""Results per page; Openverse answers an anonymous request for more with 401."""
 
 ANONYMOUS_IMAGES = 240
-"""More are not given, whatever `page_count` says: https://github.com/WordPress/openverse/issues/4474."""
+"""The most results of an anonymous search, even if `page_count` promises more:
+https://github.com/WordPress/openverse/issues/4474."""
 
 
 class OpenverseSource(SourceSettings):
@@ -38,11 +39,11 @@ class OpenverseSource(SourceSettings):
 
 
 def list_links(source: OpenverseSource, client: SourceClient) -> Iterator[Link]:
-    """The search's results, the best first.
+    """Yield the search's results, the best first.
 
     Raises:
         SourceError: A request failed.
-        MissingSecretError: The token's variable is not set.
+        MissingSecretError: The environment variable of the token is not set.
     """
     return distinct(_results(source, client), source.max_images)
 
@@ -67,11 +68,11 @@ def _results(source: OpenverseSource, client: SourceClient) -> Iterator[Link]:
         page, pages = (
             page + 1,
             number(data.get("page_count")) or page + 1,
-        )  # without a count, until a page is empty
+        )  # without a count, read until a page is empty
 
 
 def _is_wanted(image: Any) -> bool:
-    """Whether a result has an address, and nothing says that it is no JPEG."""
+    """Return whether a result has a URL and may be a JPEG."""
     if not isinstance(image, dict) or not image.get("url"):
         return False
     kind = str(image.get("filetype") or "").lower()

@@ -1,7 +1,7 @@
-"""Files of links: txt, csv, tsv, json, jsonl and parquet, each plain or .gz, from wherever they lie.
+"""Read files of links: txt, csv, tsv, json, jsonl and parquet, each plain or .gz, local or remote.
 
-Files are read as streams, so a list may be longer than memory (but for json, which is parsed whole). A
-broken list is an error with its file and line; a row with an empty link is passed over, and counted.
+Files are read as streams, so a list may be larger than memory (except json, which is parsed as a whole). A
+broken list is an error with its file and line; rows with an empty link are skipped and counted.
 """
 
 import csv
@@ -33,10 +33,10 @@ from imgdl_pipeline.core.sources.client import SourceClient, SourceError
 logger = logging.getLogger(__name__)
 
 LONGEST_CELL = 10_000_000
-"""Characters of a CSV cell; Python's own limit is 131,072."""
+"""The most characters of a CSV cell; Python's default limit is 131,072."""
 
 _ENDINGS = {"ndjson": "jsonl", "text": "txt", "pq": "parquet"}
-"""Endings that are other names of a format."""
+"""File name endings that are other names of a format."""
 
 
 class UrlListSource(SourceSettings):
@@ -57,17 +57,17 @@ class UrlListSource(SourceSettings):
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """A list, wherever it lies: its name for people and for its ending, and a way to open it."""
+    """A local or remote list file: its name, for messages and for its format, and a function to open it."""
 
     name: str
     open: Callable[[], AbstractContextManager[IO[bytes]]]
 
 
 def list_links(source: UrlListSource, client: SourceClient) -> Iterator[Link]:
-    """The links of every file that `path` names, in the order of their names.
+    """Yield the links of every file that `path` names, in the order of the file names.
 
     Raises:
-        SourceError: There is no such file, or one is broken: says which, in which line, and how.
+        SourceError: There is no such file, or a file is broken; the message names the file, line and problem.
     """
     for file in _files(source.path, client):
         yield from _links(file, source)
@@ -98,7 +98,7 @@ def _format_of(name: str) -> str:
     return format_
 
 
-# Where the files lie
+# Finding and opening files
 
 
 def _files(path: str, client: SourceClient) -> list[_File]:
@@ -117,7 +117,7 @@ def _on_the_web(url: str, client: SourceClient) -> Iterator[IO[bytes]]:
 
 def _local_files(path: str) -> list[_File]:
     absolute = str(Path(path).expanduser().absolute())
-    names = [absolute] if Path(absolute).is_file() else sorted(glob.glob(absolute, recursive=True))  # noqa: PTH207 -- it may be anywhere
+    names = [absolute] if Path(absolute).is_file() else sorted(glob.glob(absolute, recursive=True))  # noqa: PTH207 -- Path.glob takes no absolute pattern
     files = [_File(name, _opener(name)) for name in names if Path(name).is_file()]
     if not files:
         raise SourceError(f"{absolute}: there is no such file, and nothing that it matches")
@@ -129,7 +129,7 @@ def _opener(name: str) -> Callable[[], IO[bytes]]:
 
 
 def _objects(url: str) -> list[_File]:
-    """Files in an object store: one, or those that a glob matches."""
+    """Return files in an object store: a single one, or those that a glob matches."""
     match = re.match(r"(\w+://[^/]+)/(.+)", url)
     if not match:
         raise SourceError(f"{url}: give a bucket and a path, as in s3://bucket/lists/links.csv")
@@ -166,7 +166,7 @@ def _object_opener(store: Any, bucket: str, key: str) -> Callable[[], IO[bytes]]
 
 
 def _decompressed(raw: IO[bytes], name: str) -> IO[bytes]:
-    """The file itself, or what its gzip holds, which is told by its bytes and not by its name."""
+    """Return the file, decompressed if it is gzip; its first bytes decide, not its name."""
     is_gzip = raw.read(2) == b"\x1f\x8b"
     raw.seek(0)
     if not is_gzip:
@@ -182,7 +182,7 @@ def _decompressed(raw: IO[bytes], name: str) -> IO[bytes]:
     return file
 
 
-# The formats: each reader yields rows in which the link stands under the url column's name
+# The formats: each reader yields rows that hold the link under the name of the url column
 
 
 def _lines(data: IO[bytes], name: str) -> Iterator[tuple[int, str]]:
@@ -194,7 +194,7 @@ def _lines(data: IO[bytes], name: str) -> Iterator[tuple[int, str]]:
 
 
 def _read_txt(data: IO[bytes], name: str, url_column: str) -> Iterator[dict[str, Any]]:
-    """A link a line; empty lines and lines that begin with # are no links."""
+    """Yield one row per line; skip empty lines and lines that begin with #."""
     for _, line in _lines(data, name):
         if line.strip() and not line.lstrip().startswith("#"):
             yield {url_column: line}
@@ -209,7 +209,7 @@ def _read_tsv(data: IO[bytes], name: str, url_column: str) -> Iterator[dict[str,
 
 
 def _read_separated(data: IO[bytes], name: str, url_column: str, delimiter: str) -> Iterator[dict[str, Any]]:
-    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))  # of the whole process: never less
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))  # process-wide, so never lower it
     reader = csv.reader((line for _, line in _lines(data, name)), delimiter=delimiter, strict=True)
     try:
         columns = next(reader, [])
@@ -226,7 +226,7 @@ def _read_separated(data: IO[bytes], name: str, url_column: str, delimiter: str)
 
 
 def _read_json(data: IO[bytes], name: str, url_column: str) -> Iterator[dict[str, Any]]:
-    """A list of links, or of objects that hold one each."""
+    """Yield the rows of a JSON list of links, or of objects with one link each."""
     try:
         items = json.load(data)
     except json.JSONDecodeError as error:
@@ -240,7 +240,7 @@ def _read_json(data: IO[bytes], name: str, url_column: str) -> Iterator[dict[str
 
 
 def _read_jsonl(data: IO[bytes], name: str, url_column: str) -> Iterator[dict[str, Any]]:
-    """A link, or an object that holds one, a line; empty lines are passed over."""
+    """Yield one row per line, which is a link or an object with a link; skip empty lines."""
     for number, line in _lines(data, name):
         if not line.strip():
             continue

@@ -1,7 +1,7 @@
-"""The JPEG files of a category of Wikimedia Commons, through the MediaWiki action API.
+"""List the JPEG files of a category of Wikimedia Commons, through the MediaWiki action API.
 
-https://www.mediawiki.org/wiki/API:Categorymembers and API:Imageinfo. No key is needed. Every file comes with
-its author, licence and SHA-1, which the download is checked against.
+API: https://www.mediawiki.org/wiki/API:Categorymembers and API:Imageinfo. No key is needed. Every file comes
+with its author, its licence, and a SHA-1 that the download is checked against.
 """
 
 import re
@@ -30,7 +30,7 @@ class WikimediaCommonsSource(SourceSettings):
 
 
 PAGE_FILES = "50"
-"""Files an answer: with their licences, more would be slow to make for the server."""
+"""Files per answer: with their licences, more would be slow for the server."""
 
 _EXTMETADATA = {
     "title": "ObjectName",
@@ -46,7 +46,7 @@ _EXTMETADATA = {
 
 
 def list_links(source: WikimediaCommonsSource, client: SourceClient) -> Iterator[Link]:
-    """The category's JPEG files, then those of its subcategories down to `depth`.
+    """Yield the category's JPEG files, then the files of its subcategories down to `depth`.
 
     Raises:
         SourceError: A request failed, or there is no such category.
@@ -62,7 +62,7 @@ def list_links(source: WikimediaCommonsSource, client: SourceClient) -> Iterator
 
 
 def _check_exists(api_url: str, client: SourceClient, category: str) -> None:
-    """A name with a slip in it would otherwise look like a category without files.
+    """Check that a category exists, because a misspelt name looks like a category without files.
 
     Raises:
         SourceError: There is no such category.
@@ -110,7 +110,7 @@ def _files(api_url: str, client: SourceClient, category: str) -> Iterator[Link]:
 
 
 def _subcategories(api_url: str, client: SourceClient, category: str, visited: set[str]) -> list[str]:
-    """Those not visited yet: categories that contain each other are common."""
+    """Return the subcategories not visited yet; categories that contain each other are common."""
     query = {
         "generator": "categorymembers",
         "gcmtitle": category,
@@ -126,7 +126,7 @@ def _subcategories(api_url: str, client: SourceClient, category: str, visited: s
 
 
 def _pages(api_url: str, client: SourceClient, query: dict[str, str]) -> Iterator[dict[str, Any]]:
-    """Every page of a query, in order; one may come in pieces, over several answers until `batchcomplete`."""
+    """Yield every page of a query in order; a page may be split over answers until `batchcomplete`."""
     basic = {"action": "query", "format": "json", "formatversion": "2", "maxlag": "5", **query}
     continued: dict[str, str] = {}
     pieces: dict[int, dict[str, Any]] = {}
@@ -152,13 +152,13 @@ def _query_data(answer: Answer) -> dict[str, Any]:
 
 
 def _is_busy(answer: Answer) -> bool:
-    """`maxlag` and `ratelimited` come with status 200, and pass."""
+    """Return whether the error is `maxlag` or `ratelimited`: both are temporary and come with status 200."""
     error = answer.data.get("error") if isinstance(answer.data, dict) else None
     return isinstance(error, dict) and error.get("code") in ("maxlag", "ratelimited")
 
 
 def _link(page: Mapping[str, Any]) -> Link | None:
-    """A file's page as a link, or None for one that is no JPEG or has no file."""
+    """Return a file's page as a link, or None if it has no file or the file is not a JPEG."""
     info = next(iter(page.get("imageinfo") or []), None)
     if not info or info.get("mime") != "image/jpeg" or "url" not in info:
         return None
@@ -186,7 +186,7 @@ def _link(page: Mapping[str, Any]) -> Link | None:
 
 
 def without_tracking(url: str) -> str:
-    """A URL without its `utm_` parameters, which are no part of what it names."""
+    """Return a URL without its `utm_` parameters, which do not identify the file."""
     parts = urlsplit(url)
     kept = [each for each in parts.query.split("&") if each and not each.startswith("utm_")]
     return urlunsplit(parts._replace(query="&".join(kept)))

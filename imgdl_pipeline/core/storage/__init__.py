@@ -1,1 +1,1 @@
-"""Everything that is persisted: the store, its layout, and what is written to it."""
+"""Persist data: the store, its layout, and the files written to it."""

@@ -1,7 +1,7 @@
-"""What a long step has done so far, as numbered Parquet files beside its result, until that is written.
+"""Save the progress of a long step as numbered Parquet files beside its result, until the result is written.
 
-A killed run loses what came after its last checkpoint, and nothing else. Files are only ever added and
-deleted, never appended to, which object stores can do, too.
+A killed run loses only the work after its last checkpoint. Files are only added and deleted, never appended
+to, because object stores support no appending.
 """
 
 import logging
@@ -19,7 +19,7 @@ CHECKPOINT_S = 2.0
 """Seconds between two checkpoints."""
 
 FILES = 100
-"""So many small files are made one: a run of days would leave tens of thousands."""
+"""How many small files are merged into one; otherwise a run of days would leave tens of thousands."""
 
 _NAME = re.compile(r"(\d+)-\d+\.parquet")
 
@@ -28,12 +28,12 @@ class Checkpoints:
     """The checkpoints of one step of one gallery.
 
     Args:
-        store: Where they lie.
-        folder: Below which folder.
-        schema: Of their tables.
+        store: The store that holds the checkpoints.
+        folder: The folder of the checkpoints.
+        schema: The schema of their tables.
 
     Raises:
-        StoreError: They could not be listed.
+        StoreError: The checkpoints could not be listed.
     """
 
     def __init__(self, store: Store, folder: str, schema: pa.Schema) -> None:
@@ -48,18 +48,18 @@ class Checkpoints:
         )
 
     def __len__(self) -> int:
-        """How many files there are."""
+        """Return the number of files."""
         return len(self._paths)
 
     def tables(self) -> list[pa.Table]:
-        """All that was kept, the oldest first. A file that a power failure has damaged is left out."""
+        """Return all saved tables, the oldest first, without files damaged by a power failure."""
         return [table for path in self._paths for table in self._read(path)]
 
     def add(self, table: pa.Table) -> None:
-        """Keep a table.
+        """Save a table.
 
         Raises:
-            StoreError: It could not be stored.
+            StoreError: The table could not be stored.
         """
         self._small.append(self._write(table))
         if len(self._small) == FILES:
@@ -68,7 +68,7 @@ class Checkpoints:
             self._small = []
 
     def clear(self) -> None:
-        """Drop them: their result is written."""
+        """Delete all checkpoints, once their result is written."""
         self._delete(list(self._paths))
         self._small = []
 

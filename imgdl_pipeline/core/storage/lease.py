@@ -1,12 +1,12 @@
-"""One run at a time works on a gallery's ledger: a lease in the store, renewed for as long as the run lives.
+"""Let only one run at a time work on a gallery's ledger, by a lease in the store that the run keeps renewing.
 
-A run that finds another one's lease refuses to start. A run that was killed leaves its lease behind; it is
-taken over at once where its process can be seen to be gone, and otherwise when it was not renewed for a
-while.
+A run that finds another run's lease refuses to start. A run that was killed leaves its lease behind. The next
+run takes that lease over at once if it can see that the process is gone, and otherwise once the lease was not
+renewed for a while.
 
-Leases are numbered files, and the highest number holds: to take one over is to create the next number,
-which every store lets only one of several do. Numbers only grow: whoever is done says so in its own file, so
-that a run which slept through all of that can tell that it is not the holder any more.
+Leases are numbered files, and the highest number is the valid one. A run takes a lease over by creating the
+next number; every store lets only one of several runs do so. Numbers only grow: a run that is done marks its
+own file as released, so that a run that was suspended meanwhile can tell that it is no longer the holder.
 """
 
 import json
@@ -28,28 +28,28 @@ logger = logging.getLogger(__name__)
 
 RENEW_S = 10.0
 LAPSE_S = 30.0
-"""A lease of another machine that was not renewed for so long is nobody's any more."""
+"""Seconds without a renewal after which another machine's lease has lapsed."""
 
 RELEASED = b'{"released": true}'
 _LEASE = re.compile(r"(\d+)\.json")
 
 _held: set[str] = set()
-"""The identities of the leases that this process holds: it may have its number from an earlier one."""
+"""The identities of the leases that this process holds: an earlier process may have had the same id."""
 
 
 class GalleryBusyError(Exception):
-    """Another run works on the gallery; says which."""
+    """Another run is working on the gallery; the message says which."""
 
 
 class Lease:
     """The right to write a gallery's ledger, for the length of a `with` block.
 
-    Its shared state is `_lost`, which the thread that renews sets, and the process's set of leases.
+    Its shared state is `_lost`, which the renewing thread sets, and the process's set of leases.
 
     Args:
-        store: Where the gallery's files lie.
-        gallery: Its name.
-        lapse_s: For how long another's lease is watched before it is taken over.
+        store: The store of the gallery's files.
+        gallery: The gallery's name.
+        lapse_s: Seconds to watch another run's lease before taking it over.
     """
 
     def __init__(self, store: Store, gallery: str, lapse_s: float = LAPSE_S) -> None:
@@ -84,7 +84,7 @@ class Lease:
         """Make sure that this run still holds the gallery.
 
         Raises:
-            GalleryBusyError: Another run has taken it over, because this one seemed dead.
+            GalleryBusyError: Another run has taken the gallery over, because this one seemed dead.
             StoreError: The store failed.
         """
         if self._lost.is_set() or self._highest() != self._number or not self._is_ours(self._number):
@@ -110,17 +110,17 @@ class Lease:
             watched = seen
 
     def _create(self, number: int) -> bool:
-        """Take a number, if nobody has it. Where an answer got lost, the store has tried twice."""
+        """Take a number if it is free; if an answer was lost, the store's retry finds this run's own file."""
         return self._store.create(self._path(number), self._text()) or self._is_ours(number)
 
     def _is_ours(self, number: int) -> bool:
         return _parsed(self._store.get(self._path(number)) or b"").get("identity") == self._identity
 
     def _watch(self, text: bytes) -> None:
-        """Give the holder of a lease the time to renew it.
+        """Wait long enough for the holder of a lease to renew it.
 
         Raises:
-            GalleryBusyError: It is at work in this very process, or on this machine.
+            GalleryBusyError: The holder runs in this process, or on this machine.
         """
         if _is_here(_parsed(text)):
             raise self._busy(text)
@@ -142,7 +142,7 @@ class Lease:
             except GalleryBusyError:
                 self._lost.set()
                 return
-            except StoreError as error:  # the run itself will meet it, if it lasts
+            except StoreError as error:  # if it persists, the run itself fails on it
                 logger.warning("the lease of %s was not renewed: %s", self._gallery, error)
 
     def _text(self) -> bytes:
@@ -166,7 +166,7 @@ class Lease:
         return f"{self._folder}/{number:08d}.json"
 
     def _release(self) -> None:
-        """Say that this run is done, if it is still the holder; a lease that can't be released lapses."""
+        """Mark the lease as released if this run still holds it; a lease that cannot be released lapses."""
         try:
             if self._number and self._highest() == self._number and self._is_ours(self._number):
                 self._store.put(self._path(self._number), RELEASED)
@@ -178,7 +178,7 @@ class Lease:
             _held.discard(self._identity)
 
     def _drop(self, number: int) -> None:
-        """Remove a lease that a higher number has made void."""
+        """Delete a lease that a higher number has replaced."""
         try:
             self._store.delete([self._path(number)] if number else [])
         except StoreError as error:
@@ -194,14 +194,14 @@ def _parsed(text: bytes) -> dict[str, Any]:
 
 
 def _is_near(holder: dict[str, Any]) -> bool:
-    """Whether the holder's process would be seen from here; without /proc, nobody can tell."""
+    """Return whether the holder's process would be visible from this one; always False without /proc."""
     processes = _processes()
     is_same_host = holder.get("host") == socket.gethostname()
     return bool(processes) and is_same_host and holder.get("processes") == processes
 
 
 def _is_here(holder: dict[str, Any]) -> bool:
-    """Whether the holder's process can be seen from here, and is there."""
+    """Return whether the holder's process is visible from this one, and running."""
     pid = holder.get("pid")
     if not _is_near(holder) or not isinstance(pid, int) or pid < 1:
         return False
@@ -211,7 +211,7 @@ def _is_here(holder: dict[str, Any]) -> bool:
 
 
 def _is_over(holder: dict[str, Any]) -> bool:
-    """Whether a lease is nobody's: released, or of a process that would be seen here and is not there."""
+    """Return whether a lease is over: released, or its process would be visible here but is not running."""
     return holder.get("released") is True or (_is_near(holder) and not _is_here(holder))
 
 
@@ -226,7 +226,7 @@ def _is_running(pid: int) -> bool:
 
 
 def _started(pid: int) -> str:
-    """When a process was started, in the kernel's ticks: numbers are given again to other processes."""
+    """Return when a process started, in kernel ticks, because process ids are reused."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
@@ -234,7 +234,10 @@ def _started(pid: int) -> str:
 
 
 def _processes() -> str:
-    """Names the processes that can be seen from here: containers may share a host's name, and so do boots."""
+    """Identify the visible processes by boot and PID namespace.
+
+    The host name is not enough: containers may share it, and a reboot keeps it.
+    """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"

@@ -1,7 +1,7 @@
-"""The ledger: what happened to each link of a gallery, one row a link.
+"""Keep the ledger of a gallery: what happened to each link, one row per link.
 
-It is the only memory there is: a link is fetched when the ledger has no image of it. It is checkpointed while
-a run goes on, so that a killed run loses seconds and not hours.
+Only the ledger decides what is fetched: a link is fetched if the ledger has no image of it. The ledger is
+checkpointed during a run, so that a killed run loses seconds instead of hours.
 """
 
 import logging
@@ -24,7 +24,7 @@ from imgdl_pipeline.core.storage.store import Store
 logger = logging.getLogger(__name__)
 
 LEASED_S = 1.0
-"""Age of half-written files that are swept: other runs may be writing their leases beside them just now."""
+"""Seconds after which half-written files are swept; newer ones may be leases that other runs are writing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +49,18 @@ class Download:
 
 
 class Ledger:
-    """The rows of one gallery, as they come: buffered, checkpointed, and merged in the end.
+    """The ledger of one gallery, whose new rows are buffered, checkpointed, and merged at the end.
 
-    Use it in a `with` block: for its length, no other run writes the gallery's ledger.
+    Use it in a `with` block, during which no other run writes the gallery's ledger.
 
     Args:
-        store: Where the gallery's files lie.
-        gallery: Its name.
-        clock: Seconds, for the time between checkpoints.
+        store: The store of the gallery's files.
+        gallery: The gallery's name.
+        clock: Returns the time in seconds, to decide when a checkpoint is due.
 
     Raises:
-        GalleryBusyError: Another run has it open.
-        StoreError: It could not be read, or, in the end, not be written.
+        GalleryBusyError: Another run has the ledger open.
+        StoreError: The ledger could not be read, or not be written at the end.
     """
 
     def __init__(self, store: Store, gallery: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -93,7 +93,7 @@ class Ledger:
             self._lease.__exit__()
 
     def open(self) -> None:
-        """Read what is there, what a killed run had checkpointed included; the lease is the caller's."""
+        """Read the ledger and the checkpoints of killed runs; the caller must hold the lease."""
         self._store.sweep(downloads_path(self._gallery).rpartition("/")[0], older_than_s=LEASED_S)
         self._checkpoints = Checkpoints(self._store, checkpoints_path(self._gallery), DOWNLOADS)
         known = self._store.read_table(downloads_path(self._gallery), DOWNLOADS)
@@ -105,7 +105,7 @@ class Ledger:
         self._checkpoint_due = self._clock() + CHECKPOINT_S
 
     def _from_catalog(self) -> pa.Table | None:
-        """What a lost ledger held, as far as the catalog has it: so no image and no row is lost with it."""
+        """Rebuild a lost ledger from the catalog's columns, so that no image and no row is lost with it."""
         shared = [name for name in DOWNLOADS.names if name in CATALOG.names]
         schema = pa.schema([CATALOG.field(name) for name in (*shared, "last_seen")], CATALOG.metadata)
         catalog = self._store.read_table(catalog_path(self._gallery), schema)
@@ -117,13 +117,13 @@ class Ledger:
         return pa.table({name: columns.get(name, failures) for name in DOWNLOADS.names}).cast(DOWNLOADS)
 
     def add(self, row: Download) -> None:
-        """Take a row; now and then, write a checkpoint."""
+        """Add a row, and write a checkpoint when one is due."""
         self._buffer.append(row)
         if self._clock() >= self._checkpoint_due:
             self.checkpoint()
 
     def checkpoint(self) -> None:
-        """Write what came since the last checkpoint, as a file of its own."""
+        """Write the rows added since the last checkpoint to a file of their own."""
         if self._buffer:
             self._lease.check()
             self._checkpoints.add(download_table(self._buffer))
@@ -131,17 +131,17 @@ class Ledger:
         self._checkpoint_due = self._clock() + CHECKPOINT_S
 
     def replace(self, rows: pa.Table) -> None:
-        """Put other rows in the place of those with the same urls, and write the ledger."""
+        """Replace the rows that have the same URLs as the given rows, and write the ledger."""
         self._write(_merged([self.table, rows]))
 
     def _close(self) -> None:
-        """Merge everything into the ledger's one file, and drop the checkpoints."""
+        """Merge everything into the ledger's one file, and delete the checkpoints."""
         if len(self._checkpoints) or self._buffer or not self._is_there:
             self._write(_merged([self.table, *self._checkpoints.tables(), download_table(self._buffer)]))
             self._buffer.clear()
 
     def _write(self, table: pa.Table) -> None:
-        """Write the one file, and drop the checkpoints that it holds now."""
+        """Write the ledger's one file, and delete the checkpoints, whose rows it now includes."""
         self.table = table
         self._lease.check()
         self._store.write_table(downloads_path(self._gallery), table)
@@ -150,28 +150,28 @@ class Ledger:
 
 
 def _merged(tables: list[pa.Table | None], *, by_time: bool = False) -> pa.Table:
-    """All rows of some tables, the later ones in the place of the earlier ones of the same url.
+    """Merge tables; of several rows with the same URL, keep the last.
 
     Args:
-        tables: Later ones after earlier ones.
-        by_time: Go by `tried_at` instead: a run that was killed while it deleted its checkpoints may have
-            left some that are older than the ledger.
+        tables: The tables, older ones first.
+        by_time: Order rows by `tried_at` instead: a run that was killed while it deleted its checkpoints may
+            have left some that are older than the ledger.
     """
     there = [table for table in tables if table is not None and table.num_rows]
-    if len(there) < 2:  # no row can be there twice, and looking for it takes time and memory
+    if len(there) < 2:  # there are no duplicates, and looking for them takes time and memory
         return there[0] if there else DOWNLOADS.empty_table()
     rows = pa.concat_tables(there)
     return latest(rows.sort_by("tried_at") if by_time else rows)
 
 
 def download_table(rows: list[Download]) -> pa.Table:
-    """Rows as Arrow has them."""
+    """Convert rows to an Arrow table."""
     columns = {name: [getattr(row, name) for row in rows] for name in DOWNLOADS.names}
     return pa.Table.from_pydict(columns, schema=DOWNLOADS)
 
 
 def latest(table: pa.Table) -> pa.Table:
-    """The last row of each url; the rest of the order stays."""
+    """Return the last row of each URL, in the order of the table."""
     newest_first = pc.take(table["url"], _descending(table.num_rows)).combine_chunks()
     return filter_table(table, pc.take(is_first(newest_first), _descending(table.num_rows)))
 

@@ -1,6 +1,6 @@
-"""Files by path, in a local folder, S3, Google Cloud Storage or Azure, all through the same code.
+"""Read and write files by path in a local folder, S3, Google Cloud Storage or Azure, all with the same code.
 
-A put is atomic on every one of them: a reader sees the whole file or none.
+A put is atomic in all of them: a reader sees the whole file or none.
 """
 
 import io
@@ -20,30 +20,31 @@ import obstore.store
 import pyarrow as pa
 
 LISTED_FILES = 10_000
-"""Files of a listing that are held as objects at a time."""
+"""How many files of a listing are held as Python objects at a time."""
 
 FILES = pa.schema([("path", pa.string()), ("bytes", pa.int64())])
-"""A listing as Arrow has it."""
+"""The Arrow schema of a listing."""
 
 PARTS_AT_A_TIME = 1
-"""Of a large file, 5 MB each: every worker may be storing one, and memory is to stay flat."""
+"""How many parts of a large file, 5 MB each, are uploaded at a time. Every worker may be storing a file, so a
+low number keeps memory flat."""
 
 
 RETRIES: Any = {"retry_timeout": timedelta(seconds=60)}
-"""Of a request to an object store: how long its library tries it again, ten times at most."""
+"""For how long the library retries a request to an object store; ten times at most."""
 
 
 class StoreError(Exception):
-    """The store did not take or give a file; says which, where and why."""
+    """The store could not write or read a file; the message says which, where and why."""
 
 
 class UnreadableError(StoreError):
-    """A file is there, but it is not what it should be."""
+    """A file exists, but its content is not what it should be."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A file as a listing has it: its path, and its size in bytes."""
+    """An entry of a listing: a file's path, and its size in bytes."""
 
     path: str
     bytes: int
@@ -53,12 +54,12 @@ class ObjectStore:
     """Files under one root.
 
     Args:
-        root: A folder (relative to the current directory, made where it is missing), or
-            `s3://bucket/prefix`, `gs://…`, `az://…`, whose keys and endpoints come from the environment
-            as their own tools read them (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL …).
+        root: A folder (relative to the current directory, created if missing), or `s3://bucket/prefix`,
+            `gs://…`, `az://…`, whose keys and endpoints come from the same environment variables that their
+            own tools use (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL …).
 
     Raises:
-        StoreError: It cannot be opened.
+        StoreError: The store cannot be opened.
     """
 
     def __init__(self, root: str) -> None:
@@ -70,14 +71,14 @@ class ObjectStore:
         return f"<{type(self).__name__} {self.root}>"
 
     def location(self, path: str) -> str:
-        """A path with the store's root before it: what a person or DuckDB opens."""
+        """Return a path including the store's root, for a person or DuckDB to open."""
         return f"{self.root}/{path}"
 
     def put(self, path: str, data: bytes | IO[bytes]) -> None:
         """Store a file, whole or not at all.
 
         Raises:
-            StoreError: It was not stored.
+            StoreError: The file was not stored.
         """
         try:
             obstore.put(self._objects, path, data, max_concurrency=PARTS_AT_A_TIME)
@@ -85,10 +86,10 @@ class ObjectStore:
             raise StoreError(f"cannot store {self.location(path)}: {first_line(error)}") from error
 
     def create(self, path: str, data: bytes) -> bool:
-        """Store a file unless there is one; of several who try at the same time, one succeeds.
+        """Store a file unless it exists; if several callers try at the same time, only one succeeds.
 
         Raises:
-            StoreError: It was not stored, for another reason.
+            StoreError: The file was not stored, for another reason.
         """
         try:
             obstore.put(self._objects, path, data, mode="create")
@@ -99,19 +100,19 @@ class ObjectStore:
         return True
 
     def get(self, path: str) -> bytes | None:
-        """A file's bytes, or None where there is no such file.
+        """Return a file's bytes, or None if there is no such file.
 
         Raises:
-            StoreError: It could not be read.
+            StoreError: The file could not be read.
         """
         data = self._get(path)
         return None if data is None else bytes(data)
 
     def open(self, path: str) -> IO[bytes] | None:
-        """Open a file for reading; None where there is none. On a disk it is the file itself, else a copy.
+        """Open a file for reading, or return None if there is none; off a local disk, open a copy in memory.
 
         Raises:
-            StoreError: It could not be read.
+            StoreError: The file could not be read.
         """
         if self._folder is None:
             data = self.get(path)
@@ -124,7 +125,7 @@ class ObjectStore:
             raise StoreError(f"cannot read {self.location(path)}: {error.strerror}") from error
 
     def _get(self, path: str) -> obstore.Bytes | None:
-        """As `get`, but without a copy."""
+        """Return a file's bytes like `get`, but without a copy."""
         try:
             return obstore.get(self._objects, path).bytes()
         except FileNotFoundError:
@@ -133,27 +134,27 @@ class ObjectStore:
             raise StoreError(f"cannot read {self.location(path)}: {first_line(error)}") from error
 
     def delete(self, paths: list[str]) -> None:
-        """Delete files; those that are not there are no error.
+        """Delete files; missing files are not an error.
 
         Raises:
-            StoreError: One could not be deleted.
+            StoreError: A file could not be deleted.
         """
         try:
             obstore.delete(self._objects, paths)
         except FileNotFoundError:
-            if len(paths) > 1:  # a disk stops at the first that is not there
+            if len(paths) > 1:  # a local disk stops at the first missing file
                 for path in paths:
                     self.delete([path])
         except (OSError, obstore.exceptions.BaseError) as error:
             raise StoreError(f"cannot delete in {self.root}: {first_line(error)}") from error
 
     def sweep(self, folder: str, older_than_s: float = 0.0) -> None:
-        """Delete what writers that were killed left unfinished below a folder.
+        """Delete unfinished files below a folder that killed writers left behind.
 
-        Whoever calls it makes sure that nobody is writing there, or gives an age that no writer reaches.
+        The caller makes sure that nobody is writing there, or passes an age that no active writer reaches.
 
-        Only a local disk has such files: `name.jpg#1` becomes `name.jpg` once it is whole. An object store
-        keeps the parts of an unfinished upload to itself, until its own rules for such parts delete them.
+        Only a local disk has such files: `name.jpg#1` becomes `name.jpg` once it is complete. An object store
+        hides the parts of an unfinished upload until its own lifecycle rules delete them.
         """
         if self._folder is None:
             return
@@ -164,7 +165,7 @@ class ObjectStore:
                     file.unlink()
 
     def list(self, folder: str) -> Iterator[StoredFile]:
-        """Every file below a folder, in no particular order.
+        """Yield every file below a folder, in no particular order.
 
         Raises:
             StoreError: The listing failed.
@@ -177,7 +178,7 @@ class ObjectStore:
             raise StoreError(f"cannot list {self.location(folder)}: {first_line(error)}") from error
 
     def files(self, folder: str) -> pa.Table:
-        """Every file below a folder, as Arrow has them: `path` and `bytes`; raises as `list` does."""
+        """Return every file below a folder as an Arrow table of `path` and `bytes`; raises like `list`."""
         files = self.list(folder)
         batches = []
         while batch := list(islice(files, LISTED_FILES)):
@@ -187,7 +188,7 @@ class ObjectStore:
 
 
 def _local_folder(root: str) -> Path | None:
-    """The folder of a store on a local disk, else None."""
+    """Return the folder of a store on a local disk, or None for an object store."""
     if root.startswith("file://"):
         return Path(unquote(urlsplit(root).path))
     return None if "://" in root else Path(root).absolute()
@@ -203,5 +204,5 @@ def _open(root: str) -> Any:
 
 
 def first_line(error: Exception) -> str:
-    """What a person needs of an object store's error, which goes on for pages."""
+    """Return the first line of an object store's error, whose full text is several pages long."""
     return str(error).partition("\n")[0] or type(error).__name__

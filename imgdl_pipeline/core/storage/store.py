@@ -1,4 +1,4 @@
-"""The store: files as bytes (`ObjectStore`), and Parquet tables of this project."""
+"""Read and write this project's Parquet tables in a store, besides files as bytes (`ObjectStore`)."""
 
 import os
 import tempfile
@@ -12,28 +12,28 @@ from imgdl_pipeline.core.model.schemas import SCHEMA_VERSION, SCHEMA_VERSION_KEY
 from imgdl_pipeline.core.storage.object_store import ObjectStore, StoreError, UnreadableError, first_line
 
 _DICTIONARY_COLUMNS = ["status", "reason", "detail", "mode"]
-"""Columns of few distinct values; for the others a dictionary only costs time."""
+"""Columns with few distinct values; for other columns, a dictionary only costs time."""
 
 
 class Store(ObjectStore):
-    """A store that knows the project's Parquet files, and their versions.
+    """A store that reads and writes the project's Parquet files, and checks their schema versions.
 
     Args:
         root: A folder, or `s3://bucket/prefix`, `gs://…`, `az://…`.
 
     Raises:
-        StoreError: It cannot be opened.
+        StoreError: The store cannot be opened.
     """
 
     def read_table(self, path: str, schema: pa.Schema) -> pa.Table | None:
-        """A Parquet file of ours, or None where there is none yet.
+        """Read one of the project's Parquet files, or return None if it does not exist yet.
 
         Args:
-            path: Where it lies.
-            schema: What is wanted of it: some or all of its columns.
+            path: The file's path.
+            schema: The columns to read: some or all of the file's.
 
         Raises:
-            StoreError: It could not be read, or it is not of a version that can be read.
+            StoreError: The file could not be read, or its version is not supported.
         """
         data = self._get(path)
         if data is None:
@@ -47,10 +47,10 @@ class Store(ObjectStore):
         return self._upgraded(path, table, schema)
 
     def metadata(self, path: str) -> dict[bytes, bytes] | None:
-        """What a Parquet file of ours says of itself beside its columns; None where there is none yet.
+        """Return the schema metadata of one of the project's Parquet files, or None if there is none yet.
 
         Raises:
-            StoreError: It could not be read.
+            StoreError: The file could not be read.
         """
         data = self._get(path)
         if data is None:
@@ -64,7 +64,7 @@ class Store(ObjectStore):
         return known
 
     def _upgraded(self, path: str, table: pa.Table, schema: pa.Schema) -> pa.Table:
-        """The table as this version has it: columns that came later are null in an older file."""
+        """Convert a table to this version's schema; columns that an older file lacks become null."""
         version = (table.schema.metadata or {}).get(SCHEMA_VERSION_KEY, b"").decode()
         if not version.isdecimal():
             raise StoreError(
@@ -83,10 +83,10 @@ class Store(ObjectStore):
         return table.select(schema.names).cast(schema)
 
     def write_table(self, path: str, table: pa.Table) -> None:
-        """Write a Parquet file, whole or not at all; one that is there with the same bytes stays untouched.
+        """Write a Parquet file, whole or not at all; do not touch an existing file with the same bytes.
 
         Raises:
-            StoreError: It was not stored.
+            StoreError: The file was not stored.
         """
         with tempfile.TemporaryFile() as file:
             try:
@@ -99,7 +99,7 @@ class Store(ObjectStore):
                 self._make_durable(path)
 
     def _make_durable(self, path: str) -> None:
-        """Let a file outlive a power failure; an object store does so by itself."""
+        """Sync a file to disk, so that it survives a power failure; an object store does so by itself."""
         if self._folder is None:
             return
         file = self._folder / path
@@ -114,7 +114,7 @@ class Store(ObjectStore):
             raise StoreError(f"cannot store {self.location(path)}: {error.strerror}") from error
 
     def _holds(self, path: str, file: IO[bytes]) -> bool:
-        """Whether a stored file has these very bytes."""
+        """Return whether a stored file has exactly these bytes."""
         try:
             size = obstore.head(self._objects, path)["size"]
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The README is true: its tables are the code's, its YAML loads, its commands run."""
+"""The documentation is true: its tables are the code's, its YAML loads, its commands and its Python run."""
 
 import inspect
 import json
@@ -19,6 +19,8 @@ import dagster as dg
 import pyarrow.parquet as pq
 import pytest
 
+import imgdl_pipeline
+import imgdl_pipeline.sources as public_sources
 from imgdl_pipeline.assets import build_assets
 from imgdl_pipeline.checks import CHECKS
 from imgdl_pipeline.config.galleries import AssetSettings, Galleries
@@ -32,17 +34,21 @@ from imgdl_pipeline.resources import DOWNLOADS_RESOURCE
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+PAGES = {path: path.read_text() for path in sorted((ROOT / "docs").rglob("*.md"))}
+ALL = "\n\n".join([README, *PAGES.values()])
 MAKEFILE = (ROOT / "Makefile").read_text()
 BIN = Path(sys.executable).parent
 
 
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def blocks(language, text=ALL):
+    """The code blocks of a language, each once, without their indentation."""
+    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
+    return list(dict.fromkeys(textwrap.dedent(block) for _, block in found))
 
 
 def table(*header):
     """The rows of the table that has this header, as lists of cells."""
-    lines = iter(README.splitlines())
+    lines = iter(ALL.splitlines())
     for line in lines:
         if cells(line) == list(header):
             next(lines)
@@ -82,8 +88,8 @@ def test_the_settings_tables_are_the_models():
         "checks": CheckSettings,
         "assets": AssetSettings,
     }.items():
-        text = README.partition(f"### `{key}`")[2]
-        rows = [cells(line) for line in text.partition("###")[0].splitlines() if line.startswith("| `")]
+        text = ALL.partition(f"## `{key}`")[2]
+        rows = [cells(line) for line in text.partition("\n#")[0].splitlines() if line.startswith("| `")]
         told = {code(row[0])[0]: code(row[1])[0] for row in rows}
         assert told == {name: as_yaml(field.default) for name, field in model.model_fields.items()}
 
@@ -98,9 +104,10 @@ def test_the_checks_table_is_the_checks():
     ]
 
 
-def test_the_readmes_pictures_are_there():
-    for name in re.findall(r"!\[.*?\]\((.*?)\)", README):
-        assert (ROOT / name).stat().st_size > 10_000
+def test_every_picture_is_there():
+    for path, text in {ROOT / "README.md": README, **PAGES}.items():
+        for name in re.findall(r"!\[.*?\]\((.*?)\)", text):
+            assert (path.parent / name).stat().st_size > 10_000
 
 
 def test_the_readmes_downstream_asset_reads_a_partition(tmp_path, monkeypatch, demo_port):
@@ -168,10 +175,11 @@ def test_every_galleries_file_loads(text, tmp_path, monkeypatch):
     assert read_galleries_file(tmp_path / "galleries.yaml").galleries
 
 
-def test_the_first_screen_has_a_sentence_two_commands_and_a_short_galleries_file():
+def test_the_readme_is_short_and_begins_with_a_sentence_two_commands_and_a_galleries_file():
     first_screen = "\n".join(README.splitlines()[:45])
     assert first_screen.index("$ make demo") < first_screen.index("$ make test")
-    assert len(blocks("yaml")[0].splitlines()) <= 13
+    assert len(blocks("yaml", README)[0].splitlines()) <= 13
+    assert len(README.splitlines()) <= 150
 
 
 def shape(text):
@@ -182,7 +190,7 @@ def shape(text):
 
 @pytest.mark.skipif(not (ROOT / ".venv/installed").exists(), reason="make has not set up .venv here")
 def test_make_demo_prints_what_the_readme_shows(tmp_path, demo_port):
-    shown = re.search(r"\$ make demo\n(.*?)\$ make test", blocks("console")[0], re.DOTALL)
+    shown = re.search(r"\$ make demo\n(.*?)\$ make test", blocks("console", README)[0], re.DOTALL)
     environ = {
         **{name: value for name, value in os.environ.items() if not name.startswith("MAKE")},
         "DAGSTER_HOME": str(tmp_path / "home"),
@@ -249,7 +257,9 @@ def ask(url, query):
 
 
 def test_the_commands_without_make_are_those_that_make_runs():
+    pip = ".venv/bin/python -m pip install --quiet --disable-pip-version-check"
     recipe = MAKEFILE.replace("$(BIN)", ".venv/bin").replace("$(PYTHON)", "python3").replace("@", "")
+    recipe = recipe.replace("$(INSTALL)", pip).replace(" $(TEST_OPTIONS)", "")
     setup = next(block for block in blocks("sh") if "requirements.lock" in block)
     for line in setup.splitlines():
         assert f"\t{line}\n" in recipe
@@ -259,7 +269,7 @@ def test_the_commands_without_make_are_those_that_make_runs():
 
 
 def test_the_materialize_command_and_the_python_that_reads_its_catalog_run(tmp_path, demo_port):
-    [command] = [block for block in blocks("sh") if block.startswith("dagster asset materialize")]
+    command = next(block for block in blocks("sh") if block.startswith("dagster asset materialize"))
     environ = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
     subprocess.run(
         shlex.split(command), cwd=tmp_path, env=environ, capture_output=True, check=True, timeout=120
@@ -307,12 +317,64 @@ def test_a_run_and_a_backfill_are_launched_from_the_command_line(tmp_path, demo_
         assert ("RUN_SUCCESS" if command == launch else "Launched backfill job") in run.stdout + run.stderr
 
 
-def test_every_test_that_the_readme_names_is_there():
-    named = set(re.findall(r"`(test_\w+)`", README))
+def test_every_test_that_the_documentation_names_is_there():
+    named = set(re.findall(r"`(test_\w+)`", ALL))
     there = set(re.findall(r"def (test_\w+)", "".join(file.read_text() for file in ROOT.rglob("test_*.py"))))
+    there |= {path.stem for path in ROOT.rglob("test_*.py")}
     assert named
     assert named <= there
 
 
 def test_the_hostile_command_is_the_tests_own():
     assert "python -m imgdl_pipeline_tests.support.hostile\n" in blocks("sh")
+
+
+def test_the_site_builds_strictly(tmp_path):
+    run = subprocess.run(
+        [BIN / "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "SourceClient" in (tmp_path / "api/index.html").read_text()
+
+
+def test_the_site_loads_nothing_from_elsewhere(tmp_path):
+    config = (ROOT / "mkdocs.yml").read_text()
+    assert "font: false" in config
+    assert "http" not in config
+
+
+@pytest.mark.parametrize("module", [imgdl_pipeline, public_sources], ids=["root", "sources"])
+def test_the_api_page_has_every_exported_name(module):
+    api = (ROOT / "docs/api.md").read_text()
+    for name in module.__all__:
+        if not name.startswith("__"):
+            assert re.search(rf"\b{name}\b", api), name
+
+
+def links_of(path, text):
+    """The files that a page links to."""
+    for target in re.findall(r"(?<!!)\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
+        if not target.startswith(("http://", "https://", "mailto:")):
+            yield target, (path.parent / target).resolve()
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "SECURITY.md"])
+def test_every_file_that_is_linked_to_is_there(name):
+    for target, file in links_of(ROOT / name, (ROOT / name).read_text()):
+        assert file.exists(), f"{name} links to {target}"
+
+
+def test_every_module_that_the_architecture_names_is_there():
+    text = (ROOT / "docs/architecture.md").read_text()
+    for name in set(re.findall(r"`((?:core|config)/[\w/]+(?:\.py|/)?)`", text)):
+        assert (ROOT / "imgdl_pipeline" / name).exists(), name
+
+
+def test_every_make_target_is_documented():
+    targets = set(re.findall(r"^([a-z]+):.*##", MAKEFILE, re.MULTILINE))
+    documented = {code(row[0])[0].removeprefix("make ") for row in table("target", "what it does")}
+    assert targets <= documented

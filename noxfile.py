@@ -1,0 +1,31 @@
+"""The tests with every Python that is installed, and with the lowest versions that pyproject.toml allows.
+
+`make sessions` runs all; `nox -s tests-3.12` runs one. A Python that is not here is passed over and named.
+"""
+
+import os
+
+import nox
+
+os.environ["UV_PYTHON_DOWNLOADS"] = "never"  # a session uses a Python that is here, or is passed over
+
+nox.options.error_on_missing_interpreters = False
+nox.options.default_venv_backend = "uv|virtualenv"
+
+PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14"]
+PYTEST = ["python", "-m", "pytest", "-q", "-n", "4", "--dist", "loadgroup", "-m", "not long"]
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the tests with the locked versions."""
+    session.install("--require-hashes", "-r", "requirements-dev.lock")
+    session.install("--no-deps", "--no-build-isolation", "-e", ".")
+    session.run(*PYTEST, *session.posargs)
+
+
+@nox.session(python="3.10", venv_backend="uv")
+def lowest(session: nox.Session) -> None:
+    """Run the core's tests with the lowest version of each direct dependency."""
+    session.install("--resolution", "lowest-direct", "-e", ".[ui]", "--group", "dev")
+    session.run(*PYTEST, "imgdl_pipeline_tests/core", *session.posargs)
