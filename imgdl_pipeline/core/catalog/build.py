@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 
@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imgdl_pipeline.core.jpeg.facts import FACT_NAMES, InvalidImageError, JpegFacts, Limits
+from imgdl_pipeline.core.jpeg.worker_client import Image
 from imgdl_pipeline.core.jpeg.workers import JpegWorkers, opened
 from imgdl_pipeline.core.listing.build import read_links, unseen_links
 from imgdl_pipeline.core.model.outcome import Reason, Status
@@ -196,14 +197,19 @@ def check_file(image: StoredImage, store: Store, jpegs: JpegWorkers, limits: Lim
     Raises:
         InvalidImageError: The file failed a check; the error has the reason.
     """
-    with jpegs.budget.reserve(image.bytes):
+
+    @contextmanager
+    def opened_image() -> Iterator[Image]:
         file = store.open(image.path)
         if file is None:
             raise InvalidImageError(
                 Reason.INCOMPLETE, "its file is gone from the store; the next run fetches it again"
             )
         with file:
-            return jpegs.validate(file, limits, image.sha256)
+            yield file
+
+    size = 0 if store.is_local else image.bytes
+    return jpegs.validate_stored(opened_image, size, limits, image.sha256)
 
 
 def _check_all(

@@ -8,16 +8,19 @@ import hashlib
 import io
 import logging
 import math
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
+from imgdl_pipeline.core.jpeg import worker_client
 from imgdl_pipeline.core.jpeg.facts import InvalidImageError, Limits
 from imgdl_pipeline.core.jpeg.workers import JpegWorkers, opened
-from imgdl_pipeline.core.model.outcome import Status
+from imgdl_pipeline.core.model.outcome import Reason, Status
 from imgdl_pipeline.core.storage.layout import contact_sheets_path
 from imgdl_pipeline.core.storage.store import Store
 
@@ -91,16 +94,20 @@ def _thumbnails(rows: list[dict[str, Any]], store: Store, jpegs: JpegWorkers) ->
 
 def _thumbnail(path: str, size: int, store: Store, jpegs: JpegWorkers) -> Image.Image | None:
     """Return an upright thumbnail of an image that fits the square, or None if it cannot be shown."""
-    with jpegs.budget.reserve(size):
+
+    @contextmanager
+    def opened_image() -> Iterator[worker_client.Image]:
         file = store.open(path)
         if file is None:
-            return None
-        try:
-            with file:
-                small = jpegs.thumbnail(file, VALIDATED, SIDE)
-        except InvalidImageError as error:
-            logger.warning("%s is not on the contact sheet: %s", path, error)
-            return None
+            raise InvalidImageError(Reason.INCOMPLETE, "its file is gone from the store")
+        with file:
+            yield file
+
+    try:
+        small = jpegs.thumbnail(opened_image, 0 if store.is_local else size, VALIDATED, SIDE)
+    except InvalidImageError as error:
+        logger.warning("%s is not on the contact sheet: %s", path, error)
+        return None
     return Image.frombytes("RGB", (small.width, small.height), small.pixels)
 
 

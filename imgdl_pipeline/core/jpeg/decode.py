@@ -5,6 +5,7 @@ reduced scale, which sees the same damage for half the time: every bit of the fi
 same.
 """
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy.typing as npt
 import simplejpeg
 
 from imgdl_pipeline.core.jpeg import libjpeg
-from imgdl_pipeline.core.jpeg.header import Buffer, picture_only
+from imgdl_pipeline.core.jpeg.header import Buffer, lacks_tables, picture_only
 
 HASHED_SIDE = 64
 """Pixels that a reduced side keeps at least: ImageHash works on 32, so that nothing it sees is lost."""
@@ -53,8 +54,8 @@ class Decoded:
 def decode(data: Buffer) -> Decoded:
     """Decode the whole picture, to gray and reduced.
 
-    A file at which libjpeg warns is decoded once more without what is not picture data: where that gives no
-    warning, the first one was about something outside the picture.
+    A file at which libjpeg warns of something that may be outside the picture is decoded once more without
+    what is not picture data: where that gives no warning, it was.
 
     Raises:
         DamagedError: libjpeg warns of the picture data, or fails.
@@ -63,9 +64,16 @@ def decode(data: Buffer) -> Decoded:
     try:
         return Decoded(_decode_strictly(data), None)
     except DamagedError as error:
+        if not OUTSIDE.search(str(error)) or lacks_tables(data):
+            raise
         warning = str(error)
     return Decoded(_decode_strictly(picture_only(data)), warning)
 
+
+OUTSIDE = re.compile(
+    "bad ICC marker|extraneous bytes before marker|unknown JFIF revision|Unknown Adobe color transform"
+)
+"""Warnings of libjpeg-turbo that may be about something outside the picture; its fatal errors never are."""
 
 UNKNOWN_SAMPLING = "could not determine subsampling"
 """What TurboJPEG says of sampling factors that it has no name for, though it decodes them."""

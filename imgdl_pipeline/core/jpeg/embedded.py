@@ -1,5 +1,6 @@
 """What a file says of itself: EXIF, XMP, IPTC and its ICC profile, as the catalog has them."""
 
+import itertools
 import json
 from collections.abc import Mapping
 from datetime import datetime
@@ -17,6 +18,9 @@ NAMES = (
     *("data_mining", "digital_source_type"),
 )
 """Keys of the catalog's `embedded`; the first ones are also names of a source's attributes."""
+
+MAX_LIST_CHARS = 20_000
+"""Of all keywords of a file; thousands of them are a payload."""
 
 EXIF_NAMES = {
     "title": ("XPTitle",),
@@ -59,11 +63,15 @@ def orientation_of(header: JpegHeader) -> int:
 def _exif(header: JpegHeader) -> tuple[Exif, Mapping[str, Any]]:
     """Read EXIF, which a long one has split over several segments."""
     segments = header.metadata.get("exif", ())
+    starts = [number for number, each in enumerate(segments) if each.startswith(EXIF_START)]
     if not segments:
         return Exif(), {}
-    more = [each for each in segments[1:] if not each.startswith(EXIF_START)]
+    if not starts:
+        return Exif(), {"_error": "it does not begin as a TIFF structure does"}
+    first, *others = starts
+    end = others[0] if others else len(segments)
     try:
-        exif = read_exif(b"".join([segments[0], *more]))
+        exif = read_exif(b"".join(segments[first:end]))
     except ExifError as error:
         return Exif(), {"_error": str(error)}
     return exif, exif.tags
@@ -94,7 +102,15 @@ def _merged(xmp: Xmp, iptc: Mapping[str, Any], exif: Exif) -> dict[str, Any]:
     own["tags"] = [each.strip() for each in keywords.split(";")] if isinstance(keywords, str) else None
     own["date"] = exif.taken_at.isoformat() if exif.taken_at else None
     found = {**_texts(own), **iptc, **xmp.attributes}
-    return {name: found[name] for name in NAMES if name in found}
+    return {name: _bounded(found[name]) for name in NAMES if name in found}
+
+
+def _bounded(value: Any) -> Any:
+    """Return a text, or as many texts of a list as have `MAX_LIST_CHARS` together."""
+    if not isinstance(value, list):
+        return value
+    lengths = itertools.accumulate(len(each) for each in value)
+    return [each for each, length in zip(value, lengths, strict=True) if length <= MAX_LIST_CHARS]
 
 
 def _texts(values: Mapping[str, Any]) -> dict[str, Any]:

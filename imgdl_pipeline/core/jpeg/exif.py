@@ -7,20 +7,26 @@ bound on the sum of all values.
 
 import math
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from PIL.ExifTags import GPSTAGS, IFD, TAGS, Base
 
-from imgdl_pipeline.core.jpeg.text import clean, utf8_or_latin1
+from imgdl_pipeline.core.jpeg.text import MAX_CHARS, clean, utf8_or_latin1
 
 MAX_ENTRIES = 1_000
 """Entries that are read of one directory; cameras write some hundred."""
 
 MAX_VALUES = 1_000
 """Of a longer list of numbers, the rest is left out."""
+
+MAX_TEXT_BYTES = 8 + 4 * MAX_CHARS
+"""A character code, and the longest text in UTF-8."""
+
+FIRST_TAGS = frozenset({Base.Orientation, Base.DateTimeOriginal, Base.DateTimeDigitized})
+"""Read before all others, so that no list of numbers takes their room."""
 
 MAX_BYTES = 65_536
 """Of the values of one file, as their characters and eight for a number; what comes then is left out."""
@@ -120,7 +126,8 @@ def _degrees(value: object, reference: object, plus: str, minus: str, most: int)
 def read_exif(data: bytes) -> Exif:
     """Read the tags of IFD0, of the Exif directory and of the GPS directory.
 
-    Damaged entries are left out; the values of what remains are bounded by `MAX_BYTES`.
+    Damaged entries are left out; the values of what remains are bounded by `MAX_BYTES`. Of a tag that is
+    there more than once, the first one counts, and one of IFD0 before one of the Exif directory.
 
     Args:
         data: From the byte order mark on.
@@ -129,18 +136,14 @@ def read_exif(data: bytes) -> Exif:
         ExifError: It is no TIFF structure.
     """
     tiff = _Tiff.of(data)
-    budget = _Budget(MAX_BYTES)
     (first,) = tiff.unpack("I", 4, 1) or (0,)
     entries = list(tiff.entries(first))
-    tags = budget.named(tiff, entries, TAGS)
-    for entry in entries:
-        if entry.tag == IFD.Exif:
-            tags |= budget.named(tiff, tiff.entries(tiff.pointer(entry)), TAGS)
-    for entry in entries:
-        if entry.tag == IFD.GPSInfo:
-            gps = budget.named(tiff, tiff.entries(tiff.pointer(entry)), GPSTAGS)
-            tags |= {"GPSInfo": gps} if gps else {}
-    return Exif(tags)
+    inner = tiff.directory(entries, IFD.Exif)
+    gps = tiff.directory(entries, IFD.GPSInfo)
+    budget = _Budget(MAX_BYTES)
+    tags = budget.named(tiff, [*entries, *inner], TAGS)
+    places = budget.named(tiff, gps, GPSTAGS)
+    return Exif(tags | {"GPSInfo": places} if places else tags)
 
 
 class _Entry(NamedTuple):
@@ -187,6 +190,11 @@ class _Tiff:
             if size and value_at + size <= len(self.data):
                 yield _Entry(tag, type_, length, value_at)
 
+    def directory(self, entries: list[_Entry], tag: int) -> list[_Entry]:
+        """Return the entries of the directory that the first pointer of a tag leads to."""
+        pointer = next((entry for entry in entries if entry.tag == tag), None)
+        return [] if pointer is None else list(self.entries(self.pointer(pointer)))
+
     def pointer(self, entry: _Entry) -> int:
         """Return the place that an entry points at; -1, which is nowhere, for what is no pointer."""
         if entry.type not in POINTERS:
@@ -195,7 +203,8 @@ class _Tiff:
         return int(place)
 
     def bytes(self, entry: _Entry) -> bytes:
-        return self.data[entry.place : entry.place + entry.length]
+        """Return an entry's bytes, as many as a text may have."""
+        return self.data[entry.place : entry.place + min(entry.length, MAX_TEXT_BYTES)]
 
 
 class _Budget:
@@ -204,16 +213,17 @@ class _Budget:
     def __init__(self, left: int) -> None:
         self._left = left
 
-    def named(self, tiff: _Tiff, entries: Iterable[_Entry], names: Mapping[int, str]) -> dict[str, Any]:
-        tags = {}
-        for entry in entries:
-            value = None if entry.tag in _NOT_VALUES else _value(tiff, entry)
+    def named(self, tiff: _Tiff, entries: list[_Entry], names: Mapping[int, str]) -> dict[str, Any]:
+        tags: dict[str, Any] = {}
+        for entry in sorted(entries, key=lambda entry: entry.tag not in FIRST_TAGS):
+            name = names.get(entry.tag, f"0x{entry.tag:04X}")
+            value = None if entry.tag in _NOT_VALUES or name in tags else _value(tiff, entry)
             if value is None:
                 continue
-            self._left -= len(value) if isinstance(value, str) else 8 * entry.length
+            self._left -= len(value) if isinstance(value, str) else 8 * min(entry.length, MAX_VALUES)
             if self._left < 0:
                 break
-            tags[names.get(entry.tag, f"0x{entry.tag:04X}")] = value
+            tags[name] = value
         return tags
 
 

@@ -3,12 +3,14 @@
 Nothing here decodes, so the run's own process may import it.
 """
 
-from collections.abc import Mapping
+import json
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from imgdl_pipeline.core.jpeg.header import JpegHeader
+from imgdl_pipeline.core.jpeg.header import MODES, JpegHeader
 from imgdl_pipeline.core.model.outcome import Reason
 
 if TYPE_CHECKING:  # the workers start without pydantic
@@ -87,11 +89,8 @@ class JpegFacts(Embedded):
         if facts["taken_at"] is not None:
             facts["taken_at"] = datetime.fromisoformat(facts["taken_at"])
         for name, value in facts.items():
-            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not isinstance(value, _TYPES[name]) or (is_number and not abs(value) < 1 << 31):
-                raise TypeError(f"{name} is {type(value).__name__}")
-            if isinstance(value, str):
-                value.encode()  # no lone surrogate
+            if not _IS_VALID[name](value):
+                raise ValueError(f"{name} is {value!r:.100}")
         return JpegFacts(**facts)
 
     def row(self) -> dict[str, object]:
@@ -101,8 +100,42 @@ class JpegFacts(Embedded):
 
 FACT_NAMES = tuple(field.name for field in fields(JpegFacts))
 
-_TYPES: dict[str, Any] = {field.name: field.type for field in fields(JpegFacts)}
-"""What `isinstance` takes; annotations are real types, because strings of them are banned here."""
+MAX_SIDE = 65_535
+"""Pixels: a JPEG's frame has 16 bits for a side."""
+
+
+def _is_whole(value: object, least: int, most: int) -> bool:
+    return type(value) is int and least <= value <= most
+
+
+def _is_degrees(value: object, most: int) -> bool:
+    return value is None or (type(value) in (int, float) and -most <= value <= most)  # type: ignore[operator]
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value.encode("utf-8", "replace").decode() == value
+
+
+def _is_object(value: object) -> bool:
+    return _is_text(value) and isinstance(json.loads(str(value)), dict)
+
+
+_IS_VALID: dict[str, Callable[[Any], bool]] = {
+    "width": lambda value: _is_whole(value, 1, MAX_SIDE),
+    "height": lambda value: _is_whole(value, 1, MAX_SIDE),
+    "mode": lambda value: value in MODES.values(),
+    "progressive": lambda value: isinstance(value, bool),
+    "orientation": lambda value: _is_whole(value, 1, 8),
+    "taken_at": lambda value: value is None or value.tzinfo is None,
+    "latitude": lambda value: _is_degrees(value, 90),
+    "longitude": lambda value: _is_degrees(value, 180),
+    "color_profile": lambda value: value is None or _is_text(value),
+    "warning": lambda value: value is None or _is_text(value),
+    "embedded": _is_object,
+    "exif": _is_object,
+    "phash": lambda value: _is_text(value) and re.fullmatch("[0-9a-f]{16}", value) is not None,
+}
+"""What each fact must be to be believed, when a process has sent it that may have been taken over."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """The process that forks the decoding processes, from the run's side: starts it, and asks it for workers."""
 
+import fcntl
 import mmap
 import os
 import signal
@@ -33,7 +34,7 @@ class ForkServer:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: _Process | None = None
-        self._workers: set[Worker] = set()
+        self._workers: dict[Worker, _Process] = {}
         self._is_closed = False
 
     def start(self) -> None:
@@ -51,26 +52,37 @@ class ForkServer:
         Raises:
             ResourceError: It cannot be started.
         """
+        for is_last in (False, True):  # a server that has been killed since it was used gets a successor
+            try:
+                with self._lock:
+                    return self._forked(wait_s)
+            except (OSError, ResourceError) as error:
+                with self._lock:
+                    self._stop()
+                if is_last or self._is_closed:
+                    raise ResourceError(f"no process can be started to decode images: {error}") from error
+        raise AssertionError("unreachable")
+
+    def _forked(self, wait_s: float) -> Worker:
         shared_fd = _shared_memory()
         try:
-            shared = mmap.mmap(shared_fd, SHARED_BYTES)
-            with self._lock:
-                pid, connection = self._running().fork(shared_fd)
-                worker = Worker(pid, connection, shared, wait_s)
-                self._workers.add(worker)
-                return worker
-        except OSError as error:
-            raise ResourceError(f"no process can be started to decode images: {error}") from error
+            server = self._running()
+            pid, connection = server.fork(shared_fd)
+            worker = Worker(pid, connection, mmap.mmap(shared_fd, SHARED_BYTES), wait_s)
         finally:
             os.close(shared_fd)
+        self._workers[worker] = server
+        return worker
 
     def ended(self, worker: Worker) -> int:
         """Kill a worker if it still runs, and return how it ended, as `waitpid` has it."""
         worker.close()
         with self._lock:
-            self._workers.discard(worker)
+            server = self._workers.pop(worker, None)
+            if server is None or server is not self._process:
+                return signal.SIGKILL  # it ended with the server that had forked it
             try:
-                return self._process.reap(worker.pid) if self._process else signal.SIGKILL
+                return server.reap(worker.pid)
             except OSError:  # the server is gone, and its workers with it; the next fork starts one
                 self._stop()
                 return signal.SIGKILL
@@ -79,9 +91,10 @@ class ForkServer:
         """End the server and all workers."""
         with self._lock:
             self._is_closed = True
-            for worker in self._workers if self._process else ():
-                with suppress(OSError):
-                    os.kill(worker.pid, signal.SIGKILL)
+            for worker, server in self._workers.items():
+                if server is self._process:  # a number of another server's may be somebody else's by now
+                    with suppress(OSError):
+                        os.kill(worker.pid, signal.SIGKILL)
             self._stop()
 
     def _running(self) -> "_Process":
@@ -142,7 +155,10 @@ class _Process:
         """Kill a worker, whose number is its own until the server is asked how it ended, and ask that."""
         os.kill(pid, signal.SIGKILL)
         self._control.sendall(REAP + pid.to_bytes(4, "big"))
-        return int.from_bytes(self._control.recv(4), "big")
+        status = self._control.recv(4)
+        if not status:
+            raise OSError("the process that forks decoders is gone")
+        return int.from_bytes(status, "big")
 
     def stop(self) -> None:
         """End the server; workers end when they see that it is gone."""
@@ -163,10 +179,13 @@ class _Process:
 
 def _shared_memory() -> int:
     """Return a descriptor of `SHARED_BYTES` of memory that has no name."""
-    if sys.platform == "linux":
-        descriptor = os.memfd_create("image")
-    else:
+    if sys.platform != "linux":
         with tempfile.TemporaryFile() as file:
             descriptor = os.dup(file.fileno())
+        os.ftruncate(descriptor, SHARED_BYTES)
+        return descriptor
+    descriptor = os.memfd_create("image", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(descriptor, SHARED_BYTES)
+    # Were it cut by a worker, this process would be killed at its next write.
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
     return descriptor

@@ -218,6 +218,36 @@ def picture_only(data: Buffer) -> bytes:
     return b"".join([START_OF_IMAGE, *colours, *tables, data[end:]])
 
 
+HUFFMAN_TABLES = 0xC4
+ARITHMETIC_FRAMES = frozenset({0xC9, 0xCA})
+
+
+def lacks_tables(data: Buffer) -> bool:
+    """Return whether the first scan uses a Huffman table that the header does not define.
+
+    libjpeg takes its own tables then. Where bytes are stray in the header, the file's own may be among them.
+    """
+    defined: set[int] = set()
+    for segment in _segments(data):
+        if segment.marker in ARITHMETIC_FRAMES:
+            return False
+        if segment.marker == HUFFMAN_TABLES:
+            place = 0
+            while place + 17 <= len(segment.payload):
+                defined.add(segment.payload[place])
+                place += 17 + sum(segment.payload[place + 1 : place + 17])
+        if segment.marker == START_OF_SCAN:
+            count = segment.payload[0] if segment.payload else 0
+            selectors = segment.payload[2 : 1 + 2 * count : 2]
+            first, last = (*segment.payload[1 + 2 * count :], 0, 0)[:2]
+            is_dc, is_ac = first == 0, last > 0
+            needed = {each >> 4 for each in selectors if is_dc} | {
+                0x10 | (each & 15) for each in selectors if is_ac
+            }
+            return not needed <= defined
+    return True
+
+
 def _written(marker: int, payload: bytes) -> bytes:
     return bytes([0xFF, marker]) + (len(payload) + 2).to_bytes(2, "big") + payload
 

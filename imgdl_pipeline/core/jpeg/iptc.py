@@ -1,5 +1,6 @@
 """Reads IPTC-IIM: the records that press photographs carry in a Photoshop segment (IIM 4.2)."""
 
+import itertools
 import struct
 from collections.abc import Iterator, Sequence
 
@@ -35,7 +36,8 @@ def read_iptc(segments: Sequence[bytes]) -> dict[str, str | list[str]]:
     """
     texts: dict[str, list[str]] = {}
     is_utf8 = False
-    for key, value in (each for block in _resources(b"".join(segments)) for each in _datasets(block)):
+    datasets = (each for block in _resources(b"".join(segments)) for each in _datasets(block))
+    for key, value in itertools.islice(datasets, MAX_DATASETS):
         if key == CHARACTER_SET:
             is_utf8 = value == UTF8_MARKER
         elif key in ATTRIBUTES:
@@ -69,9 +71,7 @@ def _resources(data: bytes) -> Iterator[bytes]:
 def _datasets(block: bytes) -> Iterator[tuple[tuple[int, int], bytes]]:
     """Yield record and number, and value, of each dataset; a length of 32,768 or more is not read."""
     place = 0
-    for _ in range(MAX_DATASETS):
-        if place + 5 > len(block) or block[place] != DATASET:
-            return
+    while place + 5 <= len(block) and block[place] == DATASET:
         record, number, length = struct.unpack_from(">BBH", block, place + 1)
         if length > 0x7FFF:
             return

@@ -1,9 +1,9 @@
 """What the run's process and its decoding processes must agree on.
 
-A request is a line of JSON: `job`, `size`, `limits`, and what else the job takes. The image's bytes are in
-memory shared with the worker, or in a file whose descriptor comes with the line. An answer is a line of JSON
-too, followed by as many bytes as its `payload` says; before it, a line with `reserve` may ask for a byte that
-says that an image of so many bytes may be decoded now.
+A request is a line of JSON: `id`, `job`, `size`, `limits`, and what else the job takes. The image's bytes are
+in memory shared with the worker, or in a file whose descriptor comes with the line. An answer is a line of
+JSON with the same `id`, followed by as many bytes as its `payload` says. Before it, a line with `reserve` may
+ask for a byte that says that an image of so many bytes may be decoded now.
 """
 
 FORK, REAP = b"F", b"R"

@@ -6,6 +6,7 @@ another one has died. A worker answers one request at a time, and gives up all t
 before its first one.
 """
 
+import functools
 import gc
 import hashlib
 import io
@@ -20,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from PIL import Image, ImageCms
@@ -98,14 +100,8 @@ def serve(requests: socket.socket, shared_fd: int) -> None:
     give_up_privileges()
     if sys.platform != "linux":
         threading.Thread(target=_watch_memory, daemon=True).start()
+    _decode_sample(_sample())
     at_rest = address_space()
-
-    def reserve(size: int) -> None:
-        signal.setitimer(signal.ITIMER_REAL, 0)  # other images' time is not this one's
-        requests.sendall(json.dumps({"reserve": size}).encode() + b"\n")
-        if not requests.recv(1):
-            os._exit(0)
-
     while True:
         line, descriptors, _, _ = socket.recv_fds(requests, MAX_REQUEST_BYTES, 1)
         if not line:
@@ -114,11 +110,24 @@ def serve(requests: socket.socket, shared_fd: int) -> None:
         limit_memory_and_time(at_rest + memory_for(request), request["cpu_s"])
         signal.setitimer(signal.ITIMER_REAL, request["wall_s"])  # ends a process that does not handle it
         with _bytes_of(request, shared, descriptors) as data:
-            answer, payload = answered(request, data, reserve)
+            answer, payload = answered(request, data, partial(_reserve, requests, request["id"]))
         signal.setitimer(signal.ITIMER_REAL, 0)
-        requests.sendall(json.dumps({**answer, "payload": len(payload)}).encode() + b"\n" + payload)
+        _send(requests, {**answer, "id": request["id"], "payload": len(payload)}, payload)
         if libjpeg.is_spent():
             os._exit(0)
+
+
+def _reserve(requests: socket.socket, number: str, size: int) -> None:
+    """Wait until an image that takes so many bytes may be decoded."""
+    signal.setitimer(signal.ITIMER_REAL, 0)  # other images' time is not this one's
+    _send(requests, {"reserve": size, "id": number})
+    if not requests.recv(1):
+        os._exit(0)
+
+
+def _send(requests: socket.socket, answer: dict[str, Any], payload: bytes = b"") -> None:
+    line = json.dumps(answer, ensure_ascii=False).encode("utf-8", "replace")
+    requests.sendall(line + b"\n" + payload)
 
 
 @contextmanager
@@ -205,6 +214,12 @@ def _warm_up() -> None:
     """Load all that decoding loads when it is first used: a worker can open no file."""
     for encoding in ("utf-16", "utf-16-le", "utf-16-be", "iso2022_jp", "shift_jis"):
         "犬".encode(encoding).decode(encoding, "replace")
+    _decode_sample(_sample())
+
+
+@functools.cache
+def _sample() -> bytes:
+    """Return a picture that needs all parts of the validator."""
     exif = Image.Exif()
     exif.get_ifd(0x8769)[0x9003] = "2026:01:01 00:00:00"
     file = io.BytesIO()
@@ -216,7 +231,10 @@ def _warm_up() -> None:
         icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(),
         xmp=b'<x xmlns:r="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><r:Description/></x>',
     )
-    limits = Limits(max_pixels=64 * 64, max_decode_bytes=BASE_BYTES)
-    validate_jpeg(file.getvalue(), limits)
-    thumbnail(file.getvalue(), 32, 1)
-    libjpeg.decode_gray(file.getvalue(), 32)
+    return file.getvalue()
+
+
+def _decode_sample(data: bytes) -> None:
+    validate_jpeg(data, Limits(max_pixels=64 * 64, max_decode_bytes=BASE_BYTES))
+    thumbnail(data, 32, 1)
+    libjpeg.decode_gray(data, 32)

@@ -1,13 +1,17 @@
 """One decoding process, from the run's side: sends it images, and receives its answers."""
 
+import fcntl
 import io
 import json
 import logging
 import mmap
 import os
+import secrets
 import socket
 import struct
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,25 +55,31 @@ class Worker:
     def __init__(self, pid: int, connection: socket.socket, shared: mmap.mmap, wait_s: float) -> None:
         self.pid, self.is_new = pid, True
         self._connection, self._shared = connection, shared
+        self._wait_s = wait_s
         _limit_waiting(connection, wait_s)
 
     def ask(self, image: Image, request: dict[str, Any], budget: MemoryBudget) -> Answer:
         """Send a request and return the answer.
 
         Raises:
-            InvalidImageError: The answer says that the image is none.
-            WorkerDiedError: There is no answer.
+            InvalidImageError: The answer says that the image is not valid.
+            WorkerDiedError: There is no answer, or one that makes no sense.
         """
         self.is_new = False
+        number = secrets.token_hex(8)
         try:
-            self._send(image, request)
-            answer = self._receive()
+            self._send(image, {**request, "id": number})
+            answer = self._receive(number)
             if "reserve" in answer.fields:
                 with budget.reserve(int(answer.fields["reserve"])):
                     self._connection.sendall(GO)
-                    answer = self._receive()
-        except (OSError, ValueError, TypeError) as error:  # a time-out is an OSError
+                    answer = self._receive(number)
+        except (WorkerDiedError, InvalidImageError):
+            raise
+        except OSError as error:  # a time-out is one, too
             raise WorkerDiedError(str(error)) from error
+        except Exception as error:
+            raise WrongAnswerError(str(error)) from error
         if "reason" in answer.fields:
             raise _invalid(answer.fields)
         return answer
@@ -81,29 +91,34 @@ class Worker:
             self._shared[: len(image)] = image
             self._connection.sendall(json.dumps({**request, "size": len(image)}).encode() + b"\n")
             return
-        with _as_file(image) as file:
-            size = os.fstat(file.fileno()).st_size
+        with _as_file(image) as file, _read_only(file) as descriptor:
+            size = os.fstat(descriptor).st_size
             line = json.dumps({**request, "size": size}).encode() + b"\n"
-            socket.send_fds(self._connection, [line], [file.fileno()] if size else [])
+            socket.send_fds(self._connection, [line], [descriptor] if size else [])
 
-    def _receive(self) -> Answer:
-        """Receive a line, and as many bytes behind it as it says."""
+    def _receive(self, number: str) -> Answer:
+        """Receive a line, and as many bytes behind it as it says, and no more."""
+        ends_at = time.monotonic() + self._wait_s
         received, end = b"", -1
         while end < 0:
-            received += self._part(received)
+            received += self._part(received, ends_at)
             end = received.find(b"\n")
         fields = json.loads(received[:end])
-        if not isinstance(fields, dict):
-            raise WrongAnswerError("the answer is no object")
+        if not isinstance(fields, dict) or fields.get("id") != number:
+            raise WrongAnswerError("it is not the answer to this question")
         whole = end + 1 + int(fields.get("payload", 0))
         while len(received) < whole:
-            received += self._part(received)
-        return Answer(fields, received[end + 1 : whole])
+            received += self._part(received, ends_at)
+        if len(received) > whole:
+            raise WrongAnswerError("there is more behind the answer")
+        return Answer(fields, received[end + 1 :])
 
-    def _part(self, received: bytes) -> bytes:
+    def _part(self, received: bytes, ends_at: float) -> bytes:
         part = self._connection.recv(RECEIVED_BYTES)
-        if not part or len(received) > MAX_ANSWER_BYTES:
-            raise WorkerDiedError("the answer is cut, or has no end")
+        if not part:
+            raise WorkerDiedError("the answer is cut")
+        if len(received) > MAX_ANSWER_BYTES or time.monotonic() > ends_at:
+            raise WrongAnswerError("the answer has no end")
         return part
 
     def close(self) -> None:
@@ -131,6 +146,20 @@ def _as_file(image: Image) -> Iterator[IO[bytes]]:
         file.write(image)
         file.flush()
         yield file
+
+
+@contextmanager
+def _read_only(file: IO[bytes]) -> Iterator[int]:
+    """Give a descriptor of a file that nobody can write through; a worker may have been taken over."""
+    is_read_only = fcntl.fcntl(file.fileno(), fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+    if is_read_only or sys.platform != "linux":
+        yield file.fileno()
+        return
+    descriptor = os.open(f"/proc/self/fd/{file.fileno()}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _limit_waiting(connection: socket.socket, seconds: float) -> None:

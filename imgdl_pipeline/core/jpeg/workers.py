@@ -18,9 +18,19 @@ from imgdl_pipeline.core.jpeg.fork_server import ForkServer
 from imgdl_pipeline.core.jpeg.memory_budget import MemoryBudget
 from imgdl_pipeline.core.jpeg.protocol import CPU_S, MEMORY_STATUS, WALL_S
 from imgdl_pipeline.core.jpeg.worker_client import Answer, Image, Worker, WorkerDiedError, WrongAnswerError
-from imgdl_pipeline.core.model.outcome import Reason
+from imgdl_pipeline.core.model.outcome import Reason, ResourceError
 
 T = TypeVar("T")
+
+Opener = Callable[[], AbstractContextManager[Image]]
+
+SAMPLE = bytes.fromhex(
+    "ffd8ffe000104a46494600010100000100010000ffdb004300ffffffffffffffffffffffffffffffffffffffffffffff"
+    "ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffc0000b080008"
+    "000801011100ffc40014000100000000000000000000000000000000ffc4001410010000000000000000000000000000"
+    "0000ffda0008010100003f003fffd9"
+)
+"""A picture of 8 × 8 gray pixels."""
 
 KILLS = 2
 """Times that an image is tried again whose worker was killed: that is the system's doing, or a person's."""
@@ -54,6 +64,7 @@ class JpegWorkers:
         self.count = count or available_cores()
         self.budget = MemoryBudget()
         self._limits = {"cpu_s": cpu_s, "wall_s": wall_s}
+        self._pid = os.getpid()
         self._server = ForkServer()
         self._idle: queue.LifoQueue[Worker | None] = queue.LifoQueue()
         for _ in range(self.count):
@@ -85,7 +96,7 @@ class JpegWorkers:
         """Check a file from its first byte to its last.
 
         Args:
-            image: The file.
+            image: The file; it stays open.
             limits: What is decoded at all.
             sha256: What its bytes must have, as 64 hex digits; None for anything.
 
@@ -93,47 +104,86 @@ class JpegWorkers:
             InvalidImageError: It is no whole, valid JPEG, or its decoder died.
             ResourceError: No worker can be started.
         """
-        request = {"job": "validate", "limits": limits.asdict(), "sha256": sha256}
-        return self._ask(image, request, _facts)
+        return self.validate_stored(lambda: nullcontext(image), 0, limits, sha256)
 
-    def thumbnail(self, image: Image, limits: Limits, side: int) -> Thumbnail:
+    def validate_stored(
+        self, open_image: Opener, size: int, limits: Limits, sha256: str | None = None
+    ) -> JpegFacts:
+        """Check a file, as `validate` does, that is opened once there are a worker and memory for it.
+
+        Args:
+            open_image: Opens the file for a `with` block; may raise InvalidImageError.
+            size: Bytes of memory that it takes once it is open; 0 for a file on a disk.
+            limits: What is decoded at all.
+            sha256: What its bytes must have.
+
+        Raises:
+            InvalidImageError, ResourceError: As `validate`; and whatever `open_image` raises.
+        """
+        request = {"job": "validate", "limits": limits.asdict(), "sha256": sha256}
+        return self._ask(open_image, size, request, _facts)
+
+    def thumbnail(self, open_image: Opener, size: int, limits: Limits, side: int) -> Thumbnail:
         """Make a picture of a JPEG of which no side has more than `side` pixels, the right way up.
 
         Raises:
-            InvalidImageError: It cannot be decoded, or its decoder died.
-            ResourceError: No worker can be started.
+            InvalidImageError, ResourceError: As `validate_stored`.
         """
-        return self._ask(image, {"job": "thumbnail", "limits": limits.asdict(), "side": side}, _thumbnail)
+        request = {"job": "thumbnail", "limits": limits.asdict(), "side": side}
+        return self._ask(open_image, size, request, _thumbnail)
 
-    def _ask(self, image: Image, request: dict[str, Any], parse: Callable[[Answer], T]) -> T:
+    def _ask(self, open_image: Opener, size: int, request: dict[str, Any], parse: Callable[[Answer], T]) -> T:
         """Have a worker answer; where it dies, ask a new one, which no other image can have harmed.
 
-        What dies in a new worker dies of this image, and not of what an earlier one has left behind.
+        What dies in a new worker dies of this image, and not of what an earlier one has left behind. A thread
+        that holds memory has a worker already: in the other order, two threads could wait for each other.
         """
+        if os.getpid() != self._pid:
+            raise ResourceError("decoding processes cannot be shared with a process that was forked later")
         request = {**request, **self._limits}
         worker = self._idle.get()
         try:
-            for kills_left in itertools.count(KILLS, -1):
-                worker = worker or self._server.fork(self._limits["wall_s"] + GRACE_S)
-                is_new = worker.is_new
-                try:
-                    return parse(worker.ask(image, request, self.budget))
-                except WorkerDiedError as error:
-                    dead, worker = worker, None
-                    how = _in_words(self._server.ended(dead), request)
-                    if isinstance(error, WrongAnswerError):
-                        how = "gave no answer that makes sense"
-                    if is_new and (how != KILLED or not kills_left):
-                        raise InvalidImageError(Reason.CORRUPT, f"its decoder {how}") from error
-                except InvalidImageError:
-                    raise
-                except BaseException:  # interrupted in the middle of an answer
-                    dead, worker = worker, None
-                    self._server.ended(dead)
-                    raise
+            with self.budget.reserve(size), open_image() as image:
+                for kills_left in itertools.count(KILLS, -1):
+                    worker = worker or self._server.fork(self._limits["wall_s"] + GRACE_S)
+                    is_new = worker.is_new
+                    try:
+                        return parse(worker.ask(image, request, self.budget))
+                    except WorkerDiedError as error:
+                        dead, worker = worker, None
+                        status = self._server.ended(dead)
+                        how = _in_words(status, error, request)
+                        if is_new and how.startswith(EXITED):
+                            self._check_that_decoding_works(how)
+                        if is_new and (how != KILLED or not kills_left):
+                            raise InvalidImageError(Reason.CORRUPT, f"its decoder {how}") from error
+                    except InvalidImageError:
+                        raise
+                    except BaseException:  # interrupted in the middle of an answer
+                        dead, worker = worker, None
+                        self._server.ended(dead)
+                        raise
             raise AssertionError("unreachable")
         finally:
             self._idle.put(worker)
+
+    def _check_that_decoding_works(self, how: str) -> None:
+        """Have a new worker decode a picture that is known to be whole.
+
+        A worker that exits by itself has met an error of this program, or of the system: a sandbox that is
+        too strict, or files that an update has replaced. That must not make every image corrupt.
+
+        Raises:
+            ResourceError: The picture is not decoded either.
+        """
+        worker = self._server.fork(self._limits["wall_s"] + GRACE_S)
+        limits = Limits(max_pixels=64, max_decode_bytes=1)
+        try:
+            worker.ask(SAMPLE, {"job": "validate", "limits": limits.asdict(), **self._limits}, self.budget)
+        except (WorkerDiedError, InvalidImageError) as error:
+            raise ResourceError(f"no picture can be decoded: a decoding process {how}") from error
+        finally:
+            self._server.ended(worker)
 
 
 def opened(jpegs: JpegWorkers | None) -> AbstractContextManager[JpegWorkers]:
@@ -165,11 +215,16 @@ def _thumbnail(answer: Answer) -> Thumbnail:
 KILLED = "was killed, as the system does when memory runs out"
 
 
-def _in_words(status: int, request: dict[str, Any]) -> str:
+EXITED = "ended with status"
+
+
+def _in_words(status: int, error: WorkerDiedError, request: dict[str, Any]) -> str:
     """Return how a process ended, by the status that `waitpid` gives."""
+    if isinstance(error, WrongAnswerError):
+        return "gave no answer that makes sense"
     if not os.WIFSIGNALED(status):
         is_memory = os.WEXITSTATUS(status) == MEMORY_STATUS
-        return "used too much memory" if is_memory else f"ended with status {os.WEXITSTATUS(status)}"
+        return "used too much memory" if is_memory else f"{EXITED} {os.WEXITSTATUS(status)}"
     number = os.WTERMSIG(status)
     known: dict[int, str] = {
         signal.SIGXCPU: f"was stopped after {request['cpu_s']:g} s of the processor",

@@ -15,6 +15,9 @@ from imgdl_pipeline.core.jpeg.text import clean
 MAX_BYTES = 1_000_000
 """More XML than that is not read: extended XMP may hold whole depth maps."""
 
+MAX_PACKETS = 4
+"""Packets that are read of one file; there should be one."""
+
 MAX_ITEMS = 200
 """Items that are read of one list."""
 
@@ -79,7 +82,7 @@ class Xmp:
     def taken_at(self) -> datetime | None:
         """When the picture was taken, by the camera's clock; a time zone is left out."""
         for value in (value for name in DATES for value in self.first(name)):
-            match = _DATE.match(value)
+            match = _DATE.fullmatch(value)
             if match:
                 try:
                     year, month, day, hour, minute, second = (int(part or 0) for part in match.groups()[:6])
@@ -98,21 +101,23 @@ class Xmp:
         return latitude, longitude
 
 
-_DATE = re.compile(r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?)?")
+_DATE = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?)?\s*(?:Z|[+-]\d\d:?\d\d)?\s*"
+)
 _PLACE = re.compile(r"(\d{1,3})(?:,(\d{1,2}(?:\.\d+)?)(?:,(\d{1,2}(?:\.\d+)?))?)?\s*([NSEW])")
 
 
 def _degrees(values: Sequence[str]) -> float | None:
     """Return an XMP coordinate, `DDD,MM,SSk` or `DDD,MM.mmk`, in degrees."""
     match = _PLACE.fullmatch(values[0].strip()) if values else None
-    if match is None:
+    if match is None or float(match[2] or 0) >= 60 or float(match[3] or 0) >= 60:
         return None
     degrees = int(match[1]) + float(match[2] or 0) / 60 + float(match[3] or 0) / 3600
     return -degrees if match[4] in "SW" else degrees
 
 
 def read_xmp(packets: Sequence[bytes], extensions: Sequence[bytes]) -> Xmp:
-    """Read a file's XMP: the first packet, and the extension that it names.
+    """Read a file's XMP: its packets, of which the first one that has a property counts, and their extension.
 
     Args:
         packets: Payloads of XMP segments, without their prefix.
@@ -122,8 +127,9 @@ def read_xmp(packets: Sequence[bytes], extensions: Sequence[bytes]) -> Xmp:
         The properties; none where the XML is broken.
     """
     properties: dict[str, list[str]] = {}
-    if packets:
-        _collect(packets[0], properties)
+    for packet in packets[:MAX_PACKETS]:
+        _collect(packet, properties)
+    if properties:
         guid = properties.get("xmpNote:HasExtendedXMP", [""])[0].encode("ascii", "replace")
         if guid:
             _collect(_extended(guid, extensions), properties)

@@ -70,6 +70,11 @@ class ObjectStore:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.root}>"
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the files are on a disk of this machine."""
+        return self._folder is not None
+
     def location(self, path: str) -> str:
         """Return a path including the store's root, for a person or DuckDB to open."""
         return f"{self.root}/{path}"

@@ -284,11 +284,11 @@ def test_an_interrupted_check_ends_with_the_image_at_hand(unchecked, loopback, m
             super().shutdown(*args, **options)
 
     class Workers(JpegWorkers):
-        def validate(self, image, limits, sha256=None):
+        def validate_stored(self, open_image, size, limits, sha256=None):
             checked.append(sha256)
             if len(checked) == 5:  # while the second batch's first is decoded, the run ends
                 is_ending.wait(10)
-            return super().validate(image, limits, sha256)
+            return super().validate_stored(open_image, size, limits, sha256)
 
     def interrupt(_):
         raise KeyboardInterrupt
@@ -319,9 +319,9 @@ def test_few_images_are_checked_at_the_same_time(unchecked, loopback):
     both_at_work = threading.Barrier(2)
 
     class Workers(JpegWorkers):
-        def validate(self, image, limits, sha256=None):
+        def validate_stored(self, open_image, size, limits, sha256=None):
             both_at_work.wait(10)
-            return super().validate(image, limits, sha256)
+            return super().validate_stored(open_image, size, limits, sha256)
 
     with Workers(2) as jpegs:
         assert build_catalog("g", store, loopback, jpegs=jpegs).checked == 2

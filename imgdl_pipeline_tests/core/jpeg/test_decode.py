@@ -161,3 +161,17 @@ def test_a_fatal_error_of_libjpegs_own_interface_is_damage_and_spends_the_proces
         check=True,
     )
     assert run.stdout.decode().strip() == "Bogus marker length True"
+
+
+@pytest.mark.parametrize("marker", [0xD8, 0x02, 0xBF, 0xDF, 0xF0])
+def test_a_marker_at_which_libjpeg_fails_is_damage_also_in_the_header(marker):
+    with pytest.raises(DamagedError):
+        decode(with_segments(segment(marker, b"a segment of a kind that no JPEG has"), picture=PICTURE))
+
+
+@pytest.mark.parametrize("picture", [PICTURE, PROGRESSIVE], ids=["baseline", "progressive"])
+def test_stray_bytes_that_were_a_huffman_table_are_damage(picture):
+    """Libjpeg would decode with its own tables, to another picture."""
+    table = picture.index(b"\xff\xc4")
+    with pytest.raises(DamagedError, match="extraneous bytes"):
+        decode(picture[:table] + b"\0\0" + picture[table + 2 :])

@@ -79,3 +79,21 @@ def test_odd_types_of_tags_do_no_harm():
     odd = tiff([(0x9C9E, 3, 1, b"\1\0"), (0x013B, 3, 1, b"\1\0"), (0x010E, 5, 1, bytes(8))])
     header = JpegHeader(1, 1, "L", False, 0, {"exif": (odd,)})
     assert json.loads(read_embedded(header)[0].embedded) == {}
+
+
+def test_a_broken_first_exif_does_not_hide_a_good_second_one():
+    assert embedded(exif(b"rubbish"), exif(EXIF))[0].orientation == 6
+
+
+def test_a_property_of_a_second_xmp_packet_is_read():
+    prefix = b"http://ns.adobe.com/xap/1.0/\0"
+    second = xmp("<plus:DataMining>DMI-PROHIBITED</plus:DataMining>")
+    facts, _ = embedded(segment(0xE1, prefix + XMP), segment(0xE1, prefix + second))
+    assert json.loads(facts.embedded) == {"credit": "XMP credit", "data_mining": "DMI-PROHIBITED"}
+
+
+def test_thousands_of_keywords_are_cut():
+    keywords = [(2, 25, "犬".encode() * 300)] * 60
+    facts, _ = embedded(segment(0xED, iptc(*keywords)))
+    assert 50 < len(json.loads(facts.embedded)["tags"]) * 300 / 300 < 67
+    assert len(facts.embedded) < 25_000

@@ -1,5 +1,6 @@
 import json
 import struct
+import time
 from datetime import datetime
 
 import pytest
@@ -160,6 +161,27 @@ def test_the_sum_of_all_values_is_bounded(count):
     assert len(json.dumps(read_exif(looped).tags)) < 3 * MAX_BYTES
     many = tiff([(0x4000 + number, SHORT, 500, bytes(1000)) for number in range(60)])
     assert len(json.dumps(read_exif(many).tags)) < 3 * MAX_BYTES
+
+
+def test_pointers_to_the_same_directory_again_and_again_take_no_time():
+    at = 8 + 2 + 12 * 1000 + 4
+    pointer = struct.pack("<HHII", EXIF, LONG, 1, 8)
+    comment = struct.pack("<HHII", COMMENT, UNDEFINED, 1_000_000, at)
+    data = b"II*\0\x08\0\0\0" + struct.pack("<H", 1000) + pointer * 100 + comment * 900 + bytes(4)
+    started = time.process_time()
+    read_exif(data + b"UNICODE\0" + bytes(1_000_000))
+    assert time.process_time() - started < 1
+
+
+def test_a_long_list_takes_no_room_from_what_the_catalog_needs():
+    lists = [(0x4000 + number, SHORT, 9000, bytes(18_000)) for number in range(30)]
+    exif = read_exif(tiff([*lists, (0x0112, SHORT, 1, b"\6\0"), ascii_(0x9003, b"2024:02:29 12:00:00\0")]))
+    assert (exif.orientation, exif.taken_at) == (6, datetime(2024, 2, 29, 12))
+
+
+def test_of_a_tag_that_is_there_twice_the_first_counts_and_ifd0_before_the_exif_directory():
+    twice = [(0x0112, SHORT, 1, b"\6\0"), (0x0112, SHORT, 1, b"\3\0"), (EXIF, LONG, 1, None)]
+    assert read_exif(tiff(twice, [(0x0112, SHORT, 1, b"\x08\0")])).orientation == 6
 
 
 def test_directories_that_point_at_themselves_end():

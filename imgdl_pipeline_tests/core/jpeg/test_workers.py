@@ -1,10 +1,13 @@
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -22,6 +25,13 @@ from imgdl_pipeline.core.model.outcome import ResourceError
 from imgdl_pipeline.core.storage.layout import links_path
 from imgdl_pipeline_tests.support import bad_decoder
 from imgdl_pipeline_tests.support.pictures import PICTURE, jpeg
+
+
+def simplejpeg_odd_answers():
+    """The names of the odd answers that the bad decoder can give."""
+    text = (Path(bad_decoder.__path__[0]) / "simplejpeg.py").read_text()
+    return re.findall(r'^    "(.*?)": ', text, re.MULTILINE)
+
 
 LIMITS = Limits(max_pixels=50_000_000, max_decode_bytes=300_000_000)
 
@@ -102,7 +112,7 @@ def test_a_large_image_waits_for_its_turn(jpegs):
         ("crash", "its decoder crashed: SIGSEGV"),
         ("loop", "its decoder was stopped after 1 s of the processor"),
         ("allocate", "its decoder needs more than 5560"),
-        ("lie", "its decoder gave no answer that makes sense"),
+        ("exit", "its decoder ended with status 1"),
     ],
 )
 def test_a_decoder_that_misbehaves_costs_its_own_image_and_no_other(bad_decoders, do, detail):
@@ -120,10 +130,32 @@ def test_a_decoder_that_waits_is_stopped_by_the_clock(monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux offers it without root")
-@pytest.mark.parametrize("do", ["open", "connect", "fork", "kill"])
+@pytest.mark.parametrize("do", ["open", "connect", "fork", "kill", "own", "cut"])
 def test_a_decoder_may_neither_open_nor_connect_nor_fork_nor_signal(bad_decoders, do):
-    facts = bad_decoders.validate(please(do), LIMITS)  # the second look is at the picture without its comment
-    assert facts.warning == "not allowed: Operation not permitted"
+    assert refusal(bad_decoders, please(do)).detail == "not allowed: Operation not permitted"
+
+
+def test_a_large_image_cannot_be_rewritten_by_its_decoder(bad_decoders):
+    with tempfile.TemporaryFile() as file:
+        file.write(please("rewrite") + bytes(6_000_000))
+        file.flush()
+        assert refusal(bad_decoders, file).detail == "not allowed: Permission denied"
+
+
+@pytest.mark.parametrize("how", simplejpeg_odd_answers())
+def test_an_odd_answer_costs_its_own_image_and_the_worker(bad_decoders, how):
+    bad_decoders.validate(PICTURE, LIMITS)
+    assert (
+        refusal(bad_decoders, please(f"answer {how}")).detail == "its decoder gave no answer that makes sense"
+    )
+    assert bad_decoders.validate(PICTURE, LIMITS) == validate_jpeg(PICTURE, LIMITS)
+
+
+def test_where_no_picture_can_be_decoded_no_image_is_corrupt(monkeypatch, tmp_path):
+    (tmp_path / "simplejpeg.py").write_text("def decode_jpeg(*_, **__): raise RuntimeError('an update')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with JpegWorkers(1) as workers, pytest.raises(ResourceError):
+        workers.validate(PICTURE, LIMITS)
 
 
 def test_a_decoder_sees_no_secret_of_the_environment(monkeypatch):
@@ -147,6 +179,46 @@ def test_workers_start_again_when_the_server_that_forks_them_is_gone():
         workers.validate(PICTURE, LIMITS)
         os.kill(workers._server._process.pid, signal.SIGKILL)
         assert workers.validate(PICTURE, LIMITS).width == 320
+
+
+def test_workers_start_again_when_server_and_worker_are_gone_and_no_image_is_corrupt():
+    with JpegWorkers(2) as workers:
+        with ThreadPoolExecutor(2) as threads:
+            list(threads.map(lambda _: workers.validate(PICTURE, LIMITS), range(6)))
+        for worker in list(workers._server._workers):
+            os.kill(worker.pid, signal.SIGKILL)
+        os.kill(workers._server._process.pid, signal.SIGKILL)
+        assert [workers.validate(PICTURE, LIMITS).width for _ in range(4)] == [320] * 4
+
+
+def test_a_process_that_was_forked_later_cannot_use_the_workers():
+    code = PARENT.partition("print")[0] + (
+        "pid = os.fork()\n"
+        "if not pid:\n"
+        "    try: workers.validate(PICTURE, Limits(10**6, 10**8))\n"
+        "    except Exception as error: print(error, flush=True)\n"
+        "    os._exit(0)\n"
+        "os.waitpid(pid, 0)\n"
+        "print(workers.validate(PICTURE, Limits(10**6, 10**8)).width)\n"
+        "workers.close()\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert run.stdout.splitlines() == [
+        "decoding processes cannot be shared with a process that was forked later",
+        "320",
+    ]
+
+
+def test_threads_that_hold_memory_and_workers_never_wait_for_each_other():
+    large = jpeg(1, (1600, 1600), progressive=True)
+    with JpegWorkers(2) as workers, ThreadPoolExecutor(5) as threads:
+        asked = [
+            threads.submit(workers.validate_stored, lambda: nullcontext(large), 10_000_000, LIMITS)
+            for _ in range(10)
+        ]
+        assert [each.result(60).width for each in asked] == [1600] * 10
 
 
 def test_a_program_that_cannot_be_started_is_no_image_s_fault(monkeypatch):
@@ -200,7 +272,8 @@ def test_no_process_outlives_a_run_that_is_killed():
 def test_a_thumbnail_is_small_and_upright(jpegs):
     exif = Image.Exif()
     exif[0x0112] = 6
-    small = jpegs.thumbnail(jpeg(1, (400, 200), exif=exif), LIMITS, 100)
+    turned = jpeg(1, (400, 200), exif=exif)
+    small = jpegs.thumbnail(lambda: nullcontext(turned), 0, LIMITS, 100)
     assert (small.width, small.height, len(small.pixels)) == (50, 100, 3 * 50 * 100)
 
 

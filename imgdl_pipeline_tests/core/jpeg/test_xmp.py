@@ -104,6 +104,7 @@ def test_extended_xmp_that_is_not_whole_is_left_out(parts):
         ("2024-02-29T12:30", datetime(2024, 2, 29, 12, 30)),
         ("2024-02-29", datetime(2024, 2, 29)),
         ("2024", None),
+        ("2024-02-29junk", None),
         ("2024-02-30", None),
         ("yesterday", None),
     ],
@@ -118,6 +119,7 @@ def test_when_a_picture_was_taken(value, taken_at):
         ("51,28.5N", "0,30,36W", (51.475, -0.51)),
         ("91,0.0N", "0,0.0E", None),
         ("51", "0,0.0E", None),
+        ("51,75.0N", "0,0.0E", None),
     ],
 )
 def test_where_a_picture_was_taken(latitude, longitude, place):
