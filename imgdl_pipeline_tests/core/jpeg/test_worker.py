@@ -1,0 +1,61 @@
+"""What a worker answers, asked in this process; `test_workers.py` asks real ones."""
+
+import hashlib
+
+import pytest
+
+from imgdl_pipeline.core.jpeg.facts import JpegFacts, Limits
+from imgdl_pipeline.core.jpeg.header import read_header
+from imgdl_pipeline.core.jpeg.validate import validate_jpeg
+from imgdl_pipeline.core.jpeg.worker import answered, memory_for
+from imgdl_pipeline_tests.support.pictures import PICTURE, jpeg
+
+LIMITS = {"max_pixels": 50_000_000, "max_decode_bytes": 300_000_000}
+
+
+def ask(data, job="validate", **more):
+    reserved = []
+    request = {"job": job, "size": len(data), "limits": LIMITS, "wall_s": 60.0, **more}
+    answer, payload = answered(request, data, reserved.append)
+    return answer, payload, reserved
+
+
+def test_the_facts_travel_as_json_and_are_the_same_afterwards():
+    answer, payload, reserved = ask(PICTURE)
+    assert JpegFacts.from_json(answer["facts"]) == validate_jpeg(PICTURE, Limits(**LIMITS))
+    assert (payload, reserved) == (b"", [])
+
+
+def test_an_image_that_is_not_valid_is_a_reason_and_a_detail():
+    answer, *_ = ask(PICTURE[:-500])
+    assert answer == {"reason": "truncated", "detail": "Premature end of JPEG file"}
+
+
+def test_the_digest_is_checked_before_the_image_is():
+    assert ask(PICTURE, sha256=hashlib.sha256(PICTURE).hexdigest())[0]["facts"]
+    assert ask(PICTURE[:9], sha256="0" * 64)[0]["reason"] == "hash_mismatch"
+
+
+def test_a_large_image_reserves_its_memory_first():
+    large = jpeg(1, (1500, 1500), progressive=True)
+    [reserved] = ask(large)[2]
+    assert reserved == read_header(large).decode_bytes > 4_000_000
+
+
+@pytest.mark.parametrize("error", [MemoryError, RuntimeError])
+def test_whatever_a_decoder_raises_is_an_answer(error, monkeypatch):
+    def fail(*_):
+        raise error("odd")
+
+    monkeypatch.setattr("imgdl_pipeline.core.jpeg.worker.validate_jpeg", fail)
+    answer, *_ = ask(PICTURE)
+    assert answer["reason"] == "corrupt"
+    words = f"more than {memory_for({'size': len(PICTURE), 'limits': LIMITS})} bytes"
+    assert (words if error is MemoryError else "RuntimeError: odd") in answer["detail"]
+    assert answer.get("unexpected", False) == (error is RuntimeError)
+
+
+def test_a_thumbnail_is_the_answers_payload():
+    answer, payload, _ = ask(PICTURE, "thumbnail", side=32)
+    assert answer == {"width": 32, "height": 24}
+    assert len(payload) == 32 * 24 * 3
