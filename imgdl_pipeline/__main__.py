@@ -41,10 +41,23 @@ def main(gallery: str = "demo") -> int:
             instance=instance, partition_key=gallery, run_config=QUIET, raise_on_error=False
         )
     if not result.success:
-        return _failed(f"the run of {gallery} failed")
+        return _failed(f"the run of {gallery} failed: {_cause(result)}")
     metadata = _metadata(result)
     print(summary(gallery, metadata["gallery_images"], metadata["gallery_catalog"]))
+    if home:
+        print(f"look at it in the web UI: {UI_COMMAND}")
     return 0
+
+
+def _cause(result: dg.ExecuteInProcessResult) -> str:
+    """Return what the first failed step's innermost error says."""
+    for event in result.all_events:
+        if event.is_step_failure:
+            error = event.step_failure_data.error
+            while error is not None and error.cause is not None:
+                error = error.cause
+            return "unknown" if error is None else error.message.strip()
+    return "unknown"
 
 
 def _failed(why: str) -> int:
@@ -70,7 +83,6 @@ def summary(gallery: str, images: dict[str, Any], catalog: dict[str, Any]) -> st
         f"downloaded {images['fetched']} {what}, {images['bytes'] / 1e6:.1f} MB, "
         f"in {images['seconds']:.1f} s: {images['images_per_second']:.0f} a second",
         f"catalog: {catalog['path']}",
-        f"look at it in the web UI: {UI_COMMAND}",
     ]
     return "\n".join(lines)
 

@@ -72,7 +72,7 @@ def build_assets(galleries: Galleries) -> list[dg.AssetsDefinition]:
 
     @asset(keys.links, LINKS, "parquet", deps=_upstream(galleries))
     def gallery_links(context: dg.AssetExecutionContext, downloads: Downloads) -> dg.MaterializeResult[None]:
-        """The link list as the gallery's source gave it: one row a distinct link."""
+        """The link list as the gallery's source returned it: one row per distinct link."""
         gallery, store = galleries.gallery(context.partition_key), open_store(galleries)
         settings = downloads.settings(galleries, gallery)
         if downloads.jpegs:
@@ -98,7 +98,7 @@ def build_assets(galleries: Galleries) -> list[dg.AssetsDefinition]:
     def gallery_catalog(
         context: dg.AssetExecutionContext, downloads: Downloads
     ) -> dg.MaterializeResult[None]:
-        """One row a link: what is known of its image, or why there is none."""
+        """One row per link: what is known of its image, or why there is none."""
         gallery, store = galleries.gallery(context.partition_key), open_store(galleries)
         say = every_few_seconds(context.log.info)
         settings = downloads.settings(galleries, gallery)

@@ -92,7 +92,7 @@ class Inspected:
 
 
 def files_are_intact(seen: Inspected) -> Verdict:
-    """No stored file is missing or was altered; by default 100 of them are read, other ones every day."""
+    """No stored file is missing or altered; 100 files are read by default, different ones every day."""
     sample = None if seen.settings.files == "all" else seen.settings.files
     today = datetime.now(timezone.utc).toordinal()
     read, found = altered_files(seen.catalog, seen.store, sample, seed=today)
@@ -110,7 +110,7 @@ def files_are_intact(seen: Inspected) -> Verdict:
 
 
 def no_damaged_file_is_stored(seen: Inspected) -> Verdict:
-    """Every file among the images is one that the catalog has checked from its first byte to its last."""
+    """Every stored image is one that the catalog has checked from its first byte to its last."""
     unknown = unknown_files(seen.gallery, seen.catalog, seen.store)
     return Verdict(
         passed=not unknown,
@@ -144,7 +144,7 @@ def few_links_failed(seen: Inspected) -> Verdict:
 
 
 def list_is_as_long_as_before(seen: Inspected) -> Verdict:
-    """The source lists about as many links as the last time: one that lists fewer may be in trouble."""
+    """The source lists about as many links as last time; a source that lists far fewer may be in trouble."""
     lists = lengths(seen.store, seen.gallery)
     lost = [[row["url"], row["last_seen"]] for row in lost_links(seen.catalog, SHOWN)]
     before = "this is the first list" if lists.before is None else f"{lists.before} were before"
@@ -163,7 +163,7 @@ def list_is_as_long_as_before(seen: Inspected) -> Verdict:
 
 
 def is_fresh(seen: Inspected) -> Verdict:
-    """List and catalog are newer than the schedule's last time but one; gallery_freshness looks hourly."""
+    """The list and the catalog are newer than the last but one scheduled run; checked hourly, too."""
     seen_at = refreshed_at(seen.catalog)
     metadata: dict[str, Any] = {"schedule": seen.schedule or "none"}
     if seen_at is None:
@@ -248,7 +248,7 @@ def build_freshness_sensor(galleries: Galleries, job: Any, name: str) -> dg.Sens
         job=job,
         minimum_interval_seconds=3600,
         default_status=dg.DefaultSensorStatus[galleries.schedule_status],
-        description="Once an hour, has the checks run of each gallery that has become stale.",
+        description="Once an hour, runs the checks of every stale gallery.",
     )
     def gallery_freshness() -> dg.SensorResult:
         store, now = open_store(galleries), datetime.now(timezone.utc)

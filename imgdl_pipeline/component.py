@@ -135,7 +135,7 @@ class ImageGalleries(dg.Component):
             cron_schedule=self.galleries.schedule,
             execution_timezone="UTC",
             default_status=dg.DefaultScheduleStatus[self.galleries.schedule_status],
-            description="One run a gallery.",
+            description="One run per gallery.",
         )
         def daily_galleries(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
             tick = context.scheduled_execution_time.isoformat()

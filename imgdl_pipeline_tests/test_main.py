@@ -48,7 +48,8 @@ def test_a_run_that_fails_says_so_and_exits_with_1(tmp_path):
     failed = run(tmp_path, IMGDL_CONFIG=str(tmp_path / "mine.yaml"))
     assert failed.returncode == 1
     assert "nowhere.txt: there is no such file" in failed.stderr
-    assert failed.stderr.endswith("the run of demo failed\n")
+    assert failed.stderr.splitlines()[-1].startswith("the run of demo failed: ")
+    assert "nowhere.txt" in failed.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ class Gallery(Settings):
     @classmethod
     def _is_a_partition_key(cls, value: str) -> str:
         if NOT_IN_A_NAME in value:
-            raise ValueError(f"must not hold {NOT_IN_A_NAME}, which Dagster keeps to itself")
+            raise ValueError(f"must not contain {NOT_IN_A_NAME}, which Dagster reserves")
         return value
 
 
@@ -110,9 +110,9 @@ class AssetSettings(Settings):
     key_prefix: tuple[Annotated[str, Field(pattern=_KEY_PART)], ...] = Field(
         (), description="before each asset's name, e.g. [media]"
     )
-    group_name: str = Field("galleries", pattern=_KEY_PART, description="the group they are shown in")
+    group_name: str = Field("galleries", pattern=_KEY_PART, description="the group that shows them")
     descriptions: dict[Literal["gallery_links", "gallery_images", "gallery_catalog"], str] = Field(
-        {}, description="in the place of ours, by the asset's name"
+        {}, description="descriptions that replace the default ones, by the asset's name"
     )
     owners: tuple[Annotated[str, Field(pattern=_OWNER)], ...] = Field(
         (), description="e-mail addresses, or team:name"
@@ -140,10 +140,10 @@ class Galleries(Settings):
 
     store: str = Field("data", min_length=1, description="a folder, or s3://bucket/prefix, gs://…, az://…")
     schedule: str | None = Field(
-        "0 6 * * *", description="cron expression of the daily run, one a gallery; null for none"
+        "0 6 * * *", description="cron expression of the daily runs, one per gallery; null for none"
     )
     schedule_status: Literal["RUNNING", "STOPPED"] = Field(
-        "STOPPED", description="whether the schedule runs before anyone has switched it in the UI"
+        "STOPPED", description="whether the schedule runs before anyone switches it on or off in the UI"
     )
     download: DownloadSettings = Field(DownloadSettings(), description="defaults for every gallery")
     checks: CheckSettings = Field(CheckSettings(), description="what the asset checks allow")
@@ -162,7 +162,7 @@ class Galleries(Settings):
             earlier = seen.get(gallery.name.lower())
             if earlier is not None:
                 raise ValueError(
-                    f"the name {gallery.name!r} stands twice, whatever its case: also as {earlier!r}"
+                    f"the name {gallery.name!r} is used twice, whatever its case: also as {earlier!r}"
                 )
             seen[gallery.name.lower()] = gallery.name
         return value

@@ -40,10 +40,10 @@ def read_galleries_file(file: Path) -> Galleries:
     except UnicodeDecodeError as error:
         raise GalleriesFileError(f"{file}: not UTF-8: {error.reason}") from error
     except yaml.reader.ReaderError as error:
-        raise GalleriesFileError(f"{file}:1: no valid YAML: {error.reason}") from error
+        raise GalleriesFileError(f"{file}:1: not valid YAML: {error.reason}") from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise GalleriesFileError(f"{file}:{line}: no valid YAML: {error.problem}") from error
+        raise GalleriesFileError(f"{file}:{line}: not valid YAML: {error.problem}") from error
 
     def locate(path: KeyPath) -> str:
         return f"{file}:{_line(node, path)}"

@@ -79,7 +79,7 @@ def test_a_good_file_is_read(read):
             "name: earth",
             "name: DEMO",
             "galleries.yaml:7: attributes.galleries: "
-            "Value error, the name 'DEMO' stands twice, whatever its case: also as 'demo'",
+            "Value error, the name 'DEMO' is used twice, whatever its case: also as 'demo'",
         ),
         (
             "store: data",
@@ -92,7 +92,7 @@ def test_a_good_file_is_read(read):
             "galleries.yaml:3: attributes.store: 'nothing' is undefined",
         ),
         ("store: data", 'store: "{{ 1/0 }}"', "galleries.yaml:3: attributes.store: division by zero"),
-        ("store: data", "store: \x01", "galleries.yaml:1: no valid YAML: special characters"),
+        ("store: data", "store: \x01", "galleries.yaml:1: not valid YAML: special characters"),
         ("store: data", 'store: "{{"', "galleries.yaml:3: attributes.store: unexpected 'end of template'"),
         (
             "attributes:",
@@ -100,7 +100,7 @@ def test_a_good_file_is_read(read):
             "galleries.yaml:2: atributes: unknown key 'atributes'; allowed are attributes, type",
         ),
         ("type: imgdl", "type: my", "galleries.yaml:1: type: must be imgdl_pipeline.ImageGalleries"),
-        ("store: data", "store: [", "galleries.yaml:5: no valid YAML: "),
+        ("store: data", "store: [", "galleries.yaml:5: not valid YAML: "),
     ],
 )
 def test_a_wrong_file_says_where_what_and_what_is_allowed(read, old, new, error):

@@ -186,7 +186,7 @@ class Fetcher:
 
     def _check_link(self, url: str, session: requests.Session) -> None:
         if urlsplit(url).path == PLACEHOLDER_PATH:
-            raise FetchError(Reason.PLACEHOLDER, "the image was removed: removed.png stands for it")
+            raise FetchError(Reason.PLACEHOLDER, "the image was removed: the link leads to removed.png")
         if self._settings.robots_txt:
             self._robots.check(url, session)
 
@@ -313,7 +313,7 @@ def fetch_error(error: BaseException, timeout: float) -> FetchError:
 
 
 _TRANSLATIONS: tuple[tuple[tuple[type[BaseException], ...], Reason, str, bool], ...] = (
-    ((u3.InvalidHeader,), Reason.CONNECTION, "the answer is no valid HTTP: {cause}", True),
+    ((u3.InvalidHeader,), Reason.CONNECTION, "the answer is not valid HTTP: {cause}", True),
     (
         (rq.InvalidHeader,),  # its own message quotes the value, which is a secret
         Reason.CONNECTION,
@@ -323,7 +323,7 @@ _TRANSLATIONS: tuple[tuple[tuple[type[BaseException], ...], Reason, str, bool], 
     (
         (rq.InvalidURL, rq.MissingSchema, rq.InvalidSchema, u3.LocationValueError, UnicodeError),
         Reason.SCHEME,
-        "this is no valid URL: {cause}",
+        "this is not a valid URL: {cause}",
         False,
     ),
     ((TimeoutError, u3.TimeoutError), Reason.TIMEOUT, "not done within {timeout} s", True),
@@ -336,7 +336,7 @@ _TRANSLATIONS: tuple[tuple[tuple[type[BaseException], ...], Reason, str, bool], 
         True,
     ),
     ((http.client.RemoteDisconnected,), Reason.CONNECTION, "closed without an answer", True),
-    ((http.client.HTTPException,), Reason.CONNECTION, "the answer is no valid HTTP: {cause}", True),
+    ((http.client.HTTPException,), Reason.CONNECTION, "the answer is not valid HTTP: {cause}", True),
     ((OSError,), Reason.CONNECTION, "{cause}", True),
 )
 

@@ -208,7 +208,7 @@ def _row_of_error(job: Job, error: BaseException | None) -> Download:
     """
     if isinstance(error, (StoreError, ResourceError)):
         raise error
-    logger.error("%s: an error of our own", job.url, exc_info=error)
+    logger.error("%s: an internal error", job.url, exc_info=error)
     return _row(job, FetchError(Reason.CONNECTION, f"unexpected {type(error).__name__}: {error}"))
 
 

@@ -18,12 +18,12 @@ def check_scheme(url: str) -> None:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError as error:
-        raise FetchError(Reason.SCHEME, "this is no valid URL") from error
+        raise FetchError(Reason.SCHEME, "this is not a valid URL") from error
     if parts.scheme not in ("http", "https"):
         named = f"{parts.scheme}: links are" if parts.scheme else "a link without a scheme is"
         raise FetchError(Reason.SCHEME, f"{named} not fetched, only http and https")
     if not parts.hostname:
-        raise FetchError(Reason.SCHEME, "this is no valid URL: it names no host")
+        raise FetchError(Reason.SCHEME, "this is not a valid URL: it names no host")
 
 
 _AUTHORITY = re.compile(r"//[^/?#\s]*@")

@@ -88,13 +88,9 @@ class ForkServer:
                 return signal.SIGKILL
 
     def close(self) -> None:
-        """End the server and all workers."""
+        """End the server; its workers end with it."""
         with self._lock:
             self._is_closed = True
-            for worker, server in self._workers.items():
-                if server is self._process:  # a number of another server's may be somebody else's by now
-                    with suppress(OSError):
-                        os.kill(worker.pid, signal.SIGKILL)
             self._stop()
 
     def _running(self) -> "_Process":
@@ -152,8 +148,10 @@ class _Process:
         return int.from_bytes(answer, "big"), socket.socket(fileno=descriptors[0])
 
     def reap(self, pid: int) -> int:
-        """Kill a worker, whose number is its own until the server is asked how it ended, and ask that."""
-        os.kill(pid, signal.SIGKILL)
+        """Have the server kill a worker and return how it ended; raises OSError where the server is gone.
+
+        Only the server, whose child the worker is, can know that the number is not another process's by now.
+        """
         self._control.sendall(REAP + pid.to_bytes(4, "big"))
         status = self._control.recv(4)
         if not status:
@@ -161,7 +159,7 @@ class _Process:
         return int.from_bytes(status, "big")
 
     def stop(self) -> None:
-        """End the server; workers end when they see that it is gone."""
+        """End the server. Linux ends its workers then; elsewhere they end when their sockets are closed."""
         self._control.close()
         self._popen.kill()
         self._popen.wait()

@@ -157,11 +157,13 @@ def _frame(marker: int, payload: bytes) -> _Frame:
         UnsupportedJpegError: No decoder may see the image.
     """
     if len(payload) < 6 or len(payload) != 6 + 3 * payload[5]:
-        raise BadHeaderError("the frame's header has not the length that it should have")
+        raise BadHeaderError("the frame's header has the wrong length")
     bits, count = payload[0], payload[5]
     height, width = int.from_bytes(payload[1:3], "big"), int.from_bytes(payload[3:5], "big")
     if bits != SAMPLE_BITS:
-        raise UnsupportedJpegError(f"the image has {bits} bits a sample, and only {SAMPLE_BITS} are decoded")
+        raise UnsupportedJpegError(
+            f"the image has {bits} bits per sample, and only {SAMPLE_BITS} are decoded"
+        )
     if not height:
         raise UnsupportedJpegError("the image's height comes after its first scan, which is not decoded")
     if not width or not count:

@@ -7,7 +7,7 @@ ask for a byte that says that an image of so many bytes may be decoded now.
 """
 
 FORK, REAP = b"F", b"R"
-"""Requests to the fork server: a new worker; how a worker ended, whose number follows."""
+"""Requests to the fork server: a new worker; the end of a worker, whose number follows, and how it ended."""
 
 GO = b"G"
 """From the fork server: it is ready. To a worker: the image may be decoded now."""

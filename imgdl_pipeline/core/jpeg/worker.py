@@ -70,7 +70,9 @@ def main(control_fd: int) -> None:
         if request[:1] == FORK:
             _fork(control, descriptors[0])
         elif request[:1] == REAP:
-            _, status = os.waitpid(int.from_bytes(request[1:], "big"), 0)
+            pid = int.from_bytes(request[1:], "big")
+            os.kill(pid, signal.SIGKILL)  # a child that was not waited for yet: the number is its own
+            _, status = os.waitpid(pid, 0)
             control.sendall(status.to_bytes(4, "big"))
         else:
             os._exit(0)

@@ -131,7 +131,7 @@ def _invalid(answer: dict[str, Any]) -> InvalidImageError:
     """Return the error of an answer; its words are a stranger's."""
     detail = printable(str(answer.get("detail")))
     if answer.get("unexpected"):
-        logger.error("an error of our own: %s", detail)
+        logger.error("an internal error: %s", detail)
     reasons = (each for each in Reason if each.value == answer["reason"] and each.status is Status.INVALID)
     return InvalidImageError(next(reasons, Reason.CORRUPT), detail)
 

@@ -62,7 +62,7 @@ _COLUMNS = {
         _described("fetched_at", _UTC, "when these bytes came"),
         _described("first_seen", _UTC, "when the link was first listed"),
         _described("last_seen", _UTC, "when the link was last listed"),
-        _described("attributes", pa.string(), "JSON object of what the source said of the link"),
+        _described("attributes", pa.string(), "JSON object of what the source says about the link"),
         _described("listed_at", _UTC, "when the source was asked for this list"),
         _described("tried_at", _UTC, "when a download of this link was last tried"),
         _described("failures", pa.int32(), "runs in a row that ended without an image, for a lasting reason"),

@@ -115,7 +115,7 @@ class Secret:
         if isinstance(value, cls):
             return value
         if not isinstance(value, (str, int)) or not str(value):  # YAML parses digits as an int
-            raise ValueError("must be a text, such as {{ env.NAME }}")
+            raise ValueError("must be text, such as {{ env.NAME }}")
         if "{{" in cls._VARIABLE.sub("", str(value)):
             raise ValueError("may use no other template than {{ env.NAME }}")
         return cls(str(value))

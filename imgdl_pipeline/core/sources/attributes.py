@@ -23,7 +23,7 @@ NAMES = {
     "author_url": "a page about who made it",
     "credit": "how its owner wants to be named",
     "license": "its licence's name",
-    "license_url": "where its licence stands",
+    "license_url": "URL of its licence",
     "page": "the page that shows it",
     "album": "what it is a part of",
     "date": "when it was made or published, in ISO 8601 where that is known",

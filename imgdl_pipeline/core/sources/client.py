@@ -202,7 +202,7 @@ class SourceClient:
                 self.validators[key] = validators
                 raise Unchanged
             if found.status != 200:
-                raise found.error("the document could not be had")
+                raise found.error("the document could not be fetched")
             if conditionally:
                 self.validators[key] = Validators.of(found.headers).headers()
             yield found

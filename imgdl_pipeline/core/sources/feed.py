@@ -32,7 +32,7 @@ class FeedSource(SourceSettings):
     """The pictures of a feed."""
 
     type: Literal["feed"]
-    url: HttpUrl = Field(description="where the feed lies: RSS, Atom, Media RSS or JSON Feed")
+    url: HttpUrl = Field(description="URL of the feed: RSS, Atom, Media RSS or JSON Feed")
     max_images: MaxImages = None
 
 

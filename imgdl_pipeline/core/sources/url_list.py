@@ -120,7 +120,7 @@ def _local_files(path: str) -> list[_File]:
     names = [absolute] if Path(absolute).is_file() else sorted(glob.glob(absolute, recursive=True))  # noqa: PTH207 -- Path.glob takes no absolute pattern
     files = [_File(name, _opener(name)) for name in names if Path(name).is_file()]
     if not files:
-        raise SourceError(f"{absolute}: there is no such file, and nothing that it matches")
+        raise SourceError(f"{absolute}: there is no such file, and no file matches")
     return files
 
 
@@ -232,7 +232,7 @@ def _read_json(data: IO[bytes], name: str, url_column: str) -> Iterator[dict[str
     except json.JSONDecodeError as error:
         raise SourceError(f"{name}:{error.lineno}: {error.msg}") from error
     except (UnicodeDecodeError, RecursionError) as error:
-        raise SourceError(f"{name}: no valid JSON: {error}") from error
+        raise SourceError(f"{name}: not valid JSON: {error}") from error
     if not isinstance(items, list):
         raise SourceError(f"{name}: a list of links is expected, not {_kind(items)}")
     for number, item in enumerate(items):
@@ -275,7 +275,7 @@ def _read_parquet(data: IO[bytes], name: str, url_column: str) -> Iterator[dict[
         for batch in file.iter_batches(batch_size=BATCH_ROWS):
             yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as error:
-        raise SourceError(f"{name}: no valid Parquet: {error}") from error
+        raise SourceError(f"{name}: not valid Parquet: {error}") from error
 
 
 def _require_column(url_column: str, columns: list[str], place: str) -> None:

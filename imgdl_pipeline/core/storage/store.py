@@ -43,7 +43,7 @@ class Store(ObjectStore):
             there = set(file.schema_arrow.names)
             table = file.read([name for name in schema.names if name in there])
         except (pa.ArrowException, OSError) as error:
-            raise UnreadableError(f"{self.location(path)} is no Parquet file: {error}") from error
+            raise UnreadableError(f"{self.location(path)} is not a Parquet file: {error}") from error
         return self._upgraded(path, table, schema)
 
     def metadata(self, path: str) -> dict[bytes, bytes] | None:
@@ -60,7 +60,7 @@ class Store(ObjectStore):
                 pq.read_schema(pa.BufferReader(pa.py_buffer(data))).metadata or {}
             )
         except (pa.ArrowException, OSError) as error:
-            raise UnreadableError(f"{self.location(path)} is no Parquet file: {error}") from error
+            raise UnreadableError(f"{self.location(path)} is not a Parquet file: {error}") from error
         return known
 
     def _upgraded(self, path: str, table: pa.Table, schema: pa.Schema) -> pa.Table:

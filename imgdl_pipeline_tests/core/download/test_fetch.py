@@ -479,7 +479,7 @@ def test_a_malformed_header_is_connection_and_says_little(fetcher, server, caplo
     server.routes["/a.jpg"] = lambda handler: handler.send_raw(head + PICTURE)
     error = refusal(fetcher, server.url("/a.jpg"))
     assert (error.code, error.retryable) == ("connection", True)
-    assert error.detail == "the answer is no valid HTTP: a header is malformed"
+    assert error.detail == "the answer is not valid HTTP: a header is malformed"
     assert len(caplog.text) < 1000
 
 
@@ -488,7 +488,7 @@ def test_two_lengths_are_the_servers_fault(fetcher, server):
     server.routes["/a.jpg"] = lambda handler: handler.send_raw(head + PICTURE)
     error = refusal(fetcher, server.url("/a.jpg"))
     assert error.code == "connection"
-    assert error.detail.startswith("the answer is no valid HTTP")
+    assert error.detail.startswith("the answer is not valid HTTP")
 
 
 def test_robots_rules_are_asked_for_the_path_that_is_sent(loopback, server):

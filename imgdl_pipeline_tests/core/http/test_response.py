@@ -214,4 +214,4 @@ def test_a_head_that_breaks_off_is_asked_for_again(fetcher, server):
     server.routes["/a.jpg"] = lambda handler: handler.send_raw(b"HTTP/1.1 200 OK\r\nContent-Le")
     error = refusal(fetcher, server.url("/a.jpg"))
     assert (error.code, error.retryable) == ("connection", True)
-    assert error.detail == "the answer is no valid HTTP: the headers end early"
+    assert error.detail == "the answer is not valid HTTP: the headers end early"

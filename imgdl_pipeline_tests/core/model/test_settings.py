@@ -29,7 +29,7 @@ def test_a_bad_name_is_not(name):
 @pytest.mark.parametrize(("one", "other"), [("demo", "demo"), ("Demo", "dEMO")])
 def test_a_name_stands_once_whatever_its_case(one, other):
     [(place, message)] = errors(Galleries, {"galleries": [{**DEMO, "name": one}, {**DEMO, "name": other}]})
-    assert (place, f"{other!r} stands twice" in message) == ("galleries", True)
+    assert (place, f"{other!r} is used twice" in message) == ("galleries", True)
 
 
 def test_no_gallery_is_an_error():

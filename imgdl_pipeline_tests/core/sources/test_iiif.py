@@ -196,7 +196,7 @@ def test_a_member_of_a_collection_may_not_lie_inside(list_manifest):
 
 def test_a_member_that_fails_fails_the_list_and_is_named(list_manifest, server):
     members = [{"id": server.url("/gone"), "type": "Manifest"}]
-    with pytest.raises(SourceError, match=r"GET .*/gone: the document could not be had \(status 404\)"):
+    with pytest.raises(SourceError, match=r"GET .*/gone: the document could not be fetched \(status 404\)"):
         list_manifest({"type": "Collection", "items": members})
 
 
