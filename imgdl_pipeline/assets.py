@@ -51,26 +51,35 @@ def partitions_of(galleries: Galleries) -> dg.StaticPartitionsDefinition:
 
 def build_assets(galleries: Galleries) -> list[dg.AssetsDefinition]:
     """Return the assets of a galleries file, with one partition per gallery."""
-    keys, settings = AssetKeys.of(galleries), galleries.assets
+    return [_links_asset(galleries), _images_asset(galleries), _catalog_asset(galleries)]
 
-    def asset(
-        key: dg.AssetKey, schema: pa.Schema, *kinds: str, **more: Any
-    ) -> Callable[[Callable[..., dg.MaterializeResult[None]]], dg.AssetsDefinition]:
-        """Return the asset decorator with the settings that all three assets share."""
-        make: Callable[[Callable[..., dg.MaterializeResult[None]]], dg.AssetsDefinition] = dg.asset(
-            key=key,
-            partitions_def=partitions_of(galleries),
-            group_name=settings.group_name,
-            description=settings.descriptions.get(key.path[-1]),  # type: ignore[call-overload]
-            owners=list(settings.owners),
-            tags=dict(settings.tags),
-            kinds={*kinds, *settings.kinds},
-            metadata={"dagster/column_schema": column_schema(schema)},
-            **more,
-        )
-        return make
 
-    @asset(keys.links, LINKS, "parquet", deps=_upstream(galleries))
+_Body = Callable[..., dg.MaterializeResult[None]]
+
+
+def _asset(
+    galleries: Galleries, key: dg.AssetKey, schema: pa.Schema, *kinds: str, **more: Any
+) -> Callable[[_Body], dg.AssetsDefinition]:
+    """Return the asset decorator with the settings that all three assets share."""
+    settings = galleries.assets
+    make: Callable[[_Body], dg.AssetsDefinition] = dg.asset(
+        key=key,
+        partitions_def=partitions_of(galleries),
+        group_name=settings.group_name,
+        description=settings.descriptions.get(key.path[-1]),  # type: ignore[call-overload]
+        owners=list(settings.owners),
+        tags=dict(settings.tags),
+        kinds={*kinds, *settings.kinds},
+        metadata={"dagster/column_schema": column_schema(schema)},
+        **more,
+    )
+    return make
+
+
+def _links_asset(galleries: Galleries) -> dg.AssetsDefinition:
+    keys = AssetKeys.of(galleries)
+
+    @_asset(galleries, keys.links, LINKS, "parquet", deps=_upstream(galleries))
     def gallery_links(context: dg.AssetExecutionContext, downloads: Downloads) -> dg.MaterializeResult[None]:
         """The link list as the gallery's source returned it: one row per distinct link."""
         gallery, store = galleries.gallery(context.partition_key), open_store(galleries)
@@ -82,7 +91,13 @@ def build_assets(galleries: Galleries) -> list[dg.AssetsDefinition]:
             context.log.warning("the source lists nothing")
         return dg.MaterializeResult(metadata=links_metadata(links, store.location(links_path(gallery.name))))
 
-    @asset(keys.images, DOWNLOADS, "jpeg", "parquet", deps=[keys.links], pool=settings.pool)
+    return gallery_links
+
+
+def _images_asset(galleries: Galleries) -> dg.AssetsDefinition:
+    keys, pool = AssetKeys.of(galleries), galleries.assets.pool
+
+    @_asset(galleries, keys.images, DOWNLOADS, "jpeg", "parquet", deps=[keys.links], pool=pool)
     def gallery_images(context: dg.AssetExecutionContext, downloads: Downloads) -> dg.MaterializeResult[None]:
         """The image files, and the ledger of what happened to each link."""
         gallery, store = galleries.gallery(context.partition_key), open_store(galleries)
@@ -94,7 +109,13 @@ def build_assets(galleries: Galleries) -> list[dg.AssetsDefinition]:
         location = store.location(downloads_path(gallery.name))
         return dg.MaterializeResult(metadata=images_metadata(run, location))
 
-    @asset(keys.catalog, CATALOG, "parquet", deps=[keys.images, keys.links])
+    return gallery_images
+
+
+def _catalog_asset(galleries: Galleries) -> dg.AssetsDefinition:
+    keys = AssetKeys.of(galleries)
+
+    @_asset(galleries, keys.catalog, CATALOG, "parquet", deps=[keys.images, keys.links])
     def gallery_catalog(
         context: dg.AssetExecutionContext, downloads: Downloads
     ) -> dg.MaterializeResult[None]:
@@ -108,7 +129,7 @@ def build_assets(galleries: Galleries) -> list[dg.AssetsDefinition]:
         location = store.location(catalog_path(gallery.name))
         return dg.MaterializeResult(metadata=catalog_metadata(run, location, sheet))
 
-    return [gallery_links, gallery_images, gallery_catalog]
+    return gallery_catalog
 
 
 def _upstream(galleries: Galleries) -> list[dg.AssetDep]:

@@ -115,7 +115,7 @@ def test_every_mistake_is_told_at_once(read):
 
 def test_a_secret_of_the_wrong_kind_is_not_shown(read):
     told = message(read, GOOD.replace('"{{ env.IMGUR_CLIENT_ID }}"', "{s3cret: s3cret}"))
-    assert "client_id: Value error, must be a text" in told
+    assert "client_id: Value error, must be text" in told
     assert "s3cret" not in told
 
 

@@ -112,19 +112,20 @@ def serve(requests: socket.socket, shared_fd: int) -> None:
         limit_memory_and_time(at_rest + memory_for(request), request["cpu_s"])
         signal.setitimer(signal.ITIMER_REAL, request["wall_s"])  # ends a process that does not handle it
         with _bytes_of(request, shared, descriptors) as data:
-            answer, payload = answered(request, data, partial(_reserve, requests, request["id"]))
+            answer, payload = answered(request, data, partial(_reserve, requests, request))
         signal.setitimer(signal.ITIMER_REAL, 0)
         _send(requests, {**answer, "id": request["id"], "payload": len(payload)}, payload)
         if libjpeg.is_spent():
             os._exit(0)
 
 
-def _reserve(requests: socket.socket, number: str, size: int) -> None:
+def _reserve(requests: socket.socket, request: dict[str, Any], size: int) -> None:
     """Wait until an image that takes so many bytes may be decoded."""
     signal.setitimer(signal.ITIMER_REAL, 0)  # other images' time is not this one's
-    _send(requests, {"reserve": size, "id": number})
+    _send(requests, {"reserve": size, "id": request["id"]})
     if not requests.recv(1):
         os._exit(0)
+    signal.setitimer(signal.ITIMER_REAL, request["wall_s"])
 
 
 def _send(requests: socket.socket, answer: dict[str, Any], payload: bytes = b"") -> None:
@@ -166,7 +167,6 @@ def answered(request: dict[str, Any], data: Buffer, reserve: Reserve) -> Answer:
         size = max(len(data), header.decode_bytes)
         if size > LARGE_BYTES:
             reserve(size)
-            signal.setitimer(signal.ITIMER_REAL, request["wall_s"])
         return _JOBS[request["job"]](request, data, header)
     except InvalidImageError as error:
         return {"reason": error.reason.value, "detail": error.detail}, b""

@@ -15,7 +15,7 @@ LIMITS = {"max_pixels": 50_000_000, "max_decode_bytes": 300_000_000}
 
 def ask(data, job="validate", **more):
     reserved = []
-    request = {"job": job, "size": len(data), "limits": LIMITS, "wall_s": 60.0, **more}
+    request = {"job": job, "size": len(data), "limits": LIMITS, **more}
     answer, payload = answered(request, data, reserved.append)
     return answer, payload, reserved
 

@@ -157,7 +157,7 @@ def test_any_yaml_is_settings_or_a_validation_error(data):
 @pytest.mark.parametrize("name", ["a...b", "x..."])
 def test_a_name_that_dagster_does_not_take_is_refused_when_the_file_is_read(name):
     [(place, message)] = errors(Galleries, {"galleries": [{**DEMO, "name": name}]})
-    assert (place, "Dagster keeps to itself" in message) == ("galleries.0.name", True)
+    assert (place, "Dagster reserves" in message) == ("galleries.0.name", True)
 
 
 @pytest.mark.parametrize("recheck", [float("inf"), 1e6])

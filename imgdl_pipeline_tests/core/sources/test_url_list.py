@@ -152,7 +152,7 @@ BROKEN = {
     "h.json": (b'["https://h.org/a", 5]', "h.json: item 1: a link or an object is expected"),
     "i.jsonl": (b'"https://h.org/a"\n{"url": \n', "i.jsonl:2: "),
     "j.jsonl": (b'{"href": "https://h.org/a"}\n', "j.jsonl:1: there is no 'url', only 'href'"),
-    "k.parquet": (b"PAR1 rubbish", "k.parquet: no valid Parquet"),
+    "k.parquet": (b"PAR1 rubbish", "k.parquet: not valid Parquet"),
     "l.parquet": (parquet([{"href": "x"}]), "l.parquet: there is no 'url', only 'href'"),
     "m.txt.gz": (gzip.compress(b"x" * 1000)[:-20], "m.txt.gz: damaged gzip"),
     "n.xls": (b"x", "n.xls: its ending names none of txt, csv, tsv, json, jsonl, parquet"),

@@ -93,7 +93,7 @@ def test_a_ledger_is_written_by_one_run_at_a_time(store):
 def test_a_ledger_that_cannot_be_read_lets_go_of_its_lease(store):
     store.put(downloads_path("g"), b"rubbish")
     for _ in range(2):
-        with pytest.raises(StoreError, match="is no Parquet file"), Ledger(store, "g"):
+        with pytest.raises(StoreError, match="is not a Parquet file"), Ledger(store, "g"):
             pass
 
 

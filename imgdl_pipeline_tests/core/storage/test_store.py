@@ -124,7 +124,7 @@ def test_a_table_of_another_schema_version_is_refused(store, tmp_path):
 
 def test_rubbish_is_no_table(store):
     store.put("l.parquet", b"rubbish")
-    with pytest.raises(StoreError, match="is no Parquet file"):
+    with pytest.raises(StoreError, match="is not a Parquet file"):
         store.read_table("l.parquet", LINKS)
 
 
