@@ -3,6 +3,7 @@
 This module connects the pool, the fetcher, the store and the ledger, which do not depend on each other.
 """
 
+import io
 import logging
 import threading
 import time
@@ -294,9 +295,11 @@ class _Work:
             return replace(_unchanged(job), etag=fetched.etag, last_modified=fetched.last_modified)
         if job.known is not None and not self._is_whole(job, fetched):
             return _unchanged(job)
-        self.store.put(path, fetched.body)
+        # Bytes that are in memory anyway are stored in one piece: as a file, they would be read bit by bit.
+        body = fetched.body.getvalue() if isinstance(fetched.body, io.BytesIO) else fetched.body
+        self.store.put(path, body)
         if self.eager:
-            self.eager.check(job.url, fetched.digests["sha256"], fetched.body)
+            self.eager.check(job.url, fetched.digests["sha256"], body)
         now = datetime.now(timezone.utc)
         return Download(
             url=job.url,
