@@ -187,8 +187,13 @@ def decode_gray(data: Buffer, least_side: int) -> npt.NDArray[np.uint8]:
     if _imaging.jpeglib_version != ABI:
         raise LibjpegError("its sampling factors cannot be checked with the libjpeg of this Pillow")
     decoder = _Decoder(bytes(data), least_side)
-    threading.Thread(target=decoder.run, daemon=True).start()
-    return decoder.result()
+    thread = threading.Thread(target=decoder.run, daemon=True)
+    thread.start()
+    try:
+        return decoder.result()
+    finally:
+        if not decoder.is_stuck:
+            thread.join()
 
 
 class _Decoder:
@@ -197,6 +202,7 @@ class _Decoder:
     def __init__(self, data: bytes, least_side: int) -> None:
         self._library, self._data, self._least_side = _library(), data, least_side
         self._is_done = threading.Event()
+        self.is_stuck = False
         self._pixels: npt.NDArray[np.uint8] | None = None
         self._failure: BaseException | None = None
         self._warnings: list[str] = []
@@ -233,6 +239,7 @@ class _Decoder:
         """Take a fatal error, and never return to libjpeg."""
         global _stuck_threads
         _stuck_threads += 1
+        self.is_stuck = True
         self._failure = LibjpegError(self._message(state))
         self._is_done.set()
         threading.Event().wait()
