@@ -44,7 +44,7 @@ class Decoded:
 
     Args:
         gray: Shades by row and column, reduced.
-        warning: What libjpeg says of the file outside its picture data; None for nothing.
+        warning: libjpeg's warning about what is not picture data; None for none.
     """
 
     gray: Gray
@@ -76,7 +76,7 @@ OUTSIDE = re.compile(
 """Warnings of libjpeg-turbo that may be about something outside the picture; its fatal errors never are."""
 
 UNKNOWN_SAMPLING = "could not determine subsampling"
-"""What TurboJPEG says of sampling factors that it has no name for, though it decodes them."""
+"""In TurboJPEG's error for sampling factors that it has no name for, though it decodes them."""
 
 
 def _decode_strictly(data: Buffer) -> Gray:

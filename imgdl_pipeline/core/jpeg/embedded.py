@@ -1,4 +1,4 @@
-"""What a file says of itself: EXIF, XMP, IPTC and its ICC profile, as the catalog has them."""
+"""Reads the metadata in a file, EXIF, XMP, IPTC and the ICC profile, into the catalog's columns."""
 
 import itertools
 import json

@@ -60,7 +60,7 @@ class Embedded:
 
 @dataclass(frozen=True, slots=True)
 class JpegFacts(Embedded):
-    """What the catalog says of a whole, valid JPEG; the fields are its columns.
+    """The facts about a whole, valid JPEG; the fields are columns of the catalog.
 
     Args:
         width: Pixels across, as the file has them, whatever EXIF's orientation says.

@@ -1,4 +1,4 @@
-"""Reads XMP: what a file says of itself in RDF (ISO 16684-1), as far as the catalog has a name for it.
+"""Reads XMP, metadata in RDF (ISO 16684-1), as far as the catalog has a name for it.
 
 The XML is a stranger's: no entity is resolved, nothing is loaded, and its size is bounded.
 """
@@ -66,7 +66,7 @@ class Xmp:
 
     @property
     def attributes(self) -> dict[str, str | list[str]]:
-        """What the file says of itself, under the catalog's names."""
+        """The metadata under the catalog's names."""
         found = {name: self.first(*properties) for name, properties in ATTRIBUTES.items()}
         texts: dict[str, str | list[str]] = {
             name: values if name == "tags" else ", ".join(values) if name == "author" else values[0]
