@@ -101,7 +101,7 @@ def test_leaving_ends_all_threads_also_when_the_consumer_fails():
     with pytest.raises(ZeroDivisionError), DownloadPool(lambda item: item) as pool:
         for _ in pool.map(itertools.count()):
             raise ZeroDivisionError
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before  # another test's thread may have ended meanwhile
 
 
 def test_leaving_abandons_what_is_in_flight_within_two_seconds():
@@ -124,7 +124,7 @@ def test_leaving_abandons_what_is_in_flight_within_two_seconds():
         finally:
             interrupted = time.monotonic()
     assert time.monotonic() - interrupted < 2
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before  # another test's thread may have ended meanwhile
 
 
 def test_what_is_done_by_the_time_the_pool_is_left_is_not_lost():
