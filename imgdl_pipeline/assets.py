@@ -106,6 +106,8 @@ def _images_asset(galleries: Galleries) -> dg.AssetsDefinition:
         context.log.info(
             "%d links tried in %.1f s: %s", run.tried.num_rows, run.seconds, format_counts(run.tried)
         )
+        if run.waiting:
+            context.log.warning("%d links wait for the next run: this one reached its limit", run.waiting)
         location = store.location(downloads_path(gallery.name))
         return dg.MaterializeResult(metadata=images_metadata(run, location))
 

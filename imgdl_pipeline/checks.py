@@ -23,6 +23,7 @@ from imgdl_pipeline.core.catalog.audit import (
     lost_links,
     refreshed_at,
     unknown_files,
+    untried_links,
 )
 from imgdl_pipeline.core.listing.build import lengths
 from imgdl_pipeline.core.model.outcome import Status
@@ -30,7 +31,7 @@ from imgdl_pipeline.core.model.schemas import CATALOG
 from imgdl_pipeline.core.model.settings import CheckSettings
 from imgdl_pipeline.core.storage.layout import catalog_path
 from imgdl_pipeline.core.storage.store import Store
-from imgdl_pipeline.metadata import counts, failures_markdown, markdown_table, share_failed
+from imgdl_pipeline.metadata import failures_markdown, markdown_table
 
 PARTITION_TAG = "dagster/partition"
 """The tag with the gallery's name in a run that only has checks: a job without assets has no partitions."""
@@ -125,21 +126,50 @@ def no_damaged_file_is_stored(seen: Inspected) -> Verdict:
 
 def few_links_failed(seen: Inspected) -> Verdict:
     """The share of links that failed is not above `failed_warn`; above `failed_error` it is an error."""
-    counted = counts(seen.catalog)
-    total, failed, share = seen.catalog.num_rows, counted[Status.FAILED.value], share_failed(counted)
-    warn_above, error_above = seen.settings.failed_warn, seen.settings.failed_error
-    rows = seen.catalog.filter(pc.equal(seen.catalog["status"], Status.FAILED.value))
+    return _few_links(seen, Status.FAILED, seen.settings.failed_warn, seen.settings.failed_error)
+
+
+def few_links_are_invalid(seen: Inspected) -> Verdict:
+    """The share of links that gave no whole JPEG is not above `invalid_warn`, nor above `invalid_error`."""
+    return _few_links(seen, Status.INVALID, seen.settings.invalid_warn, seen.settings.invalid_error)
+
+
+def few_links_were_refused(seen: Inspected) -> Verdict:
+    """The share of links that a rule forbids is not above `refused_warn`, nor above `refused_error`."""
+    return _few_links(seen, Status.REFUSED, seen.settings.refused_warn, seen.settings.refused_error)
+
+
+_WORDS = {Status.FAILED: "failed", Status.INVALID: "are invalid", Status.REFUSED: "were refused"}
+_WORD = {Status.FAILED: "failed", Status.INVALID: "is invalid", Status.REFUSED: "was refused"}
+
+
+def _few_links(seen: Inspected, status: Status, warn_above: float, error_above: float) -> Verdict:
+    """Judge the share of links with a status that is not `ok`."""
+    total = seen.catalog.num_rows
+    rows = seen.catalog.filter(pc.equal(seen.catalog["status"], status.value))
+    share = rows.num_rows / total if total else 0.0
     return Verdict(
         passed=share <= min(warn_above, error_above),
         severity=ERROR if share > error_above else WARN,
-        words=f"{failed} of {total} links failed",
+        words=f"{rows.num_rows} of {total} links {_WORDS[status]}",
         metadata={
-            "share_failed": round(share, 4),
-            "failed": failed,
+            f"share_{status.value}": round(share, 4),
+            status.value: rows.num_rows,
             "warn_above": warn_above,
             "error_above": error_above,
-            "rows": dg.MetadataValue.md(failures_markdown(rows, "no link failed")),
+            "rows": dg.MetadataValue.md(failures_markdown(rows, f"no link {_WORD[status]}")),
         },
+    )
+
+
+def every_link_was_tried(seen: Inspected) -> Verdict:
+    """Every listed link has its row: none waits for the next run because of `time_limit` or `limit`."""
+    waiting = untried_links(seen.catalog, seen.store, seen.gallery)
+    return Verdict(
+        passed=not waiting,
+        severity=WARN,
+        words=f"{waiting} listed links wait for the next run",
+        metadata={"waiting": waiting},
     )
 
 
@@ -182,6 +212,9 @@ CHECKS: dict[str, Callable[[Inspected], Verdict]] = {
         files_are_intact,
         no_damaged_file_is_stored,
         few_links_failed,
+        few_links_are_invalid,
+        few_links_were_refused,
+        every_link_was_tried,
         list_is_as_long_as_before,
         is_fresh,
     )

@@ -63,6 +63,7 @@ def images_metadata(run: DownloadRun, location: str) -> Metadata:
         "share_failed": round(share_failed(counted), 4),
         "tried": run.tried.num_rows,
         "fetched": fetched.num_rows,
+        "waiting": run.waiting,
         "bytes": pc.sum(fetched["bytes"]).as_py() or 0,
         "images_per_second": round(per_second, 2),
         "seconds": round(run.seconds, 3),

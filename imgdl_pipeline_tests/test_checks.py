@@ -10,7 +10,7 @@ from imgdl_pipeline.config.galleries import Galleries
 from imgdl_pipeline.core.model.schemas import CATALOG
 from imgdl_pipeline.core.storage.layout import catalog_path
 from imgdl_pipeline.core.storage.store import Store
-from imgdl_pipeline.resources import DOWNLOADS_RESOURCE
+from imgdl_pipeline.resources import DOWNLOADS_RESOURCE, Downloads
 from imgdl_pipeline_tests.support.pictures import jpeg
 
 WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
@@ -166,3 +166,37 @@ def test_a_list_that_is_new_does_not_hide_downloads_that_fail(checked):
     made_older(checked, "a")
     seen = inspected(checked.galleries(schedule="* * * * *"), "a")
     assert CHECKS["is_fresh"](seen).passed is False
+
+
+def test_a_gallery_of_pages_instead_of_pictures_is_an_error(checked):
+    for number in range(8):
+        checked.server.serve(f"/a{number}.jpg", b"<!DOCTYPE html><title>Log in</title>")
+    result = checked.run("a")["few_links_are_invalid"]
+    assert (result.passed, result.severity) == (False, ERROR)
+    assert result.description == "8 of 8 links are invalid"
+    assert result.metadata["share_invalid"].value == 1.0
+
+
+def test_a_gallery_of_junk_links_is_an_error(checked):
+    (checked.folder / "a.txt").write_text("['http://h.org/a.jpg']\nnothing\n")
+    result = checked.run("a")["few_links_were_refused"]
+    assert (result.passed, result.severity) == (False, ERROR)
+    assert "`refused/scheme`" in result.metadata["rows"].value
+
+
+def test_links_that_a_time_limit_left_are_counted_by_a_check_and_in_the_metadata(checked):
+    galleries = checked.galleries()
+    result = dg.materialize(
+        [*build_assets(galleries), build_checks(galleries, AssetKeys.of(galleries))],
+        partition_key="a",
+        resources={"downloads": Downloads(limit=None, force=False, time_limit=1e-6)},
+    )
+    assert result.success
+    verdicts = {each.check_name: each for each in result.get_asset_check_evaluations()}
+    assert (verdicts["every_link_was_tried"].passed, verdicts["every_link_was_tried"].severity) == (
+        False,
+        WARN,
+    )
+    assert verdicts["every_link_was_tried"].description == "8 listed links wait for the next run"
+    [images] = result.asset_materializations_for_node("gallery_images")
+    assert images.metadata["waiting"].value == 8

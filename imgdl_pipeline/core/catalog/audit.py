@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 from cronsim import CronSim, CronSimError
 
 from imgdl_pipeline.core.jpeg.memory_budget import MemoryBudget
+from imgdl_pipeline.core.listing.build import read_links
 from imgdl_pipeline.core.model.outcome import Status
-from imgdl_pipeline.core.model.schemas import CATALOG
+from imgdl_pipeline.core.model.schemas import CATALOG, LINKS
 from imgdl_pipeline.core.storage.layout import catalog_path, images_path
 from imgdl_pipeline.core.storage.store import Store
 
@@ -76,6 +77,18 @@ def lost_links(catalog: pa.Table, most: int) -> list[dict[str, Any]]:
         :most
     ].to_pylist()
     return rows
+
+
+def untried_links(catalog: pa.Table, store: Store, gallery: str) -> int:
+    """Return the number of listed links that have no row yet, because a run's limit left them to the next.
+
+    Raises:
+        StoreError: There is no list yet, or it could not be read.
+    """
+    url = pa.schema([LINKS.field("url")], metadata=LINKS.metadata)
+    listed = read_links(store, gallery, url)["url"]
+    is_known = pc.is_in(listed, value_set=catalog["url"].combine_chunks())
+    return len(listed) - (pc.sum(is_known).as_py() or 0)
 
 
 def refreshed_at(catalog: pa.Table) -> datetime | None:

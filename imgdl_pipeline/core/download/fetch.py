@@ -1,7 +1,8 @@
 """Fetch one URL: return its bytes and metadata, or raise a FetchError with the reason.
 
 One call is one attempt under one deadline, including redirects within a host. A redirect to another host is
-returned as a `Redirect`, so that the caller can wait for a free slot of that host. The caller uses
+returned as a `Redirect`, so that the caller can wait for a free slot of that host; and so is a request that
+its host's pace does not allow yet. The caller uses
 `FetchError.retryable` and `RetryAfter` to decide whether and when to try again.
 """
 
@@ -21,6 +22,7 @@ from imgdl_pipeline.core.download.body import read_body
 from imgdl_pipeline.core.http.address_guard import AddressGuard
 from imgdl_pipeline.core.http.deadline import Deadline, deadline_scope
 from imgdl_pipeline.core.http.opt_out import check_opt_out
+from imgdl_pipeline.core.http.pace import Paces, TooSoon
 from imgdl_pipeline.core.http.robots import Robots
 from imgdl_pipeline.core.http.transport import (
     Validators,
@@ -67,17 +69,21 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """An unfinished attempt that was redirected to another host, which has its own slots and pauses.
+    """An unfinished attempt that continues at another host, or at the same host when its pace allows it.
+
+    Each host has its own slots, pauses and pace.
 
     Args:
         url: The URL to continue with.
         redirects: The number of redirects so far.
         seconds: Seconds left for the attempt.
+        wait_s: Seconds after which the host's pace allows the request.
     """
 
     url: str
     redirects: int
     seconds: float
+    wait_s: float = 0.0
 
     @property
     def host(self) -> str:
@@ -91,6 +97,7 @@ class Fetcher:
     Args:
         settings: Limits, rules and the User-Agent.
         stop: Event that cancels every fetch within a quarter of a second.
+        paces: How fast each host is asked; None for a pace as the settings have it.
         tls: The TLS context; None uses the shared one.
     """
 
@@ -99,13 +106,15 @@ class Fetcher:
         settings: DownloadSettings,
         stop: threading.Event,
         *,
+        paces: Paces | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._settings = settings
         self._stop = stop
         self._tls = tls
         self._guard = AddressGuard(settings.allow_addresses)
-        self._robots = Robots(settings.user_agent_header)
+        self._paces = paces or Paces(settings.requests_per_second)
+        self._robots = Robots(settings.user_agent_header, self._paces)
         self._local = threading.local()
         self._sessions: list[requests.Session] = []
 
@@ -150,7 +159,7 @@ class Fetcher:
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
-            session = new_session(self._guard, self._settings, self._tls)
+            session = new_session(self._guard, self._settings, self._tls, self._paces)
             self._local.session = session
             self._sessions.append(session)
         return session
@@ -163,6 +172,8 @@ class Fetcher:
             try:
                 check_scheme(url)
                 arrived = self._request(url, headers, expected)
+            except TooSoon as error:
+                return Redirect(url, redirects, deadline.left(), error.seconds)
             except FetchError as error:
                 error.host = redirect.host
                 raise

@@ -41,30 +41,43 @@ class Throttled(Generic[R]):
     host: str
 
 
+def _unpaced(host: str, now: float) -> float:  # noqa: ARG001
+    return now
+
+
 class Schedule(Generic[T]):
     """Chooses which item is handed out next. It is plain data, without threads, locks or a clock.
 
-    Hosts take turns. A host whose slots are all busy, or which is in a pause, is skipped and so never
-    blocks the others.
+    Hosts take turns. A host whose slots are all busy, which is in a pause, or whose next request would come
+    too soon, is skipped and so never blocks the others.
 
     Args:
         slots: Returns how many items of a host may be handed out at the same time.
         host_of: Returns the name of an item's host.
         workers: The number of workers. While there are items of several hosts, each host gets at most
             three quarters of the workers, because a slow host would otherwise occupy all of them.
+        paced: Called with a host and the time when one of its items is handed out. Returns the time before
+            which the next may not be.
     """
 
     def __init__(
-        self, slots: Callable[[str], int], host_of: Callable[[T], str], workers: int = 1_000_000
+        self,
+        slots: Callable[[str], int],
+        host_of: Callable[[T], str],
+        workers: int = 1_000_000,
+        paced: Callable[[str, float], float] = _unpaced,
     ) -> None:
         self._slots = slots
         self._shared = max(1, workers - max(1, workers // 4))
         self._host_of = host_of
+        self._paced = paced
         self._waiting: dict[str, deque[T]] = {}
         self._out: dict[str, int] = {}
         self._turns: deque[str] = deque()
         self._in_turn: set[str] = set()
-        self._left_alone: dict[str, float] = {}
+        self._left_alone: set[str] = set()
+        self._asleep: dict[str, float] = {}
+        self._wakes: list[tuple[float, str]] = []
         self._delayed: list[tuple[float, int, T]] = []
         self._sequence = itertools.count()
         self._held = 0
@@ -90,6 +103,9 @@ class Schedule(Generic[T]):
         item = self._waiting[host].popleft()
         self._held -= 1
         self._out[host] = self._out.get(host, 0) + 1
+        due = self._paced(host, now)
+        if due > now:
+            self._sleep(host, due)
         self._offer(host)
         return item
 
@@ -125,21 +141,42 @@ class Schedule(Generic[T]):
             self.leave_alone(later.host, due)
 
     def leave_alone(self, host: str, until: float) -> None:
-        """Pause a host: hand out none of its items before a given time."""
-        self._left_alone[host] = max(until, self._left_alone.get(host, until))
+        """Pause a host: hand out none of its items before a given time, also those handed out already."""
+        self._left_alone.add(host)
+        self._sleep(host, until)
+
+    def clear(self) -> list[T]:
+        """Give up all items that are held, and return them."""
+        dropped = [item for items in self._waiting.values() for item in items]
+        dropped += [entry[2] for entry in self._delayed]
+        self._waiting = {host: deque() for host in self._out}
+        self._turns.clear()
+        self._in_turn.clear()
+        self._delayed.clear()
+        self._held = 0
+        return dropped
+
+    def seconds_until_due(self, now: float) -> float:
+        """Return the seconds until the next pause or delay ends; infinity if there is none."""
+        dues = [self._wakes[0][0]] if self._wakes else []
+        dues += [self._delayed[0][0]] if self._delayed else []
+        return max(0.0, min(dues) - now) if dues else float("inf")
+
+    def _sleep(self, host: str, until: float) -> None:
+        if until > self._asleep.get(host, float("-inf")):
+            self._asleep[host] = until
+            heapq.heappush(self._wakes, (until, host))
         if host in self._in_turn:
             self._in_turn.discard(host)
             self._turns.remove(host)
 
-    def seconds_until_due(self, now: float) -> float:
-        """Return the seconds until the next pause or delay ends; infinity if there is none."""
-        dues = [*self._left_alone.values(), *(entry[0] for entry in self._delayed[:1])]
-        return max(0.0, min(dues) - now) if dues else float("inf")
-
     def _wake(self, now: float) -> None:
-        for host in [host for host, until in self._left_alone.items() if until <= now]:
-            del self._left_alone[host]
-            self._offer(host)
+        while self._wakes and self._wakes[0][0] <= now:
+            until, host = heapq.heappop(self._wakes)
+            if self._asleep.get(host) == until:  # else it sleeps for longer
+                del self._asleep[host]
+                self._left_alone.discard(host)
+                self._offer(host)
         while self._delayed and self._delayed[0][0] <= now:
             item = heapq.heappop(self._delayed)[2]
             self._held -= 1
@@ -153,7 +190,7 @@ class Schedule(Generic[T]):
         """Give a host a turn if one of its items may be handed out."""
         if (
             host not in self._in_turn
-            and host not in self._left_alone
+            and host not in self._asleep
             and self._waiting.get(host)
             and self._out.get(host, 0) < self._allowed(host)
         ):

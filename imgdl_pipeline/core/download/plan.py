@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from imgdl_pipeline.core.download.fetch import Redirect
 from imgdl_pipeline.core.download.retry import in_cooldown
 from imgdl_pipeline.core.http.urls import host_of
-from imgdl_pipeline.core.model.outcome import Status
+from imgdl_pipeline.core.model.outcome import FetchError, Status
 from imgdl_pipeline.core.model.schemas import take_column
 from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.storage.layout import is_image_path
@@ -35,6 +35,7 @@ class Job:
         known: The link's row in the ledger if its image is stored; the request is then conditional.
         failures: Consecutive runs before this one that ended without an image for a permanent reason.
         redirect: The point at which an unfinished attempt continues.
+        error: The error of the last attempt.
     """
 
     url: str
@@ -46,6 +47,7 @@ class Job:
     attempts: int = 0
     elapsed_s: float = 0.0
     redirect: Redirect | None = None
+    error: FetchError | None = None
 
 
 def plan(

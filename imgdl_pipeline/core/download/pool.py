@@ -32,11 +32,12 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Done(Generic[T, R]):
-    """An item and its result, or the exception that its work raised."""
+    """An item and its result, or the exception that its work raised; or an item dropped at the time limit."""
 
     item: T
     result: R | None = None
     error: BaseException | None = None
+    is_dropped: bool = False
 
 
 class DownloadWorker(threading.Thread, Generic[T, R]):
@@ -76,6 +77,8 @@ class DownloadPool(Generic[T, R]):
         host_of: Returns the name of an item's host.
         lookahead: Maximum number of items held before they are worked on; bounds memory.
         stop: Event that is set when the pool is left.
+        paced: Limits how fast a host's items are worked on; see `Schedule`.
+        until: The time, by the monotonic clock, after which no more items are begun.
         on_wait: Called twice a second while there are no results, in the thread that takes the results, with
             the number of items being worked on.
     """
@@ -91,6 +94,8 @@ class DownloadPool(Generic[T, R]):
         host_of: Callable[[T], str] = lambda _: "",
         lookahead: int = 10_000,
         stop: threading.Event | None = None,
+        paced: Callable[[str, float], float] = lambda _, now: now,
+        until: float = float("inf"),
         on_wait: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.work = work
@@ -98,7 +103,8 @@ class DownloadPool(Generic[T, R]):
         self.queue: queue.Queue[T | None] = queue.Queue(maxsize=workers)
         self._lookahead = lookahead
         self._on_wait = on_wait
-        self._schedule = Schedule(slots, host_of, workers)
+        self._schedule = Schedule(slots, host_of, workers, paced)
+        self._until = until
         self._busy = 0
         self._stopped = False
         self._lock = threading.Lock()
@@ -137,24 +143,39 @@ class DownloadPool(Generic[T, R]):
     def map(self, items: Iterable[T]) -> Iterator[Done[T, R]]:
         """Work on every item, and yield the items in the order in which they finish.
 
-        Items are taken from `items` only when there is room for them, so it may be of any length.
+        Items are taken from `items` only when there is room for them, so it may be of any length. After
+        `until`, no more are taken, those that were not begun are yielded as dropped, and those that are being
+        worked on end, without another try.
         """
         pending = 0
         for item in items:
+            if self._is_over():
+                break
             with self._lock:
                 self._schedule.add(item)
                 self._fill_queue()
             pending += 1
             wait = False
-            while not wait or self._is_full():
+            while not wait or (self._is_full() and not self._is_over()):
                 for done in self._finished(wait=wait):
                     pending -= 1
                     yield done
                 wait = True
         while pending:
-            for done in self._finished(wait=True):
+            for done in self._dropped() if self._is_over() else ():
                 pending -= 1
                 yield done
+            for done in self._finished(wait=pending > 0):
+                pending -= 1
+                yield done
+
+    def _is_over(self) -> bool:
+        return time.monotonic() >= self._until
+
+    def _dropped(self) -> list[Done[T, R]]:
+        """Drop the items that are not being worked on."""
+        with self._lock:
+            return [Done(item, is_dropped=True) for item in [*self._empty_queue(), *self._schedule.clear()]]
 
     def remains(self) -> Iterator[R]:
         """Yield the results that were not yielded by `map` because the pool was left early."""
@@ -174,10 +195,10 @@ class DownloadPool(Generic[T, R]):
                 self.queue.task_done()
                 return None
             with self._lock:
-                if not self._schedule.is_left_alone(item):
+                if not (self._schedule.is_left_alone(item) or self._is_over()):
                     self._busy += 1
                     return item
-                self._schedule.put_back(item)  # its host has asked for a pause since the item was queued
+                self._schedule.put_back(item)  # since it was queued, its host has asked for a pause
                 self._fill_queue()
             self.queue.task_done()
 
@@ -227,15 +248,21 @@ class DownloadPool(Generic[T, R]):
     def _fill_queue(self) -> None:
         """Move the items that are ready into the queue; called with the lock held."""
         while not self._stopped and not self.queue.full():
-            item = self._schedule.next(time.monotonic())
+            now = time.monotonic()
+            item = self._schedule.next(now) if now < self._until else None
             if item is None:
                 return
             self.queue.put_nowait(item)
 
-    def _empty_queue(self) -> None:
+    def _empty_queue(self) -> list[T]:
+        """Take back the items that no worker has taken; called with the lock held."""
+        taken: list[T] = []
         while True:
             try:
-                self.queue.get_nowait()
+                item = self.queue.get_nowait()
             except queue.Empty:
-                return
+                return taken
             self.queue.task_done()
+            if item is not None:
+                self._schedule.finished(item)
+                taken.append(item)

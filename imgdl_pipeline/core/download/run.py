@@ -21,6 +21,7 @@ from imgdl_pipeline.core.download.host_queue import Requeue, Throttled
 from imgdl_pipeline.core.download.plan import Job, interleaved, jobs, orphans, plan
 from imgdl_pipeline.core.download.pool import DownloadPool
 from imgdl_pipeline.core.download.retry import Retry, is_permanent
+from imgdl_pipeline.core.http.pace import Paces
 from imgdl_pipeline.core.http.transport import Validators
 from imgdl_pipeline.core.http.urls import host_of
 from imgdl_pipeline.core.jpeg.facts import InvalidImageError, Limits
@@ -85,12 +86,14 @@ class DownloadRun:
         tried: The rows of the links that this run requested.
         fetched: The rows of the links whose bytes this run fetched.
         seconds: Duration of the run.
+        waiting: Number of links that `limit` or `time_limit` left to the next run.
     """
 
     ledger: pa.Table
     tried: pa.Table
     fetched: pa.Table
     seconds: float
+    waiting: int = 0
 
 
 def download_gallery(
@@ -122,8 +125,12 @@ def download_gallery(
         StoreError: The store failed. Results up to then are in the ledger, if it could still be written.
     """
     started, started_at = time.monotonic(), datetime.now(timezone.utc)
-    links, stop = read_links(store, gallery), threading.Event()
-    with Ledger(store, gallery) as ledger, Fetcher(settings, stop) as fetcher, opened(jpegs) as jpegs:
+    links, stop, paces = read_links(store, gallery), threading.Event(), Paces(settings.requests_per_second)
+    with (
+        Ledger(store, gallery) as ledger,
+        Fetcher(settings, stop, paces=paces) as fetcher,
+        opened(jpegs) as jpegs,
+    ):
         store.sweep(images_path(gallery))
         stored = store.files(images_path(gallery))
         store.delete(orphans(stored, ledger.table))
@@ -133,47 +140,59 @@ def download_gallery(
             jpegs.start()
         limits = Limits.of(settings)
         eager = EagerValidator(store, gallery, jpegs, limits) if checks_early else None
-        retry = retry or Retry(settings.attempts)
-        work = _Work(gallery, store, fetcher, retry, CircuitBreaker(), jpegs, limits, eager)
-        told = ProgressCounter(todo.num_rows, started, on_progress)
+        retry, breaker = retry or Retry(settings.attempts), CircuitBreaker(settings.host_patience)
+        work = _Work(gallery, store, fetcher, retry, breaker, paces, jpegs, limits, eager)
+        counter = ProgressCounter(todo.num_rows, started, on_progress)
         pool = DownloadPool(
             work,
             workers=settings.workers,
             slots=settings.slots,
             host_of=lambda job: job.host,
             stop=stop,
-            on_wait=told.waited,
+            paced=work.handed_out,
+            until=started + (settings.time_limit or float("inf")),
+            on_wait=counter.waited,
         )
-        _download(pool, jobs(todo, ledger.table), ledger, told, eager)
+        _download(pool, jobs(todo, ledger.table), ledger, work, counter)
+        waiting = planned.num_rows - counter.done
     rows = ledger.table
     tried, fetched = (
         filter_table(rows, pc.fill_null(pc.greater_equal(rows[column], started_at), fill_value=False))
         for column in ("tried_at", "fetched_at")
     )
-    return DownloadRun(rows, tried, fetched, time.monotonic() - started)
+    return DownloadRun(rows, tried, fetched, time.monotonic() - started, waiting)
 
 
 def _download(
     pool: "DownloadPool[Job, Download]",
     todo: Iterator[Job],
     ledger: Ledger,
-    told: "ProgressCounter",
-    eager: EagerValidator | None,
+    work: "_Work",
+    counter: "ProgressCounter",
 ) -> None:
     """Run the pool, and write the row of each link to the ledger, also after an interrupt."""
     try:
         with pool:
             for done in pool.map(todo):
+                if done.is_dropped:
+                    _keep_last_error(done.item, ledger)
+                    continue
                 row = done.result or _row_of_error(done.item, done.error)
                 ledger.add(row)
-                told.finished(row)
-                if eager:
-                    eager.write_due()
+                counter.finished(row)
+                if work.eager:
+                    work.eager.write_due()
     finally:
         for row in pool.remains():  # results that were finished before an interrupt
             ledger.add(row)
-        if eager:
-            eager.write()
+        if work.eager:
+            work.eager.write()
+
+
+def _keep_last_error(job: Job, ledger: Ledger) -> None:
+    """Write the row of a link that was tried, but not again before the time limit."""
+    if job.error is not None and job.known is None:
+        ledger.add(_row(job, job.error))
 
 
 class ProgressCounter:
@@ -187,18 +206,18 @@ class ProgressCounter:
 
     def __init__(self, total: int, started: float, on_progress: Callable[[Progress], None]) -> None:
         self._total, self._started, self._on_progress = total, started, on_progress
-        self._done = self._failed = 0
+        self.done = self._failed = 0
 
     def finished(self, row: Download) -> None:
         """Count a finished link, and report the progress."""
-        self._done += 1
+        self.done += 1
         self._failed += row.status != Status.OK.value
         self.waited(0)
 
     def waited(self, busy: int) -> None:
         """Report the progress and the number of links in progress while no link finishes."""
         seconds = time.monotonic() - self._started
-        self._on_progress(Progress(self._done, self._total, self._failed, seconds, busy))
+        self._on_progress(Progress(self.done, self._total, self._failed, seconds, busy))
 
 
 def _row_of_error(job: Job, error: BaseException | None) -> Download:
@@ -222,49 +241,86 @@ class _Work:
     fetcher: Fetcher
     retry: Retry
     breaker: CircuitBreaker
+    paces: Paces
     jpegs: JpegWorkers
     limits: Limits
     eager: EagerValidator | None
 
     def __call__(self, job: Job) -> Download | Requeue[Job] | Throttled[Download]:
-        started = time.monotonic()
-        refusal = self.breaker.refusal(job.host)
+        started, host = time.monotonic(), job.host
+        refusal = self.breaker.begin(host)
         if refusal is not None:
+            self.paces.release(host)
             return self._without_image(job, refusal)
         try:
             fetched = self.fetcher.fetch(
                 job.url, job.expected, _validators(job.known), job.request_headers, job.redirect
             )
         except NotModified:
-            self.breaker.succeeded(job.host)
+            self._answered(host)
             return _unchanged(job)
         except FetchError as error:
-            return self._after(error, _tried(job, started))
-        self.breaker.succeeded(job.host)
+            return self._after(error, _tried(job, started, error), host, started)
+        except BaseException:
+            self.breaker.released(host)
+            raise
         if isinstance(fetched, Redirect):
-            elapsed_s = job.elapsed_s + time.monotonic() - started
-            return Requeue(replace(job, redirect=fetched, host=fetched.host, elapsed_s=elapsed_s), 0.0)
+            return self._continued(fetched, job, started)
+        self._answered(host)
         with fetched.body:
             return self._stored(_tried(job, started), fetched)
 
-    def _after(self, error: FetchError, job: Job) -> Download | Requeue[Job] | Throttled[Download]:
-        """Return the row of a failed attempt, or requeue the job. Record failures that affect the host."""
+    def handed_out(self, host: str, now: float) -> float:
+        """Return when the next link of a host may be handed out, at the latest when its patience ends."""
+        due = self.paces.handed_out(host, now)
+        if due <= now:
+            return due
+        self.breaker.waits(host, due)
+        return min(due, now + max(0.0, self.breaker.patience_left(host)))
+
+    def _answered(self, host: str) -> None:
+        self.breaker.answered(host)
+        self.paces.answered(host)
+
+    def _continued(self, rest: Redirect, job: Job, started: float) -> Requeue[Job]:
+        """Requeue the rest of an attempt, for another host or for later."""
+        if rest.wait_s:
+            self.breaker.released(job.host)
+        else:
+            self._answered(job.host)
+        elapsed_s = job.elapsed_s + time.monotonic() - started
+        return Requeue(replace(job, redirect=rest, host=rest.host, elapsed_s=elapsed_s), rest.wait_s)
+
+    def _after(
+        self, error: FetchError, job: Job, host: str, started: float
+    ) -> Download | Requeue[Job] | Throttled[Download]:
+        """Return the row of a failed attempt, or requeue the job; record what it says about the host.
+
+        A pause that a host asks for, or that it needs because it cannot be connected to, is for all of its
+        links. No pause is longer than the host's patience, because the host is given up then.
+        """
         asked_s = error.seconds if isinstance(error, RetryAfter) else None
+        is_long = asked_s is not None and asked_s > self.retry.longest_asked_s
         wait = self.retry.wait(error, job.attempts, asked_s)
-        if isinstance(error, UnreachableError):
-            self.breaker.failed(error.host)
-        elif error.http_status is not None:
-            self.breaker.succeeded(error.host)
+        pause = wait if isinstance(error, UnreachableError) else None if is_long else asked_s
+        self._record(error, job.url, host, started, max(wait or 0.0, pause or 0.0), is_long=is_long)
+        left = max(0.0, self.breaker.patience_left(host))
         if wait is not None:
-            concerns_host = isinstance(error, (UnreachableError, RetryAfter))
-            return Requeue(job, wait, error.host if concerns_host else "")
+            return Requeue(job, min(wait, left), host if pause is not None else "")
         row = self._without_image(job, error)
-        if asked_s is None:
-            return row
-        if asked_s <= self.retry.longest_asked_s:
-            return Throttled(row, asked_s, error.host)
-        self.breaker.give_up(error.host, _not_tried(error, asked_s))
-        return row
+        return row if pause is None else Throttled(row, min(pause, left), host)
+
+    def _record(
+        self, error: FetchError, url: str, host: str, started: float, wait_s: float, *, is_long: bool
+    ) -> None:
+        if isinstance(error, RetryAfter) and not is_long:
+            self.paces.throttled(host, started)
+        if error.retryable:
+            self.breaker.failed(host, url, error, wait_s, is_long=is_long)
+        elif error.http_status is not None:
+            self._answered(host)
+        else:  # not an answer of this host: a refusal by a rule, or a name that does not exist
+            self.breaker.released(host)
 
     def _without_image(self, job: Job, error: FetchError) -> Download:
         """Return the row of a link without a new image. Keep a stored image unless its owner opted out."""
@@ -322,21 +378,16 @@ def _validators(known: Download | None) -> Validators:
     return Validators(known.etag, known.last_modified) if known else Validators()
 
 
-def _tried(job: Job, started: float) -> Job:
+def _tried(job: Job, started: float, error: FetchError | None = None) -> Job:
     """Return the job after a finished attempt; its next attempt starts at the link itself."""
     elapsed_s = job.elapsed_s + time.monotonic() - started
     host = job.host if job.redirect is None else host_of(job.url)
-    return replace(job, attempts=job.attempts + 1, elapsed_s=elapsed_s, host=host, redirect=None)
+    return replace(job, attempts=job.attempts + 1, elapsed_s=elapsed_s, host=host, redirect=None, error=error)
 
 
 def _unchanged(job: Job) -> Download:
     assert job.known is not None  # noqa: S101 -- only a known image is requested conditionally
     return replace(job.known, tried_at=datetime.now(timezone.utc))
-
-
-def _not_tried(error: FetchError, asked_s: float) -> FetchError:
-    words = f"not tried: the host asked for a pause of {asked_s:.0f} s in this run"
-    return FetchError(error.reason, words, http_status=error.http_status)
 
 
 def _row(job: Job, error: FetchError) -> Download:

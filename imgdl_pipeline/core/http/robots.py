@@ -12,8 +12,9 @@ from urllib3 import exceptions as u3
 
 from imgdl_pipeline.core.http import deadline
 from imgdl_pipeline.core.http.opt_out import product_token
+from imgdl_pipeline.core.http.pace import Paces
 from imgdl_pipeline.core.http.transport import get, redirect_target, retry_after
-from imgdl_pipeline.core.http.urls import check_scheme, without_userinfo
+from imgdl_pipeline.core.http.urls import check_scheme, host_of, without_userinfo
 from imgdl_pipeline.core.model.outcome import FetchError, Reason, RetryAfter
 
 MAX_BYTES = 512 * 1024  # RFC 9309, 2.5: read at least 500 kibibytes
@@ -32,6 +33,7 @@ class _Rules:
 
     parser: Protego | None = None
     lines: int = 0
+    crawl_delay_s: float = 0.0
     refusal: str = ""
     reason: Reason = Reason.ROBOTS
 
@@ -59,10 +61,12 @@ class Robots:
 
     Args:
         user_agent: The User-Agent whose product token selects the rules.
+        paces: How fast each host is asked; files with a Crawl-delay slow their hosts.
     """
 
-    def __init__(self, user_agent: str) -> None:
+    def __init__(self, user_agent: str, paces: Paces | None = None) -> None:
         self._agent = product_token(user_agent)
+        self._paces = paces or Paces()
         self._lock = threading.Lock()
         self._rules: OrderedDict[str, _Rules] = OrderedDict()
         self._lines = 0
@@ -113,7 +117,9 @@ class Robots:
                 return known
             if asking.error is not None and asking.failures > failures_before:
                 raise asking.error  # all threads that waited for this request share its failure
-            return self._keep(origin, _fetch(f"{origin}/robots.txt", session, self._agent))
+            rules = _fetch(f"{origin}/robots.txt", session, self._agent)
+            self._paces.crawl_delay(host_of(origin), rules.crawl_delay_s)
+            return self._keep(origin, rules)
         except (requests.RequestException, u3.HTTPError, OSError, RetryAfter) as error:
             if error is not asking.error:
                 self._note_failure(origin, asking, error)
@@ -161,6 +167,11 @@ def _parsed(lines: list[str]) -> Protego:
     return Protego.parse("\n".join(["User-agent: *", *lines]))
 
 
+def _crawl_delay(parser: Protego | None) -> float:
+    delay = parser.crawl_delay("*") if parser else None
+    return float(delay) if delay and delay > 0 else 0.0
+
+
 def _fetch(url: str, session: requests.Session, agent: str) -> _Rules:
     """Fetch a host's rules, and treat each failure as RFC 9309, 2.3.1 specifies."""
     for redirects in range(MAX_ROBOTS_REDIRECTS + 1):
@@ -194,7 +205,8 @@ def _ask(url: str, session: requests.Session, agent: str) -> _Rules | str:
         if 200 <= response.status_code < 300:
             text = response.raw.read(MAX_BYTES, decode_content=True).decode("utf-8-sig", "replace")
             lines = own_group(text, agent)
-            return _Rules(_parsed(lines), len(lines)) if lines else _Rules()
+            parser = _parsed(lines) if lines else None
+            return _Rules(parser, len(lines), _crawl_delay(parser))
         if response.status_code >= 500 or response.status_code == 429:
             words = f"robots.txt answered {response.status_code}"
             raise RetryAfter(words, retry_after(response.headers), http_status=response.status_code)

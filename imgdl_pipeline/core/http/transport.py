@@ -7,7 +7,9 @@ with a `Session` from `new_session`.
 import functools
 import os
 import ssl
+import time
 from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -25,7 +27,9 @@ from urllib3.util.ssl_ import create_urllib3_context
 
 from imgdl_pipeline.core.http.address_guard import ANYWHERE, AddressGuard
 from imgdl_pipeline.core.http.deadline import DeadlineSSLSocket, current
+from imgdl_pipeline.core.http.pace import Paces, Turn
 from imgdl_pipeline.core.http.response import StrictResponse
+from imgdl_pipeline.core.http.urls import host_of
 from imgdl_pipeline.core.model.outcome import FetchError, Reason
 from imgdl_pipeline.core.model.settings import DownloadSettings
 
@@ -58,17 +62,37 @@ class GuardedAdapter(HTTPAdapter):
     Args:
         guard: Checks every address.
         context: The TLS context; None uses the shared one.
+        paces: How fast each host is asked; None for no limit.
     """
 
-    def __init__(self, guard: AddressGuard, context: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, guard: AddressGuard, context: ssl.SSLContext | None, paces: Paces | None = None
+    ) -> None:
         self._guard = guard
         self._context = context
+        self._paces = paces
         super().__init__(pool_connections=KEPT_HOSTS, pool_maxsize=1)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Create the pool manager, whose connections are opened by the guard."""
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = _guarded_pools(self._guard)
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        """Send a request when its host's pace allows it.
+
+        Raises:
+            TooSoon: That would be a long wait.
+        """
+        if self._paces is None:
+            return super().send(request, *args, **kwargs)
+        turn = self._paces.turn(host_of(str(request.url)))
+        turn.check()
+        token = _turn.set(turn)
+        try:
+            return super().send(request, *args, **kwargs)
+        finally:
+            _turn.reset(token)
 
     def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
         """Return the manager of a proxy. Any address is allowed, because the environment names the proxy.
@@ -128,6 +152,21 @@ class GuardedAdapter(HTTPAdapter):
         return response
 
 
+_turn: ContextVar[Turn | None] = ContextVar("imgdl_pipeline_turn", default=None)
+
+
+def _take_turn(connection: HTTPConnection) -> None:
+    """Take the turn of this thread's request once its connection is open, so that it is sent at once."""
+    turn = _turn.get()
+    if turn is None:
+        return
+    if connection.sock is None:
+        connection.connect()
+    wait = turn.take()
+    if wait > 0:
+        time.sleep(wait)
+
+
 def _guarded_pools(guard: AddressGuard) -> dict[str, Any]:
     """Return the connection pool classes by scheme, whose new connections the guard opens."""
 
@@ -137,11 +176,19 @@ def _guarded_pools(guard: AddressGuard) -> dict[str, Any]:
         def _new_conn(self) -> Any:
             return guard.connect(self.host, self.port or 80)
 
+        def endheaders(self, *args: Any, **kwargs: Any) -> None:
+            _take_turn(self)
+            super().endheaders(*args, **kwargs)
+
     class GuardedHTTPSConnection(HTTPSConnection):
         response_class = StrictResponse
 
         def _new_conn(self) -> Any:
             return guard.connect(self.host, self.port or 443)
+
+        def endheaders(self, *args: Any, **kwargs: Any) -> None:
+            _take_turn(self)
+            super().endheaders(*args, **kwargs)
 
     class GuardedHTTPPool(HTTPConnectionPool):
         ConnectionCls = GuardedHTTPConnection
@@ -153,7 +200,10 @@ def _guarded_pools(guard: AddressGuard) -> dict[str, Any]:
 
 
 def new_session(
-    guard: AddressGuard, settings: DownloadSettings, context: ssl.SSLContext | None = None
+    guard: AddressGuard,
+    settings: DownloadSettings,
+    context: ssl.SSLContext | None = None,
+    paces: Paces | None = None,
 ) -> requests.Session:
     """Return a new session for one thread.
 
@@ -161,10 +211,11 @@ def new_session(
         guard: Checks every address.
         settings: The User-Agent, and whether the environment's proxies are used.
         context: The TLS context; None uses the shared one.
+        paces: How fast each host is asked; None for no limit.
     """
     session = requests.Session()
     session.trust_env = settings.environment_proxies
-    adapter = GuardedAdapter(guard, context)
+    adapter = GuardedAdapter(guard, context, paces)
     session.adapters.clear()
     session.mount("http://", adapter)
     session.mount("https://", adapter)

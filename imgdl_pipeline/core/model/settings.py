@@ -157,6 +157,22 @@ class DownloadSettings(Settings):
         ge=1,
         description="a progressive image that takes more memory to decode is not; 3 to 6 bytes a pixel",
     )
+    host_patience: float = Field(
+        300,
+        gt=0,
+        le=86_400,
+        description="seconds that a host may be asked without giving one image or definite answer, before "
+        "this run gives it up",
+    )
+    time_limit: float | None = Field(
+        None,
+        gt=0,
+        le=31_536_000,
+        description="seconds after which a run begins no new link; the next run takes the rest",
+    )
+    requests_per_second: float | None = Field(
+        None, gt=0, le=10_000, description="to one host at most; null: as many as it answers well"
+    )
     allow_addresses: tuple[str, ...] = Field(
         (), description="CIDRs of non-public addresses that may be fetched from, e.g. 127.0.0.0/8"
     )
@@ -226,6 +242,10 @@ class CheckSettings(Settings):
     )
     failed_warn: float = Field(0.1, ge=0, le=1, description="share of failed links above which to warn")
     failed_error: float = Field(0.5, ge=0, le=1, description="share of failed links that is an error")
+    invalid_warn: float = Field(0.1, ge=0, le=1, description="share of invalid links above which to warn")
+    invalid_error: float = Field(0.5, ge=0, le=1, description="share of invalid links that is an error")
+    refused_warn: float = Field(0.1, ge=0, le=1, description="share of refused links above which to warn")
+    refused_error: float = Field(0.5, ge=0, le=1, description="share of refused links that is an error")
     lost_warn: float = Field(
         0.5, ge=0, le=1, description="share by which a list may become shorter than the one before"
     )
