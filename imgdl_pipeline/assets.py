@@ -2,19 +2,26 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import dagster as dg
 import pyarrow as pa
 
-from imgdl_pipeline.config.galleries import Galleries
+from imgdl_pipeline.config.galleries import Galleries, Gallery
 from imgdl_pipeline.core import sources
 from imgdl_pipeline.core.catalog.build import build_catalog
 from imgdl_pipeline.core.catalog.contact_sheet import contact_sheet
-from imgdl_pipeline.core.listing.build import list_gallery
+from imgdl_pipeline.core.listing.build import list_gallery, list_warnings
+from imgdl_pipeline.core.model.outcome import ResourceError
 from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS, LINKS
+from imgdl_pipeline.core.model.settings import MissingSecretError
+from imgdl_pipeline.core.model.shown import hide_secrets
+from imgdl_pipeline.core.sources import SourceError, type_name
 from imgdl_pipeline.core.storage.layout import catalog_path, downloads_path, links_path
+from imgdl_pipeline.core.storage.lease import GalleryBusyError
+from imgdl_pipeline.core.storage.object_store import StoreError
 from imgdl_pipeline.core.storage.store import Store
 from imgdl_pipeline.metadata import (
     catalog_metadata,
@@ -82,13 +89,21 @@ def _links_asset(galleries: Galleries) -> dg.AssetsDefinition:
     @_asset(galleries, keys.links, LINKS, "parquet", deps=_upstream(galleries))
     def gallery_links(context: dg.AssetExecutionContext, downloads: Downloads) -> dg.MaterializeResult[None]:
         """The link list as the gallery's source returned it: one row per distinct link."""
-        gallery, store = galleries.gallery(context.partition_key), open_store(galleries)
-        settings = downloads.settings(galleries, gallery)
-        if downloads.jpegs:
-            downloads.jpegs.start()  # start them during the listing; the next step needs them
-        links = list_gallery(gallery.name, gallery.source, store, settings, allow_empty=gallery.allow_empty)
-        if not links.num_rows:
-            context.log.warning("the source lists nothing")
+        gallery = galleries.gallery(context.partition_key)
+        with failing_in_words(gallery):
+            store, settings = open_store(galleries), downloads.settings(galleries, gallery)
+            if downloads.jpegs:
+                downloads.jpegs.start()  # start them during the listing; the next step needs them
+            links = list_gallery(
+                gallery.name,
+                gallery.source,
+                store,
+                settings,
+                allow_empty=gallery.allow_empty,
+                list_timeout=gallery.list_timeout,
+            )
+        for words in list_warnings(links):
+            context.log.warning(words)
         return dg.MaterializeResult(metadata=links_metadata(links, store.location(links_path(gallery.name))))
 
     return gallery_links
@@ -100,9 +115,11 @@ def _images_asset(galleries: Galleries) -> dg.AssetsDefinition:
     @_asset(galleries, keys.images, DOWNLOADS, "jpeg", "parquet", deps=[keys.links], pool=pool)
     def gallery_images(context: dg.AssetExecutionContext, downloads: Downloads) -> dg.MaterializeResult[None]:
         """The image files, and the ledger of what happened to each link."""
-        gallery, store = galleries.gallery(context.partition_key), open_store(galleries)
-        with sources.serving(gallery.source):
-            run = downloads.download(galleries, gallery, store, every_few_seconds(context.log.info))
+        gallery = galleries.gallery(context.partition_key)
+        with failing_in_words(gallery):
+            store = open_store(galleries)
+            with sources.serving(gallery.source):
+                run = downloads.download(galleries, gallery, store, every_few_seconds(context.log.info))
         context.log.info(
             "%d links tried in %.1f s: %s", run.tried.num_rows, run.seconds, format_counts(run.tried)
         )
@@ -122,16 +139,34 @@ def _catalog_asset(galleries: Galleries) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, downloads: Downloads
     ) -> dg.MaterializeResult[None]:
         """One row per link: what is known of its image, or why there is none."""
-        gallery, store = galleries.gallery(context.partition_key), open_store(galleries)
+        gallery = galleries.gallery(context.partition_key)
         say = every_few_seconds(context.log.info)
-        settings = downloads.settings(galleries, gallery)
-        run = build_catalog(gallery.name, store, settings, jpegs=downloads.jpegs, on_progress=say)
-        context.log.info("%d images checked; %s", run.checked, format_counts(run.catalog))
-        sheet = contact_sheet(gallery.name, run.catalog, store, downloads.jpegs)
+        with failing_in_words(gallery):
+            store, settings = open_store(galleries), downloads.settings(galleries, gallery)
+            run = build_catalog(gallery.name, store, settings, jpegs=downloads.jpegs, on_progress=say)
+            context.log.info("%d images checked; %s", run.checked, format_counts(run.catalog))
+            sheet = contact_sheet(gallery.name, run.catalog, store, downloads.jpegs)
         location = store.location(catalog_path(gallery.name))
         return dg.MaterializeResult(metadata=catalog_metadata(run, location, sheet))
 
     return gallery_catalog
+
+
+@contextmanager
+def failing_in_words(gallery: Gallery) -> Iterator[None]:
+    """End a step that a source, a secret, the store or the disk fails with the cause as its description.
+
+    The errors behind the cause are left out: they quote what was sent, secrets too, and Dagster stores them.
+
+    Raises:
+        dagster.Failure: The step failed for one of these reasons.
+    """
+    try:
+        yield
+    except (SourceError, MissingSecretError, StoreError, ResourceError, GalleryBusyError) as error:
+        words = hide_secrets(str(error))
+        place = {"gallery": gallery.name, "source": type_name(type(gallery.source))}
+        raise dg.Failure(words, metadata={**place, "error": type(error).__name__}) from None
 
 
 def _upstream(galleries: Galleries) -> list[dg.AssetDep]:

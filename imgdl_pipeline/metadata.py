@@ -9,8 +9,10 @@ import pyarrow.compute as pc
 
 from imgdl_pipeline.core.catalog.build import CatalogRun
 from imgdl_pipeline.core.download.run import DownloadRun
+from imgdl_pipeline.core.listing.build import list_warnings
 from imgdl_pipeline.core.model.outcome import Status
 from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS, LINKS, descriptions
+from imgdl_pipeline.core.model.shown import shown
 
 Metadata = dict[str, Any]
 
@@ -48,8 +50,10 @@ def counts(table: pa.Table) -> dict[str, int]:
 
 
 def links_metadata(links: pa.Table, location: str) -> Metadata:
-    """Return the metadata of `gallery_links`."""
-    return {**table_metadata(links, LINKS, location), "links": links.num_rows}
+    """Return the metadata of `gallery_links`; `links` is what `list_gallery` returns."""
+    warnings = list_warnings(links)
+    said = {"warnings": markdown_table(["warning"], [[words] for words in warnings])} if warnings else {}
+    return {**table_metadata(links, LINKS, location), "links": links.num_rows, **said}
 
 
 def images_metadata(run: DownloadRun, location: str) -> Metadata:
@@ -169,5 +173,6 @@ def _cell(value: Any) -> str:
     """Return a table cell. Text is untrusted: as code, it cannot become a link, a picture or another cell."""
     if isinstance(value, int):
         return str(value)
-    text = " ".join(str(value or "").replace("`", "'").replace("|", "¦").split())
-    return f"`{text[:SHOWN_CHARS]}`" if text else ""
+    plain = shown(str(value or ""), SHOWN_CHARS)
+    text = " ".join(plain.replace("`", "'").replace("|", "¦").split())
+    return f"`{text}`" if text else ""

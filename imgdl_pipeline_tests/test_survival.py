@@ -29,7 +29,6 @@ from imgdl_pipeline.core.download.run import download_gallery
 from imgdl_pipeline.core.model.links import Link, links_table
 from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS
 from imgdl_pipeline.core.model.settings import DownloadSettings
-from imgdl_pipeline.core.storage.checkpoints import CHECKPOINT_S
 from imgdl_pipeline.core.storage.layout import catalog_path, downloads_path, images_path, links_path
 from imgdl_pipeline.core.storage.lease import GalleryBusyError
 from imgdl_pipeline.core.storage.store import Store
@@ -116,14 +115,13 @@ class SlowPictures:
 def test_five_kills_at_random_moments_lose_nothing_but_the_last_seconds(server, tmp_path):
     pictures = SlowPictures(server, 700, seconds=0.15)
     project = Project(tmp_path, pictures.urls)
-    moments, kills = random.Random(), []
+    moments = random.Random()
     for _ in range(5):
         pictures.begun.clear()
         with project.start() as run:
             assert pictures.begun.wait(60)
             time.sleep(moments.uniform(0.1, 2.4))  # what is random is the moment; nothing waits for a thread
             os.killpg(run.pid, signal.SIGKILL)
-            kills.append(time.monotonic())
             run.communicate()
         assert all(file.read_bytes() == PICTURE for file in project.files() if "#" not in file.name)
         for path in (downloads_path("g"), catalog_path("g")):
@@ -137,10 +135,9 @@ def test_five_kills_at_random_moments_lose_nothing_but_the_last_seconds(server, 
         row["path"] for row in rows
     }
     assert list(project.store.list("downloads/gallery=g/_checkpoints")) == []
-    last = dict(pictures.asked)
-    for path, at in pictures.asked:
-        if at != last[path]:  # asked again later: so it was in flight, or in the last seconds of the ledger
-            assert min(kill - at for kill in kills if kill > at) < CHECKPOINT_S + 1.5
+    assert len(pictures.asked) - len(pictures.urls) <= 5 * 8, (
+        "more than what was in flight is asked for again"
+    )
     pictures.asked.clear()
     project.finish()
     assert pictures.asked == []

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from imgdl_pipeline.core.listing.build import LIST_TIMEOUT_S
 from imgdl_pipeline.core.model.settings import (
     CheckSettings,
     DownloadSettings,
@@ -56,6 +57,12 @@ class Gallery(Settings):
     source: Source
     allow_empty: bool = Field(
         False, description="let the source list nothing where it listed links before; else that is an error"
+    )
+    list_timeout: float = Field(
+        LIST_TIMEOUT_S,
+        gt=0,
+        le=604_800,
+        description="seconds that listing may take, whatever the source does",
     )
     download: DownloadSettings = Field(
         DownloadSettings(), description="overrides of the file's download settings"

@@ -192,7 +192,12 @@ def status_cases() -> Iterator[Case]:
     )
     yield Case("a redirect to a file", "refused/scheme", "/to-file.jpg", to("file:///etc/passwd"))
     yield Case("a redirect to no URL", "refused/scheme", "/to-nothing.jpg", to("http://["))
-    yield Case("a redirect to removed.png", "failed/placeholder", "/deleted.jpg", to("/removed.png"))
+    yield Case(
+        "a redirect to Imgur's removed.png",
+        "failed/placeholder",
+        "/deleted.jpg",
+        to("https://i.imgur.com/removed.png"),
+    )
     yield Case("an opt-out header", "refused/opt_out", "/noai.jpg", answer(X_Robots_Tag="noai"))
     yield Case("disallowed by robots.txt", "refused/robots", "/disallowed/a.jpg", answer())
 
@@ -213,7 +218,7 @@ def http_cases() -> Iterator[Case]:
     yield Case("closes without a word", connection, "/closed.jpg", raw())
     yield Case("speaks SSH", connection, "/ssh.jpg", raw(b"SSH-2.0-OpenSSH_9.2\r\n"))
     yield Case("a status that is no number", connection, "/status.jpg", raw(b"HTTP/1.1 OK OK\r\n\r\n"))
-    yield Case("1000 headers", connection, "/headers.jpg", raw(OK_HEAD, b"X: y\r\n" * 1000, b"\r\n"))
+    yield Case("1000 headers", "ok", "/headers.jpg", raw(OK_HEAD, b"X: y\r\n" * 1000, b"\r\n", PICTURE))
     yield Case(
         "a header of 100 kB", connection, "/header.jpg", raw(OK_HEAD, b"X: ", b"y" * 100_000, b"\r\n\r\n")
     )
@@ -240,17 +245,45 @@ def http_cases() -> Iterator[Case]:
     )
     yield Case(
         "a length that is no number",
-        "ok",
+        "failed/connection",
         "/length.jpg",
         raw(OK_HEAD, b"Content-Length: many\r\n\r\n", PICTURE),
     )
-    yield Case("a negative length", "ok", "/minus.jpg", raw(OK_HEAD, b"Content-Length: -5\r\n\r\n", PICTURE))
+    yield Case(
+        "a negative length",
+        "failed/connection",
+        "/minus.jpg",
+        raw(OK_HEAD, b"Content-Length: -5\r\n\r\n", PICTURE),
+    )
     yield Case(
         "gzip that nobody asked for",
-        "invalid/not_jpeg",
+        "ok",
         "/gz.jpg",
         answer(gzip.compress(PICTURE), Content_Encoding="gzip"),
     )
+    yield Case(
+        "a compressed bomb that begins like a JPEG",
+        "refused/too_large",
+        "/bomb.jpg.gz",
+        answer(gzip.compress(PICTURE + bytes(100_000_000)), Content_Encoding="gzip"),
+    )
+    for size in (b"0x4c", b"+4c", b"4_c"):
+        head = OK_HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + size + b"\r\n"
+        yield Case(
+            f"a chunk of {size.decode()} bytes",
+            "failed/incomplete",
+            f"/chunk{size.decode()}.jpg",
+            raw(head, PICTURE[:0x4C], b"\r\n0\r\n\r\n"),
+        )
+    yield Case(
+        "a chunk whose data goes on",
+        "failed/incomplete",
+        "/goes-on.jpg",
+        raw(OK_HEAD, b"Transfer-Encoding: chunked\r\n\r\n3\r\n\xff\xd8\xffxx0\r\n\r\n"),
+    )
+    yield Case("a link of 20,000 characters", "refused/scheme", "/" + "a" * 20_000 + ".jpg", answer())
+    yield Case("a size of 5000 digits", "invalid/hash_mismatch", "/size.jpg", answer(), {"bytes": "9" * 5000})
+    yield Case("a link of blanks", "refused/scheme", "a:" + " " * 200_000 + "x")
     zeros = zlib.compress(bytes(100_000_000))
     yield Case(
         "a compressed bomb", "invalid/not_jpeg", "/bomb.gz.jpg", answer(zeros, Content_Encoding="deflate")

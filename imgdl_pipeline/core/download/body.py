@@ -2,17 +2,19 @@
 
 import hashlib
 import io
-import tempfile
+import itertools
+import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
 import urllib3
 
 from imgdl_pipeline.core.http.transport import header_text
 from imgdl_pipeline.core.jpeg.header import JPEG_START
-from imgdl_pipeline.core.model.outcome import FetchError, Reason, ResourceError
+from imgdl_pipeline.core.model.outcome import FetchError, Reason
+from imgdl_pipeline.core.model.temporary import needing_room, temporary_file
 
 CHUNK_BYTES = 256 * 1024
 IN_MEMORY_BYTES = 4 * 1024 * 1024
@@ -37,22 +39,25 @@ class Body:
     digests: dict[str, str]
 
 
-def read_body(raw: urllib3.HTTPResponse, digest_names: Iterable[str], max_bytes: int) -> Body:
+def read_body(
+    raw: urllib3.HTTPResponse, digest_names: Iterable[str], max_bytes: int, *, codings: int = 0
+) -> Body:
     """Read a body to its end; stop after the first chunk if it does not start like a JPEG.
 
     Args:
         raw: A response whose headers have been read.
         digest_names: Digests to compute in addition to sha256.
-        max_bytes: Maximum size of the body.
+        max_bytes: Maximum size of the body, after decompression.
+        codings: How often the body is compressed by gzip or deflate; a JPEG is taken as it is all the same.
 
     Raises:
-        FetchError: `not_jpeg`, `placeholder` or `too_large`.
+        FetchError: `not_jpeg`, `placeholder`, `too_large` or `incomplete`.
         ResourceError: A temporary file could not be written.
     """
     hashes = {name: hashlib.new(name, usedforsecurity=False) for name in {"sha256", *digest_names}}
     kept = _Kept()
     try:
-        while chunk := raw.read(CHUNK_BYTES, decode_content=False):
+        for chunk in _chunks(raw, codings):
             if kept.bytes == 0:
                 _check_start(chunk, raw)
             kept.add(chunk)
@@ -66,6 +71,36 @@ def read_body(raw: urllib3.HTTPResponse, digest_names: Iterable[str], max_bytes:
     except BaseException:
         kept.close()
         raise
+
+
+def _chunks(raw: urllib3.HTTPResponse, codings: int) -> Iterator[bytes]:
+    """Yield the body piece by piece, decompressed if it is compressed."""
+    pieces = iter(lambda: raw.read(CHUNK_BYTES, decode_content=False), b"")
+    first = next(pieces, b"")
+    pieces = itertools.chain([first] if first else [], pieces)
+    for _ in range(0 if first.startswith(JPEG_START) else codings):
+        pieces = _decompressed(pieces)
+    return pieces
+
+
+def _decompressed(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Decompress gzip or deflate (zlib's form, or without a header), a piece at a time."""
+    decompressor: Any = None
+    for piece in pieces:
+        if decompressor is None:
+            has_header = piece[:2] == b"\x1f\x8b" or piece[:1] == b"x"
+            decompressor = zlib.decompressobj(47 if has_header else -15)
+        rest = piece
+        while rest and not decompressor.eof:
+            try:
+                data = decompressor.decompress(rest, CHUNK_BYTES)
+            except zlib.error as error:
+                raise FetchError(Reason.NOT_JPEG, f"a body that is not compressed well: {error}") from None
+            rest = decompressor.unconsumed_tail
+            if data:
+                yield data
+    if decompressor is not None and not decompressor.eof:
+        raise FetchError(Reason.INCOMPLETE, "the compressed body ended early", retryable=True)
 
 
 class _Kept:
@@ -83,16 +118,16 @@ class _Kept:
             self._write()
 
     def _write(self) -> None:
-        with _needing_room():
+        with needing_room():
             if self._file is None:
-                self._file = tempfile.TemporaryFile()
+                self._file = temporary_file()
             self._file.writelines(self._chunks)
         self._chunks.clear()
 
     def file(self) -> IO[bytes]:
         if self._file is None:
             return io.BytesIO(b"".join(self._chunks))
-        with _needing_room():
+        with needing_room():
             self._file.seek(0)  # flushes the buffer
         return self._file
 
@@ -100,15 +135,6 @@ class _Kept:
         if self._file is not None:
             with suppress(OSError):  # the same error again: the buffer cannot be flushed
                 self._file.close()
-
-
-@contextmanager
-def _needing_room() -> Iterator[None]:
-    """Convert an OSError into a ResourceError, because the machine failed and not the link."""
-    try:
-        yield
-    except OSError as error:
-        raise ResourceError(f"cannot write a temporary file: {error}") from error
 
 
 def _check_start(start: bytes, raw: urllib3.HTTPResponse) -> None:

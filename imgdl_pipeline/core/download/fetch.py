@@ -6,7 +6,10 @@ its host's pace does not allow yet. The caller uses
 `FetchError.retryable` and `RetryAfter` to decide whether and when to try again.
 """
 
+import base64
+import hashlib
 import http.client
+import re
 import ssl
 import threading
 from collections.abc import Iterator, Mapping
@@ -18,12 +21,13 @@ import requests
 from requests import exceptions as rq
 from urllib3 import exceptions as u3
 
-from imgdl_pipeline.core.download.body import read_body
+from imgdl_pipeline.core.download.body import CHUNK_BYTES, Body, read_body
 from imgdl_pipeline.core.http.address_guard import AddressGuard
 from imgdl_pipeline.core.http.deadline import Deadline, deadline_scope
 from imgdl_pipeline.core.http.opt_out import check_opt_out
 from imgdl_pipeline.core.http.pace import Paces, TooSoon
 from imgdl_pipeline.core.http.robots import Robots
+from imgdl_pipeline.core.http.spelling import spelled
 from imgdl_pipeline.core.http.transport import (
     Validators,
     header_text,
@@ -33,7 +37,7 @@ from imgdl_pipeline.core.http.transport import (
     retry_after,
     send,
 )
-from imgdl_pipeline.core.http.urls import check_scheme, host_of, without_userinfo
+from imgdl_pipeline.core.http.urls import check_scheme, host_of
 from imgdl_pipeline.core.model.outcome import RETRYABLE_STATUSES, FetchError, Reason, RetryAfter
 from imgdl_pipeline.core.model.settings import DownloadSettings
 
@@ -42,7 +46,11 @@ DIGESTS = ("sha1", "sha256", "md5")
 """Attributes that the bytes must match if the source gives them. So must `bytes`, their number."""
 
 PLACEHOLDER_PATH = "/removed.png"
-"""Path to which Imgur redirects requests for deleted images."""
+"""Path on Imgur's hosts to which Imgur redirects requests for deleted images."""
+
+
+def _is_imgur(host: str) -> bool:
+    return host == "imgur.com" or host.endswith(".imgur.com")
 
 
 class NotModified(Exception):
@@ -196,7 +204,8 @@ class Fetcher:
             return redirect_target(response) or self._receive(response, expected)
 
     def _check_link(self, url: str, session: requests.Session) -> None:
-        if urlsplit(url).path == PLACEHOLDER_PATH:
+        parts = urlsplit(url)
+        if parts.path == PLACEHOLDER_PATH and _is_imgur(parts.hostname or ""):
             raise FetchError(Reason.PLACEHOLDER, "the image was removed: the link leads to removed.png")
         if self._settings.robots_txt:
             self._robots.check(url, session)
@@ -210,7 +219,6 @@ class Fetcher:
         try:
             _check_status(response)
             self._check_opt_out(response)
-            _check_encoding(response)
             return _receive_body(response, expected, self._settings.max_bytes)
         except FetchError as error:
             error.http_status = response.status_code
@@ -233,7 +241,7 @@ class _Headers:
 
     def for_url(self, url: str) -> Mapping[str, str]:
         """Return the headers for one request; `url` must be spelled as it will be sent."""
-        if self.own and _origin(url) == _origin(str(prepared(self.url).url)):
+        if self.own and _origin(url) == _origin(spelled(self.url)):
             return {**self.conditions, **self.own}
         return self.conditions
 
@@ -250,23 +258,65 @@ class _Expected:
     attributes: Mapping[str, Any]
 
     def digest_names(self) -> list[str]:
-        return [name for name in DIGESTS if self.attributes.get(name)]
+        return [name for name in DIGESTS if hex_digest(name, self.attributes.get(name))]
 
     def check(self, digests: Mapping[str, str], size: int) -> None:
         for name in self.digest_names():
-            wanted = str(self.attributes[name]).strip().lower()
+            wanted = hex_digest(name, self.attributes.get(name))
             if wanted != digests[name]:
                 raise FetchError(Reason.HASH_MISMATCH, f"{name} is {digests[name]}, the source gave {wanted}")
-        wanted_size = (
-            str(self.attributes.get("bytes") or "").strip().removesuffix(".0")
-        )  # as pandas writes it
-        if wanted_size.isdecimal() and int(wanted_size) != size:
-            raise FetchError(Reason.HASH_MISMATCH, f"{size} bytes came, the source gave {wanted_size}")
+        wanted_size = _digits(self.attributes.get("bytes"))
+        if wanted_size and wanted_size != str(size):
+            raise FetchError(Reason.HASH_MISMATCH, f"{size} bytes came, the source gave {wanted_size[:20]}")
+
+
+_DIGEST_PREFIX = re.compile(r"(md5|sha-?1|sha-?256)[:=]", re.IGNORECASE)
+
+
+def hex_digest(name: str, value: Any) -> str | None:
+    """Return a digest as hex digits: from hex or base64, with or without a prefix such as `sha256:`.
+
+    Return None for what is no such digest, such as an empty cell, `nan` or `n/a`.
+    """
+    text = _DIGEST_PREFIX.sub("", str(value or "").strip(), count=1).strip()
+    size: int = hashlib.new(name, usedforsecurity=False).digest_size
+    if re.fullmatch(rf"[0-9A-Fa-f]{{{2 * size}}}", text):
+        return text.lower()
+    try:
+        data = base64.b64decode(text, validate=True)
+    except ValueError:
+        return None
+    return data.hex() if len(data) == size else None
+
+
+def check_expected(file: IO[bytes], attributes: Mapping[str, Any]) -> Body:
+    """Read a stored image and compare it with its source's attributes.
+
+    Raises:
+        FetchError: `hash_mismatch`.
+    """
+    expected = _Expected(attributes)
+    names = {"sha256", *expected.digest_names()}
+    hashes = {name: hashlib.new(name, usedforsecurity=False) for name in names}
+    size = 0
+    while chunk := file.read(CHUNK_BYTES):
+        size += len(chunk)
+        for digest in hashes.values():
+            digest.update(chunk)
+    digests = {name: digest.hexdigest() for name, digest in hashes.items()}
+    expected.check(digests, size)
+    return Body(file, size, digests)
+
+
+def _digits(value: Any) -> str:
+    """Return a size's digits without leading zeros, and without the `.0` that pandas writes; "" for none."""
+    text = str(value or "").strip().removesuffix(".0")
+    return (text.lstrip("0") or "0") if text.isascii() and text.isdigit() else ""
 
 
 def _check_status(response: requests.Response) -> None:
     status = response.status_code
-    if status == 200:
+    if status in (200, 203) or (status == 206 and _is_complete(response)):
         return
     detail = f"the server answered {status} {header_text(response.reason or '')}".rstrip()
     if status in (429, 503):
@@ -274,17 +324,39 @@ def _check_status(response: requests.Response) -> None:
     raise FetchError(Reason.HTTP, detail, retryable=status in RETRYABLE_STATUSES)
 
 
-def _check_encoding(response: requests.Response) -> None:
-    encoding = response.headers.get("Content-Encoding", "")
-    if encoding.lower() not in ("identity", ""):
-        raise FetchError(Reason.NOT_JPEG, f"the answer is {encoding}-encoded, though identity was asked for")
+_RANGE = re.compile(r"bytes 0-(\d{1,18})/(\d{1,18})")
+
+
+def _is_complete(response: requests.Response) -> bool:
+    """Return whether a part is the whole, as some servers answer though no range was asked for."""
+    match = _RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+    return match is not None and int(match[1]) + 1 == int(match[2])
+
+
+ZLIB_CODINGS = frozenset({"gzip", "x-gzip", "deflate"})
+OTHER_CODINGS = frozenset({"br", "zstd", "compress", "x-compress", "dcb", "dcz", "exi", "pack200-gzip"})
+"""The content codings of IANA's registry: those that are decoded, and those that are not. Any other word in a
+Content-Encoding, such as `aws-chunked` or `utf-8`, names none, and the bytes are as they are."""
+
+
+def _codings(response: requests.Response) -> int:
+    """Return how often the body is compressed.
+
+    Raises:
+        FetchError: `not_jpeg` if it has a coding that is not decoded.
+    """
+    words = [each.strip().lower() for each in response.headers.get("Content-Encoding", "").split(",")]
+    for word in words:
+        if word in OTHER_CODINGS:
+            raise FetchError(Reason.NOT_JPEG, f"the answer is {word}-encoded, though identity was asked for")
+    return sum(word in ZLIB_CODINGS for word in words)
 
 
 def _receive_body(response: requests.Response, expected: _Expected, max_bytes: int) -> Fetched:
     announced = response.headers.get("Content-Length", "")
     if announced.isdecimal() and int(announced[:20]) > max_bytes:
         raise FetchError(Reason.TOO_LARGE, f"Content-Length is {announced}, and max_bytes is {max_bytes}")
-    body = read_body(response.raw, expected.digest_names(), max_bytes)
+    body = read_body(response.raw, expected.digest_names(), max_bytes, codings=_codings(response))
     try:
         expected.check(body.digests, body.bytes)
     except BaseException:
@@ -318,9 +390,9 @@ def fetch_error(error: BaseException, timeout: float) -> FetchError:
     for kinds, reason, words, retryable in _TRANSLATIONS:
         for cause in chain:
             if isinstance(cause, kinds):
-                detail = words.format(cause=without_userinfo(str(cause)), timeout=f"{timeout:g}")
+                detail = words.format(cause=str(cause), timeout=f"{timeout:g}")
                 return FetchError(reason, detail, retryable=retryable)
-    return FetchError(Reason.CONNECTION, without_userinfo(str(error)), retryable=True)
+    return FetchError(Reason.CONNECTION, str(error), retryable=True)
 
 
 _TRANSLATIONS: tuple[tuple[tuple[type[BaseException], ...], Reason, str, bool], ...] = (

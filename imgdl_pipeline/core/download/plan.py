@@ -91,14 +91,17 @@ def plan(
     return planned if force else planned.filter(wanted)
 
 
-def orphans(stored: pa.Table, ledger: pa.Table) -> list[str]:
+def orphans(stored: pa.Table, ledger: pa.Table, *, even_all: bool = False) -> list[str]:
     """Return the paths of stored images that no ledger row refers to.
 
-    Killed runs leave such images; their links are fetched again, or are no longer listed. Only files with
-    names in this package's format are considered. For an empty ledger, return no paths: a lost ledger must
-    not cause the images to be deleted as well.
+    Killed runs leave such images. Only files with names in this package's format are considered.
+
+    Args:
+        stored: All stored images.
+        ledger: A table with the schema DOWNLOADS.
+        even_all: Return them for an empty ledger, too. A lost ledger must not cause all images to be deleted.
     """
-    if not ledger.num_rows:
+    if not ledger.num_rows and not even_all:
         return []
     is_known = pc.is_in(stored["path"], value_set=ledger["path"].combine_chunks())
     return [path for path in stored["path"].filter(pc.invert(is_known)).to_pylist() if is_image_path(path)]

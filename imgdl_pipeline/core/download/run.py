@@ -4,21 +4,23 @@ This module connects the pool, the fetcher, the store and the ledger, which do n
 """
 
 import io
+import json
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from imgdl_pipeline.core.download.breaker import CircuitBreaker
 from imgdl_pipeline.core.download.eager_validation import EagerValidator
-from imgdl_pipeline.core.download.fetch import Fetched, Fetcher, NotModified, Redirect
+from imgdl_pipeline.core.download.fetch import Fetched, Fetcher, NotModified, Redirect, check_expected
 from imgdl_pipeline.core.download.host_queue import Requeue, Throttled
-from imgdl_pipeline.core.download.plan import Job, interleaved, jobs, orphans, plan
+from imgdl_pipeline.core.download.plan import BATCH_JOBS, Job, interleaved, jobs, orphans, plan
 from imgdl_pipeline.core.download.pool import DownloadPool
 from imgdl_pipeline.core.download.retry import Retry, is_permanent
 from imgdl_pipeline.core.http.pace import Paces
@@ -133,6 +135,7 @@ def download_gallery(
     ):
         store.sweep(images_path(gallery))
         stored = store.files(images_path(gallery))
+        _adopt(gallery, store, links, stored, ledger)
         store.delete(orphans(stored, ledger.table))
         planned = plan(links, ledger.table, stored, settings, started_at, force=force)
         todo = interleaved(planned[:limit])
@@ -155,12 +158,60 @@ def download_gallery(
         )
         _download(pool, jobs(todo, ledger.table), ledger, work, counter)
         waiting = planned.num_rows - counter.done
-    rows = ledger.table
+    rows, ended_at = ledger.table, datetime.now(timezone.utc)
     tried, fetched = (
-        filter_table(rows, pc.fill_null(pc.greater_equal(rows[column], started_at), fill_value=False))
+        filter_table(rows, _is_between(rows[column], started_at, ended_at))
         for column in ("tried_at", "fetched_at")
     )
     return DownloadRun(rows, tried, fetched, time.monotonic() - started, waiting)
+
+
+def _is_between(times: pa.ChunkedArray, start: datetime, end: datetime) -> pa.ChunkedArray:
+    is_between = pc.and_(pc.greater_equal(times, start), pc.less_equal(times, end))
+    return pc.fill_null(is_between, fill_value=False)
+
+
+def _adopt(gallery: str, store: Store, links: pa.Table, stored: pa.Table, ledger: Ledger) -> None:
+    """Give the images of a killed run their rows again: each file is whole, and its name tells its link."""
+    lost = set(orphans(stored, ledger.table, even_all=True))
+    if not lost:
+        return
+    is_judged = pc.is_in(ledger.table["status"], pa.array([Status.INVALID.value, Status.REFUSED.value]))
+    judged = ledger.table["url"].filter(is_judged).combine_chunks()
+    candidates = links.select(["url", "attributes"])
+    candidates = candidates.filter(pc.invert(pc.is_in(candidates["url"], value_set=judged)))
+    for batch in candidates.to_batches(max_chunksize=BATCH_JOBS):
+        for link in batch.to_pylist():
+            path = image_path(gallery, link["url"])
+            if path in lost:
+                row = _adopted(link["url"], path, json.loads(link["attributes"] or "{}"), store)
+                if row is not None:
+                    ledger.add(row)
+    ledger.merge()
+
+
+def _adopted(url: str, path: str, expected: dict[str, Any], store: Store) -> Download | None:
+    """Return the row of a stored image without a row, or None if it is not what its source describes."""
+    file = store.open(path)
+    if file is None:
+        return None
+    with file:
+        try:
+            body = check_expected(file, expected)
+        except FetchError:
+            return None
+    now = datetime.now(timezone.utc)
+    return Download(
+        url=url,
+        status=Status.OK.value,
+        tried_at=now,
+        attempts=0,
+        elapsed_s=0.0,
+        path=path,
+        sha256=body.digests["sha256"],
+        bytes=body.bytes,
+        fetched_at=now,
+    )
 
 
 def _download(

@@ -14,10 +14,11 @@ from typing import IO
 MAX_HEAD_BYTES = 64 * 1024
 """Maximum size of a response's headers. Every worker may hold that much in memory at the same time."""
 
-MAX_HEADERS = 100
+_FIELD = r"((?![ \t])[^\x00-\x08\x0a-\x1f\x7f:]+):([^\r\n\0]*)\r?\n"
+"""A header line. A blank before the colon is invalid but common; like a proxy (RFC 9112, 5.1), remove it.
+Names that are no tokens are passed over, as browsers do."""
 
-_FIELD = r"([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*:([^\r\n\0]*)\r?\n"
-"""A header line. A blank before the colon is invalid but common; like a proxy (RFC 9112, 5.1), remove it."""
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 _EACH_FIELD = re.compile(_FIELD)
 _FIELDS = re.compile(f"(?:{_FIELD})*")
@@ -37,7 +38,7 @@ def read_headers(file: IO[bytes]) -> http.client.HTTPMessage:
     while (line := file.readline(room)) not in (b"\r\n", b"\n"):
         lines.append(line)
         room -= len(line)
-        if room <= 0 or len(lines) > MAX_HEADERS:
+        if room <= 0:
             raise http.client.HTTPException("there are too many headers, or they are too long")
         if not line.endswith(b"\n"):
             raise http.client.HTTPException("the headers end early")
@@ -46,7 +47,8 @@ def read_headers(file: IO[bytes]) -> http.client.HTTPMessage:
         raise http.client.HTTPException("a header is malformed")
     headers = http.client.HTTPMessage()
     for name, value in _EACH_FIELD.findall(text):
-        headers.set_raw(name, value.strip(" \t"))
+        if _TOKEN.fullmatch(name.rstrip(" \t")):
+            headers.set_raw(name.rstrip(" \t"), value.strip(" \t"))
     return headers
 
 
@@ -57,16 +59,20 @@ def _members(headers: Message, name: str) -> set[str]:
 
 
 def content_length(headers: Message) -> int | None:
-    """Return the body's length in bytes, or None if it is not stated or not a number.
+    """Return the body's length in bytes, or None if it is not stated (RFC 9110, 8.6).
 
     Raises:
-        http.client.HTTPException: Two different lengths are stated.
+        http.client.HTTPException: What is stated is not a number, or two different numbers.
     """
     stated = {each.lstrip("0") or "0" for each in _members(headers, "Content-Length")}
     if len(stated) > 1:
         raise http.client.HTTPException("the body has two lengths")
-    text = "".join(stated)
-    return int(text[:20]) if text.isascii() and text.isdigit() else None
+    if not stated:
+        return None
+    [text] = stated
+    if not (text.isascii() and text.isdigit()):
+        raise http.client.HTTPException("the body's length is not a number")
+    return int(text[:20])
 
 
 def is_chunked(headers: Message) -> bool:
@@ -79,6 +85,10 @@ def is_chunked(headers: Message) -> bool:
     if codings - {"chunked"}:
         raise http.client.HTTPException("the body has a transfer coding that was not asked for")
     return bool(codings)
+
+
+MAX_CHUNK_LINE_BYTES = 4096
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n")
 
 
 class StrictResponse(http.client.HTTPResponse):
@@ -115,8 +125,19 @@ class StrictResponse(http.client.HTTPResponse):
         self.will_close = has_no_end or is_doubtful or self._check_close()  # type: ignore[attr-defined]
 
     def _read_next_chunk_size(self) -> int:
-        """Return the next chunk's size. Refuse -1, which would read the whole connection into memory."""
-        size: int = super()._read_next_chunk_size()  # type: ignore[misc]
-        if size < 0:
-            raise ValueError("a chunk of negative size")
-        return size
+        """Return the next chunk's size. http.client would accept `-1`, `+4c`, `0x4c` and `4_c`.
+
+        Raises:
+            ValueError: The line is not a chunk's (RFC 9112, 7.1).
+        """
+        match = _CHUNK_LINE.fullmatch(self.fp.readline(MAX_CHUNK_LINE_BYTES))
+        if match is None:
+            raise ValueError("not a chunk's size")
+        return int(match[1], 16)
+
+    def _safe_read(self, amt: int) -> bytes:
+        """Read exactly so many bytes; between two chunks, they must be the line break that ends the first."""
+        data: bytes = super()._safe_read(amt)  # type: ignore[misc]
+        if self.chunked and self.chunk_left == 0 and amt == 2 and data != b"\r\n":
+            raise http.client.IncompleteRead(data)
+        return data

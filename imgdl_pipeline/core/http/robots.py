@@ -1,20 +1,19 @@
 """Check links against robots.txt as RFC 9309 requires, fetching each host's file once per run."""
 
-import re
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import requests
-from protego import Protego
 from urllib3 import exceptions as u3
 
 from imgdl_pipeline.core.http import deadline
 from imgdl_pipeline.core.http.opt_out import product_token
 from imgdl_pipeline.core.http.pace import Paces
+from imgdl_pipeline.core.http.robots_rules import RobotsRules, read_rules
 from imgdl_pipeline.core.http.transport import get, redirect_target, retry_after
-from imgdl_pipeline.core.http.urls import check_scheme, host_of, without_userinfo
+from imgdl_pipeline.core.http.urls import check_scheme, host_of
 from imgdl_pipeline.core.model.outcome import FetchError, Reason, RetryAfter
 
 MAX_BYTES = 512 * 1024  # RFC 9309, 2.5: read at least 500 kibibytes
@@ -23,24 +22,29 @@ MAX_ROBOTS_FAILURES = 3
 
 MAX_ROBOTS_REDIRECTS = 5  # RFC 9309, 2.3.1.2: follow at least five redirects
 
-KEPT_RULES = 50_000
-"""Rule lines kept in memory for all hosts, some 600 bytes each. An evicted file is fetched again."""
+KEPT_BYTES = 32 * 1024 * 1024
+"""Memory for the rules of all hosts. An evicted file is fetched again."""
+
+HOST_BYTES = 1_000
+"""What a host takes in memory, apart from its rules."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Rules:
-    """One host's rules. Without a parser, everything is allowed, or nothing if `refusal` is set."""
+    """One host's rules. Without `rules`, everything is allowed, or nothing if `refusal` is set."""
 
-    parser: Protego | None = None
-    lines: int = 0
-    crawl_delay_s: float = 0.0
+    rules: RobotsRules | None = None
     refusal: str = ""
     reason: Reason = Reason.ROBOTS
 
-    def check(self, url: str, agent: str) -> None:
+    @property
+    def size(self) -> int:
+        return HOST_BYTES + (self.rules.size() if self.rules else 0)
+
+    def check(self, url: str) -> None:
         if self.refusal:
             raise FetchError(self.reason, self.refusal)
-        if self.parser is not None and not self.parser.can_fetch(url, agent):
+        if self.rules is not None and not self.rules.allow(url):
             raise FetchError(Reason.ROBOTS, "the host's robots.txt disallows this link")
 
 
@@ -56,7 +60,7 @@ class _Asking:
 class Robots:
     """The robots.txt rules of the hosts that this run has asked.
 
-    The shared state, all under `_lock`: the rules by host in order of last use, their number of lines, and
+    The shared state, all under `_lock`: the rules by host in order of last use, their size in bytes, and
     the hosts' locks and failures.
 
     Args:
@@ -69,12 +73,12 @@ class Robots:
         self._paces = paces or Paces()
         self._lock = threading.Lock()
         self._rules: OrderedDict[str, _Rules] = OrderedDict()
-        self._lines = 0
+        self._size = 0
         self._asking: dict[str, _Asking] = {}
 
     def __repr__(self) -> str:
         with self._lock:
-            return f"<Robots {len(self._rules)} hosts, {self._lines} rules>"
+            return f"<Robots {len(self._rules)} hosts, {self._size} bytes>"
 
     def check(self, url: str, session: requests.Session) -> None:
         """Check that a host's robots.txt allows a link.
@@ -89,7 +93,7 @@ class Robots:
         parts = urlsplit(url)
         origin = f"{parts.scheme}://{parts.netloc.rpartition('@')[2].lower()}"
         rules = self._known(origin) or self._fetch_once(origin, session)
-        rules.check(url, self._agent)
+        rules.check(url)
 
     def _known(self, origin: str) -> _Rules | None:
         with self._lock:
@@ -100,9 +104,9 @@ class Robots:
     def _keep(self, origin: str, rules: _Rules) -> _Rules:
         with self._lock:
             self._rules[origin] = rules
-            self._lines += rules.lines
-            while self._lines > KEPT_RULES and len(self._rules) > 1:
-                self._lines -= self._rules.popitem(last=False)[1].lines
+            self._size += rules.size
+            while self._size > KEPT_BYTES and len(self._rules) > 1:
+                self._size -= self._rules.popitem(last=False)[1].size
         return rules
 
     def _fetch_once(self, origin: str, session: requests.Session) -> _Rules:
@@ -118,7 +122,8 @@ class Robots:
             if asking.error is not None and asking.failures > failures_before:
                 raise asking.error  # all threads that waited for this request share its failure
             rules = _fetch(f"{origin}/robots.txt", session, self._agent)
-            self._paces.crawl_delay(host_of(origin), rules.crawl_delay_s)
+            if rules.rules is not None:
+                self._paces.crawl_delay(host_of(origin), rules.rules.crawl_delay_s)
             return self._keep(origin, rules)
         except (requests.RequestException, u3.HTTPError, OSError, RetryAfter) as error:
             if error is not asking.error:
@@ -135,41 +140,8 @@ class Robots:
         if isinstance(error, RetryAfter):
             self._keep(origin, _Rules(refusal=f"{error.detail}, so all of the host is off limits"))
         else:
-            words = f"not tried: robots.txt could not be asked for: {without_userinfo(str(error))}"
+            words = f"not tried: robots.txt could not be asked for: {error}"
             self._keep(origin, _Rules(refusal=words, reason=Reason.CONNECTION))
-
-
-_AGENT_LINE = re.compile(r"\s*user-?agent\s*:\s*([^\s#/]*)", re.IGNORECASE)
-
-
-def own_group(text: str, agent: str) -> list[str]:
-    """Return the rules of all groups that name an agent, or else those for all agents (RFC 9309, 2.2.1).
-
-    The parser would store every rule once per agent of its group. A file of 200 kB with a thousand agents and
-    ten thousand rules would then take gigabytes.
-    """
-    rules: dict[str, list[str]] = {}
-    group: set[str] = set()
-    is_naming = False
-    for line in filter(str.strip, text.splitlines()):
-        match = _AGENT_LINE.match(line)
-        if match:
-            group = group if is_naming else set()
-            group.add(match[1].lower())
-        is_naming = match is not None or (is_naming and ":" not in line.partition("#")[0])
-        for name in group & {"*", agent.lower()}:
-            lines = rules.setdefault(name, [])
-            lines += [] if match else [line]
-    return rules.get(agent.lower(), rules.get("*", []))
-
-
-def _parsed(lines: list[str]) -> Protego:
-    return Protego.parse("\n".join(["User-agent: *", *lines]))
-
-
-def _crawl_delay(parser: Protego | None) -> float:
-    delay = parser.crawl_delay("*") if parser else None
-    return float(delay) if delay and delay > 0 else 0.0
 
 
 def _fetch(url: str, session: requests.Session, agent: str) -> _Rules:
@@ -178,11 +150,11 @@ def _fetch(url: str, session: requests.Session, agent: str) -> _Rules:
         try:
             answer = _ask(url, session, agent)
         except FetchError as error:
-            if redirects and not isinstance(
-                error, RetryAfter
-            ):  # a failure of another host does not count against this one
-                return _Rules()
-            raise
+            if isinstance(error, RetryAfter) or not (redirects or error.reason is Reason.SCHEME):
+                raise
+            return (
+                _Rules()
+            )  # a failure of another host, or a redirect to nowhere, is as if there were no file
         if isinstance(answer, _Rules):
             return answer
         url = answer
@@ -203,10 +175,7 @@ def _ask(url: str, session: requests.Session, agent: str) -> _Rules | str:
         if target is not None:
             return target
         if 200 <= response.status_code < 300:
-            text = response.raw.read(MAX_BYTES, decode_content=True).decode("utf-8-sig", "replace")
-            lines = own_group(text, agent)
-            parser = _parsed(lines) if lines else None
-            return _Rules(parser, len(lines), _crawl_delay(parser))
+            return _Rules(read_rules(response.raw.read(MAX_BYTES, decode_content=True), agent))
         if response.status_code >= 500 or response.status_code == 429:
             words = f"robots.txt answered {response.status_code}"
             raise RetryAfter(words, retry_after(response.headers), http_status=response.status_code)

@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 import certifi
 import requests
@@ -29,6 +29,7 @@ from imgdl_pipeline.core.http.address_guard import ANYWHERE, AddressGuard
 from imgdl_pipeline.core.http.deadline import DeadlineSSLSocket, current
 from imgdl_pipeline.core.http.pace import Paces, Turn
 from imgdl_pipeline.core.http.response import StrictResponse
+from imgdl_pipeline.core.http.spelling import escaped_bytes, request_target, spelled
 from imgdl_pipeline.core.http.urls import host_of
 from imgdl_pipeline.core.model.outcome import FetchError, Reason
 from imgdl_pipeline.core.model.settings import DownloadSettings
@@ -126,8 +127,13 @@ class GuardedAdapter(HTTPAdapter):
         return super().get_connection_with_tls_context(request, verify, proxies, cert)
 
     def request_url(self, request: requests.PreparedRequest, proxies: Any) -> str:
-        """Return the target of the request line: a path, or the whole URL for a proxy."""
-        return super().request_url(request, proxies) if proxies else request.path_url
+        """Return the target of the request line: path and query, or the whole URL for a proxy."""
+        url = str(request.url)
+        return request_target(url, absolute=url.startswith("http:") and bool(select_proxy(url, proxies)))
+
+    def add_headers(self, request: requests.PreparedRequest, **kwargs: Any) -> None:
+        """Hand the target to the connection past urllib3, which would spell it anew."""
+        request.headers[_TARGET] = self.request_url(request, kwargs["proxies"])
 
     def build_connection_pool_key_attributes(
         self, request: requests.PreparedRequest, verify: bool | str, cert: Any = None
@@ -167,11 +173,31 @@ def _take_turn(connection: HTTPConnection) -> None:
         time.sleep(wait)
 
 
+_TARGET = ":target"
+"""Key of the target among a request's headers.
+
+No header can have such a name: requests accepts none in a link's headers, and if a connection did not take
+this one out, http.client would raise a ValueError instead of sending it.
+"""
+
+
+def _with_target(url: str, headers: Mapping[str, str] | None) -> tuple[str, dict[str, str]]:
+    """Return the target that the adapter set, or else `url`, and the headers without it."""
+    others = dict(headers or {})
+    return others.pop(_TARGET, url), others
+
+
 def _guarded_pools(guard: AddressGuard) -> dict[str, Any]:
     """Return the connection pool classes by scheme, whose new connections the guard opens."""
 
     class GuardedHTTPConnection(HTTPConnection):
         response_class = StrictResponse
+
+        def request(
+            self, method: str, url: str, body: Any = None, headers: Any = None, **kwargs: Any
+        ) -> None:
+            target, others = _with_target(url, headers)
+            super().request(method, target, body, others, **kwargs)
 
         def _new_conn(self) -> Any:
             return guard.connect(self.host, self.port or 80)
@@ -182,6 +208,12 @@ def _guarded_pools(guard: AddressGuard) -> dict[str, Any]:
 
     class GuardedHTTPSConnection(HTTPSConnection):
         response_class = StrictResponse
+
+        def request(
+            self, method: str, url: str, body: Any = None, headers: Any = None, **kwargs: Any
+        ) -> None:
+            target, others = _with_target(url, headers)
+            super().request(method, target, body, others, **kwargs)
 
         def _new_conn(self) -> Any:
             return guard.connect(self.host, self.port or 443)
@@ -232,11 +264,11 @@ def prepared(url: str) -> requests.PreparedRequest:
     goes to the host of this spelling.
 
     Raises:
-        requests.RequestException: The text is not a URL.
+        FetchError: `scheme` if it is not an http or https URL with a valid host.
     """
     request = requests.PreparedRequest()
     request.prepare_method("GET")
-    request.prepare_url(url, None)
+    request.url = spelled(url)
     return request
 
 
@@ -274,11 +306,13 @@ def redirect_target(response: requests.Response) -> str | None:
     """
     if not response.is_redirect:
         return None
-    location = header_text(response.headers["Location"])
-    try:
-        return str(prepared(urljoin(response.url, location)).url)
-    except (ValueError, requests.RequestException) as error:
-        raise FetchError(Reason.SCHEME, "redirected to what is no valid URL") from error
+    return spelled(escaped_bytes(_location(response)), response.url)
+
+
+def _location(response: requests.Response) -> str:
+    """Return the Location; if there are several, they are joined by commas and must be the same."""
+    given: list[str] = response.raw.headers.getlist("Location")
+    return given[0] if len(set(given)) == 1 else str(response.headers["Location"])
 
 
 def header_text(value: str) -> str:

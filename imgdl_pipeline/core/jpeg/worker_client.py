@@ -20,7 +20,8 @@ from typing import IO, Any
 from imgdl_pipeline.core.jpeg.facts import InvalidImageError
 from imgdl_pipeline.core.jpeg.memory_budget import MemoryBudget
 from imgdl_pipeline.core.jpeg.protocol import GO
-from imgdl_pipeline.core.model.outcome import Reason, Status, printable
+from imgdl_pipeline.core.model.outcome import Reason, Status
+from imgdl_pipeline.core.model.shown import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +130,7 @@ class Worker:
 
 def _invalid(answer: dict[str, Any]) -> InvalidImageError:
     """Return the error of an answer; its words are a stranger's."""
-    detail = printable(str(answer.get("detail")))
+    detail = one_line(str(answer.get("detail")))
     if answer.get("unexpected"):
         logger.error("an internal error: %s", detail)
     reasons = (each for each in Reason if each.value == answer["reason"] and each.status is Status.INVALID)

@@ -5,26 +5,38 @@ import json
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from imgdl_pipeline.core.model.links import links_table
+from imgdl_pipeline.core.http.deadline import Cancelled
+from imgdl_pipeline.core.listing.within import Interrupted, call_within
+from imgdl_pipeline.core.model.links import ATTRIBUTES_CHARS, DistinctLinks, TooLargeError
 from imgdl_pipeline.core.model.schemas import CATALOG, LINKS
 from imgdl_pipeline.core.model.settings import CONTACT_HOSTS, DownloadSettings, SourceSettings
+from imgdl_pipeline.core.model.temporary import needing_room, temporary_file
 from imgdl_pipeline.core.sources import SourceClient, SourceError, Unchanged, list_links
 from imgdl_pipeline.core.storage.checkpoints import Checkpoints
 from imgdl_pipeline.core.storage.layout import catalog_path, links_path, unseen_links_path, validators_path
 from imgdl_pipeline.core.storage.object_store import StoreError
-from imgdl_pipeline.core.storage.store import Store
+from imgdl_pipeline.core.storage.store import Store, parquet_writer, write_parquet
 
 logger = logging.getLogger(__name__)
 
+LIST_TIMEOUT_S = 3600.0
+"""How long a source may take by default, in seconds."""
+
+LISTED = pa.schema([LINKS.field("url"), LINKS.field("listed_at")], metadata=LINKS.metadata)
 LISTED_AT = pa.schema([LINKS.field("listed_at")], metadata=LINKS.metadata)
 """The column that is read of most old lists, enough for their length and time."""
+
+WARNINGS = b"imgdl_pipeline.warnings"
+"""The key in the metadata of a returned list for what limits it."""
 
 LENGTH_BEFORE = b"imgdl_pipeline.links_before"
 """The key in a list's metadata for the number of links in the list before it."""
@@ -42,6 +54,7 @@ def list_gallery(
     settings: DownloadSettings,
     *,
     allow_empty: bool = False,
+    list_timeout: float = LIST_TIMEOUT_S,
     environ: Mapping[str, str] = os.environ,
 ) -> pa.Table:
     """Fetch the links of a gallery's source, and store them.
@@ -55,37 +68,88 @@ def list_gallery(
         store: The store of the gallery's files.
         settings: The download settings for the source's requests.
         allow_empty: Let an empty list replace one that had links.
+        list_timeout: Seconds that the source may take, whatever it does.
         environ: The environment variables that secrets are read from.
 
     Returns:
-        The list, as LINKS.
+        The columns `url` and `listed_at` of the list; `read_links` reads all of them.
 
     Raises:
-        SourceError: The source failed, or lists nothing although it listed links before.
+        SourceError: The source failed, took too long, or lists nothing although it listed links before.
         MissingSecretError: The source needs an environment variable that is not set.
         StoreError: The list could not be stored.
     """
     path, now = links_path(gallery), datetime.now(timezone.utc)
     before = store.read_table(path, LISTED_AT)
     known = _known_validators(gallery, source, store, before)
-    with SourceClient(settings, environ, validators=known) as client:
-        try:
-            links = links_table(list_links(source, client), now)
-        except Unchanged:
-            links = _listed_again(read_links(store, gallery), now)
-    if settings.user_agent is None:
-        _ask_for_a_contact(gallery, links)
-    if not links.num_rows:
-        _check_empty(gallery, before, allow_empty=allow_empty)
-    if before is not None:
-        known_length = {LENGTH_BEFORE: str(before.num_rows).encode()}
-        links = links.replace_schema_metadata({**(links.schema.metadata or {}), **known_length})
-    store.sweep(path.rpartition("/")[0], older_than_s=ABANDONED_S)
-    _keep_unseen(store, gallery, before, links)
-    store.write_table(path, links)
+    client = SourceClient(settings, environ, validators=known, seconds=list_timeout)
+    length_before = {} if before is None else {LENGTH_BEFORE: str(before.num_rows).encode()}
+    with temporary_file() as file:
+
+        def write() -> None:
+            try:
+                _write_list(gallery, source, client, now, length_before, file)
+            except Unchanged:
+                file.seek(0)
+                file.truncate()
+                write_parquet(file, _listed_again(read_links(store, gallery), now, length_before))
+
+        with client:
+            _within(list_timeout, client, write)
+        file.seek(0)
+        links = pq.read_table(file, columns=LISTED.names)
+        if client.entries and not links.num_rows:
+            client.warn(f"{gallery}: the source has {client.entries} entries, and 0 of them give a link")
+        if settings.user_agent is None:
+            _ask_for_a_contact(gallery, links)
+        if not links.num_rows:
+            _check_empty(gallery, before, allow_empty=allow_empty)
+        store.sweep(path.rpartition("/")[0], older_than_s=ABANDONED_S)
+        _keep_unseen(store, gallery, before, links)
+        store.write_file(path, file)
     if client.validators:
         _keep_validators(gallery, source, store, client.validators, links)
-    return links
+    said = {WARNINGS: json.dumps(client.warnings).encode()}
+    return links.replace_schema_metadata({**(links.schema.metadata or {}), **said})
+
+
+def list_warnings(links: pa.Table) -> list[str]:
+    """Return what limits a list that `list_gallery` has returned, or what its source left out."""
+    words: list[str] = json.loads((links.schema.metadata or {}).get(WARNINGS, b"[]"))
+    return words
+
+
+def _within(list_timeout: float, client: SourceClient, write: Callable[[], None]) -> None:
+    try:
+        call_within(list_timeout, client.stop, write)
+    except (TimeoutError, Cancelled, Interrupted):
+        raise SourceError(
+            f"the source did not list its links within {list_timeout:g} s; list_timeout allows more"
+        ) from None
+    except TooLargeError as error:
+        raise SourceError(f"the list is too large: {error}") from None
+
+
+def _write_list(
+    gallery: str,
+    source: SourceSettings,
+    client: SourceClient,
+    now: datetime,
+    metadata: dict[bytes, bytes],
+    file: IO[bytes],
+) -> None:
+    """Write a source's links to a Parquet file as they come, so that a long list takes little memory."""
+    distinct = DistinctLinks(now)
+    schema = LINKS.with_metadata({**LINKS.metadata, **metadata})
+    with parquet_writer(file, schema) as writer:
+        for batch in distinct.batches(list_links(source, client)):
+            with needing_room():
+                writer.write_batch(batch.replace_schema_metadata(schema.metadata))
+    if distinct.cut:
+        client.warn(
+            f"{gallery}: {distinct.cut} links have attributes of more than {ATTRIBUTES_CHARS} characters "
+            "(ATTRIBUTES_CHARS); their long texts are cut"
+        )
 
 
 def _ask_for_a_contact(gallery: str, links: pa.Table) -> None:
@@ -132,9 +196,11 @@ def _catalog_column(store: Store, gallery: str, name: str) -> pa.ChunkedArray:
     return (schema.empty_table() if catalog is None else catalog)[name]
 
 
-def _listed_again(before: pa.Table, now: datetime) -> pa.Table:
+def _listed_again(before: pa.Table, now: datetime, metadata: dict[bytes, bytes]) -> pa.Table:
     listed_at = pa.repeat(pa.scalar(now, LINKS.field("listed_at").type), before.num_rows)
-    return before.set_column(before.schema.get_field_index("listed_at"), LINKS.field("listed_at"), listed_at)
+    place = before.schema.get_field_index("listed_at")
+    again = before.set_column(place, LINKS.field("listed_at"), listed_at)
+    return again.replace_schema_metadata({**(before.schema.metadata or {}), **metadata})
 
 
 def _known_validators(

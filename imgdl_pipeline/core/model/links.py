@@ -1,21 +1,22 @@
 """Represent links, and build the table of the links that a gallery's source lists."""
 
 import base64
+import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import pyarrow as pa
 
-from imgdl_pipeline.core.model.schemas import LINKS, filter_table, is_first
+from imgdl_pipeline.core.model.schemas import LINKS
 
 BATCH_ROWS = 10_000
-"""Rows that are converted to Arrow at a time, so that a long list is held as columns, not as objects."""
+BATCH_CHARS = 8_000_000
+"""Rows and characters that are converted to Arrow at a time: a list is never held as objects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,38 +41,130 @@ class Link:
         request_headers: dict[str, str] | None = None,
     ) -> "Link":
         """Return a link from a source's raw text. Convert a name and password to a header (RFC 7617)."""
-        whole = text.strip().encode("utf-8", "replace").decode()  # JSON may hold lone surrogates
-        url = whole.partition("#")[0].rstrip()
+        whole = _SURROGATE.sub("\ufffd", text.strip())  # JSON may hold lone ones
+        url, secret = _without_userinfo(whole.partition("#")[0].rstrip())
         headers = {name: " ".join(value.split()) for name, value in (request_headers or {}).items()}
-        userinfo = _USERINFO.match(url)
-        if userinfo:
-            url = userinfo["before"] + url[userinfo.end() :]
-            secret = userinfo["secret"] if ":" in userinfo["secret"] else userinfo["secret"] + ":"
-            token = base64.b64encode(unquote_to_bytes(secret)).decode()
+        if secret is not None:
+            token = base64.b64encode(unquote_to_bytes(secret if ":" in secret else f"{secret}:")).decode()
             headers["Authorization"] = f"Basic {token}"
         return Link(url, attributes or {}, headers)
 
 
-_USERINFO = re.compile(r"(?P<before>(?:[^/?#\\@:]*:[/\\\s]*|[/\\]{2,}))(?P<secret>[^/?#\\]*)@")
-"""Userinfo after any number of slashes or backslashes: a malformed link is refused, but still has a row."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+_BEFORE_AUTHORITY = re.compile(r"[^/?#\\@:]*:[/\\\s]*|[/\\]{2,}")
+"""A scheme and any number of slashes or backslashes: a malformed link is refused, but still has a row."""
+
+_AUTHORITY = re.compile(r"[^/?#\\]*")
+
+
+def _without_userinfo(url: str) -> tuple[str, str | None]:
+    """Return a URL without its user name and password, and these, or None if there are none."""
+    before = _BEFORE_AUTHORITY.match(url)
+    authority = _AUTHORITY.match(url, before.end()) if before else None
+    if before is None or authority is None or "@" not in authority[0]:
+        return url, None
+    secret, _, host = authority[0].rpartition("@")
+    return url[: before.end()] + host + url[authority.end() :], secret
+
+
+ATTRIBUTES_CHARS = 32_768
+"""The longest attributes of one link, as JSON. In longer ones, the long texts are cut to `CUT_CHARS`."""
+
+CUT_CHARS = 1_000
+
+
+class TooLargeError(Exception):
+    """Raised if a list has more links or longer attributes than one gallery may have."""
+
+
+MAX_LINKS = 20_000_000
+"""The most distinct links of one gallery: an Arrow column of more would exceed 2 GiB."""
+
+MAX_LIST_BYTES = 4_000_000_000
+"""The most bytes that the distinct links of one gallery and their attributes may take in all."""
+
+
+class DistinctLinks:
+    """Converts links to batches of the schema LINKS, each distinct link once, with its first attributes.
+
+    Args:
+        listed_at: When the list is made.
+    """
+
+    def __init__(self, listed_at: datetime) -> None:
+        self._listed_at = listed_at
+        self._seen: set[bytes] = set()
+        self._bytes = 0
+        self.given = 0
+        self.cut = 0
+
+    def batches(self, links: Iterable[Link]) -> Iterator[pa.RecordBatch]:
+        """Yield the batches, of up to `BATCH_ROWS` rows and some `BATCH_CHARS` characters.
+
+        Raises:
+            TooLargeError: There are more than `MAX_LINKS`, or they take more than `MAX_LIST_BYTES`.
+        """
+        rows: list[tuple[str, str, str | None]] = []
+        chars = 0
+        for link in links:
+            self.given += 1
+            if not self._is_new(link.url):
+                continue
+            row = self._row(link)
+            rows.append(row)
+            chars += len(row[0]) + len(row[1])
+            if len(rows) == BATCH_ROWS or chars >= BATCH_CHARS:
+                yield self._batch(rows, chars)
+                rows, chars = [], 0
+        if rows:
+            yield self._batch(rows, chars)
+
+    def _is_new(self, url: str) -> bool:
+        """Return whether a link has not been seen; 128 bits of a hash take half the memory of a link."""
+        digest = hashlib.blake2b(url.encode(), digest_size=16).digest()
+        known = len(self._seen)
+        self._seen.add(digest)
+        if len(self._seen) > MAX_LINKS:
+            raise TooLargeError(f"there are more than {MAX_LINKS} distinct links (MAX_LINKS)")
+        return len(self._seen) > known
+
+    def _row(self, link: Link) -> tuple[str, str, str | None]:
+        attributes = attributes_json(link.attributes)
+        if len(attributes) > ATTRIBUTES_CHARS:
+            self.cut += 1
+            attributes = attributes_json({name: _cut(value) for name, value in link.attributes.items()})
+            attributes = attributes if len(attributes) <= ATTRIBUTES_CHARS else "{}"
+        return link.url, attributes, json.dumps(link.request_headers) if link.request_headers else None
+
+    def _batch(self, rows: list[tuple[str, str, str | None]], chars: int) -> pa.RecordBatch:
+        self._bytes += chars
+        if self._bytes > MAX_LIST_BYTES:
+            raise TooLargeError(
+                f"the links and their attributes take more than {MAX_LIST_BYTES} bytes (MAX_LIST_BYTES)"
+            )
+        urls, attributes, headers = zip(*rows, strict=True)
+        columns = {
+            "url": urls,
+            "attributes": attributes,
+            "listed_at": [self._listed_at] * len(rows),
+            "request_headers": headers,
+        }
+        return pa.RecordBatch.from_pydict(columns, schema=LINKS)
+
+
+def _cut(value: Any) -> Any:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return value if len(text) <= CUT_CHARS else f"{text[: CUT_CHARS - 1]}…"
 
 
 def links_table(links: Iterable[Link], listed_at: datetime) -> pa.Table:
-    """Return the LINKS table of a list: one row per distinct link, in order, with its first attributes."""
-    links = iter(links)
-    batches = []
-    while batch := list(islice(links, BATCH_ROWS)):
-        columns = {
-            "url": [link.url for link in batch],
-            "attributes": [attributes_json(link.attributes) for link in batch],
-            "listed_at": [listed_at] * len(batch),
-            "request_headers": [
-                json.dumps(link.request_headers) if link.request_headers else None for link in batch
-            ],
-        }
-        batches.append(pa.RecordBatch.from_pydict(columns, schema=LINKS))
-    table = pa.Table.from_batches(batches, schema=LINKS)
-    return filter_table(table, is_first(table["url"].combine_chunks()))
+    """Return the LINKS table of a list: one row per distinct link, in order, with its first attributes.
+
+    Raises:
+        TooLargeError: The list is too large.
+    """
+    return pa.Table.from_batches(DistinctLinks(listed_at).batches(links), schema=LINKS)
 
 
 def attributes_json(attributes: dict[str, Any]) -> str:

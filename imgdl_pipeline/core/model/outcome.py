@@ -14,6 +14,8 @@ refused   a rule of this pipeline forbids the link
 
 from enum import Enum
 
+from imgdl_pipeline.core.model.shown import shown
+
 
 class Status(str, Enum):
     """The outcome of a link, in one word."""
@@ -60,16 +62,12 @@ class Reason(str, Enum):
     SCHEME = "scheme", Status.REFUSED
 
 
-RETRYABLE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""HTTP statuses after which another attempt may succeed; every other status is final."""
+RETRYABLE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, *range(520, 528), 530})
+"""HTTP statuses after which another attempt may succeed; every other status is final.
 
-DETAIL_CHARS = 500
-"""Maximum length of a detail; longer ones are cut, because servers control the text of status lines."""
-
-
-def printable(detail: str) -> str:
-    """Return untrusted text as one line, cut to `DETAIL_CHARS`."""
-    return "".join(each if each.isprintable() else " " for each in detail[:DETAIL_CHARS])
+Those from 520 on are Cloudflare's for trouble of the server behind it:
+https://developers.cloudflare.com/support/troubleshooting/http-status-codes/cloudflare-5xx-errors/.
+"""
 
 
 class FetchError(Exception):
@@ -88,7 +86,7 @@ class FetchError(Exception):
         self, reason: Reason, detail: str, *, http_status: int | None = None, retryable: bool = False
     ) -> None:
         self.reason = reason
-        self.detail = printable(detail)
+        self.detail = shown(detail)
         self.http_status = http_status
         self.retryable = retryable
         self.host = ""

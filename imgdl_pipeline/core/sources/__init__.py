@@ -14,7 +14,9 @@ from types import ModuleType
 from typing import get_args, get_type_hints
 
 from imgdl_pipeline.core.deprecated import moved
+from imgdl_pipeline.core.http.deadline import Cancelled
 from imgdl_pipeline.core.model.links import Link
+from imgdl_pipeline.core.model.outcome import ResourceError
 from imgdl_pipeline.core.model.settings import MissingSecretError, SourceSettings
 from imgdl_pipeline.core.sources import (
     demo,
@@ -23,14 +25,19 @@ from imgdl_pipeline.core.sources import (
     iiif,
     imgur,
     openverse,
+    sitemap,
     url_list,
+    web_page,
     wikimedia_commons,
 )
 from imgdl_pipeline.core.sources.client import SourceClient, SourceError, Unchanged
 
 logger = logging.getLogger(__name__)
 
-OURS = (demo, url_list, imgur, wikimedia_commons, feed, iiif, openverse, gallery_dl)
+OURS = (
+    *(demo, url_list, imgur, wikimedia_commons, feed, sitemap, web_page, iiif, openverse),
+    gallery_dl,
+)
 
 ENTRY_POINTS = "imgdl_pipeline.sources"
 
@@ -104,7 +111,7 @@ def list_links(source: SourceSettings, client: SourceClient) -> Iterator[Link]:
     """
     try:
         yield from _modules()[type(source)].list_links(source, client)
-    except (SourceError, Unchanged, MissingSecretError):
+    except (SourceError, Unchanged, MissingSecretError, ResourceError, Cancelled):
         raise
     except Exception as error:
         raise client.unexpected(error) from error

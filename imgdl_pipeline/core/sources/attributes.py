@@ -8,13 +8,15 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from html import unescape
-from html.parser import HTMLParser
-from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
+from lxml import etree
+
 from imgdl_pipeline.core.model.links import Link
+
+if TYPE_CHECKING:
+    from imgdl_pipeline.core.sources.client import SourceClient
 
 NAMES = {
     "title": "its name, as plain text",
@@ -70,70 +72,84 @@ def iso_of_epoch(seconds: Any) -> str | None:
 _BLOCKS = frozenset({"br", "p", "div", "li", "dt", "dd", "tr", "td", "th", "h1", "h2", "h3", "h4", "hr"})
 """Elements that separate words even when there is no white space between them."""
 
-_VOID = frozenset(
-    {"br", "hr", "img", "input", "link", "meta", "wbr", "col", "area", "base", "embed", "source"}
-)
 _HIDDEN_STYLE = re.compile(r"display\s*:\s*none", re.IGNORECASE)
 
+HTML_CHARS = 500_000
+"""Characters of an HTML fragment that are read; what follows is left out."""
 
-class _Text(HTMLParser):
-    """A parser that collects the visible text of an HTML fragment."""
 
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.parts: list[str] = []
-        self._hidden_depth = 0
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in _BLOCKS:
-            self.parts.append(" ")
-        is_hidden = tag in ("style", "script") or _HIDDEN_STYLE.search(dict(attrs).get("style") or "")
-        if tag not in _VOID and (self._hidden_depth or is_hidden):
-            self._hidden_depth += 1
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in _BLOCKS:
-            self.parts.append(" ")
-        if tag not in _VOID:
-            self._hidden_depth = max(0, self._hidden_depth - 1)
-
-    def handle_data(self, data: str) -> None:
-        if not self._hidden_depth:
-            self.parts.append(data)
+def parsed_html(html: str, most_chars: int = HTML_CHARS) -> etree._Element | None:
+    """Parse an HTML fragment in linear time; return None if it has no content. Nothing is loaded."""
+    parser = etree.HTMLParser(no_network=True, remove_pis=True, encoding="utf-8", huge_tree=False)
+    text = html[:most_chars].replace("\0", "").encode("utf-8", "replace")
+    try:
+        root: etree._Element | None = etree.fromstring(b"<body>" + text, parser)
+    except etree.XMLSyntaxError:
+        return None
+    return root
 
 
 def plain_text(html: str | None) -> str:
     """Return the text of an HTML fragment with white space folded, without elements hidden by their style."""
     text = html if isinstance(html, str) else ""
-    parser = _Text()
-    try:
-        parser.feed(text)
-        parser.close()
-    except AssertionError:  # the parser gives up on a declaration such as <![x
-        parser.parts = [re.sub(r"<[^>]*>?", " ", text)]
-    return " ".join("".join(parser.parts).split())
+    if "<" in text or "&" in text:
+        root = parsed_html(text)
+        text = "" if root is None else "".join(_visible(root))
+    return " ".join(text.split())
 
 
-_HREF = re.compile(r"""<a\s[^>]*?href\s*=\s*["']([^"'<>]+)["']""", re.IGNORECASE)
+def _visible(root: etree._Element) -> Iterator[str]:
+    """Yield the visible pieces of a document's text, in order."""
+    hidden: etree._Element | None = None
+    for event, element in etree.iterwalk(root, events=("start", "end", "comment")):
+        if event == "start":
+            if hidden is None and _is_hidden(element):
+                hidden = element
+            if hidden is None:
+                yield " " if element.tag in _BLOCKS else ""
+                yield element.text or ""
+        else:
+            if element is hidden:
+                hidden = None
+            if hidden is None:
+                yield " " if element.tag in _BLOCKS else ""
+                yield element.tail or ""
+
+
+def _is_hidden(element: etree._Element) -> bool:
+    return element.tag in ("style", "script") or bool(_HIDDEN_STYLE.search(element.get("style", "")))
 
 
 def first_href(html: str, base: str) -> str | None:
     """Return the absolute URL of the first link in an HTML fragment."""
-    match = _HREF.search(html)
-    return urljoin(base, unescape(match[1])) if match else None
+    root = parsed_html(html)
+    links = () if root is None else root.iter("a")
+    href = next((link.get("href") for link in links if link.get("href")), None)
+    return joined(base, href) if href else None
 
 
-def distinct(links: Iterable[Link], most: int | None) -> Iterator[Link]:
-    """Yield each link once, at most `most` links: sources name a picture in several places."""
-    return islice(_once(links), most)
+def joined(base: str, url: str) -> str:
+    """Resolve a link against a base URL; return an invalid URL unchanged, so that its row shows the error."""
+    try:
+        return urljoin(base, url.strip())
+    except ValueError:
+        return url
 
 
-def _once(links: Iterable[Link]) -> Iterator[Link]:
+def distinct(links: Iterable[Link], most: int | None, client: "SourceClient") -> Iterator[Link]:
+    """Yield each link once, at most `most` links: sources name a picture in several places.
+
+    The client warns if the limit ends the list.
+    """
     seen: set[str] = set()
     for link in links:
-        if link.url not in seen:
-            seen.add(link.url)
-            yield link
+        if link.url in seen:
+            continue
+        seen.add(link.url)
+        yield link
+        if len(seen) == most:
+            client.warn(f"the list ends at {most} links, because max_images says so")
+            return
 
 
 JPEG_TYPES = frozenset({"image/jpeg", "image/jpg", "image/pjpeg"})

@@ -1,14 +1,11 @@
 """List the pictures of a feed: RSS, RDF, Atom, Media RSS and JSON Feed.
 
-Specifications: https://www.rssboard.org/rss-specification, RFC 4287, https://www.rssboard.org/media-rss and
-https://www.jsonfeed.org/version/1.1/. libxml2 parses the XML; it resolves no entities, loads no DTD and does
-not access the network. A feed that declares its own entities is refused.
+Specifications: https://www.rssboard.org/rss-specification, RFC 4287, RFC 5005 (next pages),
+https://www.rssboard.org/media-rss and https://www.jsonfeed.org/version/1.1/.
 """
 
-import codecs
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any, Literal
-from urllib.parse import urljoin
 
 from lxml import etree
 from pydantic import Field
@@ -19,13 +16,16 @@ from imgdl_pipeline.core.sources.attributes import (
     distinct,
     drop_empty,
     iso_date,
+    joined,
     may_be_jpeg,
     number,
+    parsed_html,
     plain_text,
 )
-from imgdl_pipeline.core.sources.client import Document, SourceClient, parsed_json
+from imgdl_pipeline.core.sources.client import Document, SourceClient, names_an_address, parsed_json
+from imgdl_pipeline.core.sources.xml import XML_BYTES, local_name, parsed_xml
 
-FEED_BYTES = 50_000_000
+Place = Literal["enclosures", "thumbnails", "content"]
 
 
 class FeedSource(SourceSettings):
@@ -33,112 +33,160 @@ class FeedSource(SourceSettings):
 
     type: Literal["feed"]
     url: HttpUrl = Field(description="URL of the feed: RSS, Atom, Media RSS or JSON Feed")
+    images: tuple[Place, ...] = Field(
+        ("enclosures",),
+        min_length=1,
+        description="where pictures are looked for: enclosures, thumbnails, and img elements in the content",
+    )
+    max_pages: int = Field(1, ge=1, le=10_000, description="pages to read of a feed that has next pages")
     max_images: MaxImages = None
 
 
 def list_links(source: FeedSource, client: SourceClient) -> Iterator[Link]:
-    """Yield the pictures of every item: media:content, enclosures and attachments, in the feed's order.
+    """Yield the pictures of every item of every page, in the feed's order.
 
     Raises:
         SourceError: The feed could not be fetched, or is not a feed.
         Unchanged: The server reports that the feed has not changed.
     """
-    with client.document(source.url, limit=FEED_BYTES, conditionally=True) as document:
-        yield from distinct(_links(document), source.max_images)
+    return distinct(_of_pages(source, client), source.max_images, client)
 
 
-def _links(document: Document) -> Iterator[Link]:
+def _of_pages(source: FeedSource, client: SourceClient) -> Iterator[Link]:
+    url: str | None = source.url
+    for page in range(source.max_pages):
+        is_trusted = page == 0 or (names_an_address(source.url) and _same_origin(str(url), source.url))
+        with client.document(
+            str(url), limit=XML_BYTES, conditionally=page == 0, is_trusted=is_trusted
+        ) as document:
+            following = yield from _of_page(document, source, client)
+        url = following
+        if url is None:
+            return
+    client.warn(f"the feed goes on after {source.max_pages} pages; max_pages allows more")
+
+
+def _same_origin(one: str, other: str) -> bool:
+    return one.split("/", 3)[:3] == other.split("/", 3)[:3]
+
+
+def _of_page(
+    document: Document, source: FeedSource, client: SourceClient
+) -> Generator[Link, None, str | None]:
+    """Yield the pictures of one page, and return the URL of the next page, if there is one."""
     text = document.read()
     if text.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
-        return _of_json_feed(document, parsed_json(text))
-    return _of_xml(_parsed_xml(document, text))
+        feed = _json_feed(document, parsed_json(text))
+        items = [item for item in feed["items"] if isinstance(item, dict)]
+        client.saw(str(item.get("id") or item.get("url")) for item in items)
+        for item in items:
+            yield from _of_json_item(document.url, feed, item, source.images)
+        following = feed.get("next_url")
+        return joined(document.url, following) if isinstance(following, str) and following else None
+    document.file.seek(0)
+    root = parsed_xml(document, client, "feed", ENTRIES)
+    if local_name(root) not in ROOTS:
+        raise document.error("this is no feed: neither RSS nor Atom nor JSON Feed")
+    entries = [element for element in root.iter() if local_name(element) in ENTRIES]
+    client.saw(_identity(entry) for entry in entries)
+    for entry in entries:
+        yield from _of_item(entry, source.images)
+    return _next_page(root)
 
 
 # XML
 
 ROOTS = ("rss", "rdf", "feed")
-
-_HARMLESS = frozenset(
-    {
-        etree.ErrorTypes.ERR_INVALID_CHAR,
-        etree.ErrorTypes.ERR_UNDECLARED_ENTITY,
-        etree.ErrorTypes.WAR_UNDECLARED_ENTITY,
-        etree.ErrorTypes.ERR_ENTITYREF_SEMICOL_MISSING,
-        etree.ErrorTypes.ERR_NAME_REQUIRED,
-        etree.ErrorTypes.NS_ERR_UNDEFINED_NAMESPACE,
-        etree.ErrorTypes.NS_ERR_QNAME,
-    }
-)
-"""Common errors in feeds that libxml2 repairs without loss. Any other error may lose items."""
-
-
-def _parsed_xml(document: Document, text: bytes) -> etree._Element:
-    if not text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        text = text.replace(b"\0", b"")  # libxml2 would treat the first one as the end
-    parser = etree.XMLParser(
-        resolve_entities=False,
-        load_dtd=False,
-        no_network=True,
-        huge_tree=False,
-        recover=True,
-        remove_comments=True,
-    )
-    try:
-        root = etree.fromstring(text.lstrip(), parser, base_url=document.url)
-    except etree.XMLSyntaxError as error:
-        raise document.error(f"this is no feed: {error}") from error
-    if root is None or _name(root) not in ROOTS:
-        raise document.error("this is no feed: neither RSS nor Atom nor JSON Feed")
-    declared = root.getroottree().docinfo.internalDTD
-    if declared is not None and next(declared.iterentities(), None) is not None:
-        raise document.error("the feed declares entities, which no feed needs")
-    damage = next((each for each in parser.error_log if each.type not in _HARMLESS), None)
-    if damage is not None:
-        raise document.error(f"the feed is damaged in line {damage.line}: {damage.message}")
-    return root
-
-
-def _name(element: etree._Element) -> str:
-    """Return an element's name without its namespace, because most elements occur in several namespaces."""
-    return element.tag.rpartition("}")[2].rpartition(":")[2].lower() if isinstance(element.tag, str) else ""
-
+ENTRIES = ("item", "entry")
 
 MEDIA = (
     "{http://search.yahoo.com/mrss/}",
     "{http://search.yahoo.com/mrss}",  # a common misspelling
     "{http://www.rssboard.org/media-rss}",
+    "media:",  # not declared
 )
-DUBLIN_CORE = "{http://purl.org/dc/elements/1.1/}"
 
 
 def _is_media(element: etree._Element, name: str) -> bool:
     return element.tag in [namespace + name for namespace in MEDIA]
 
 
-def _of_xml(root: etree._Element) -> Iterator[Link]:
-    for item in root.iter():
-        if _name(item) in ("item", "entry"):
-            yield from _of_item(item)
+def _identity(entry: etree._Element) -> str:
+    named = _first(entry, "guid", "id", "link", "title") or _page(entry)
+    return named if named else repr(etree.tostring(entry))
 
 
-def _of_item(item: etree._Element) -> Iterator[Link]:
-    told = _told_of(item)
+def _next_page(root: etree._Element) -> str | None:
+    """Return the next page of a paged feed (RFC 5005, 3), which a link of the feed itself names."""
+    for place in (root, *(child for child in root if local_name(child) == "channel")):
+        for link in place:
+            if local_name(link) == "link" and _relation(link) == "next" and link.get("href"):
+                return _absolute(link, "href")
+    return None
+
+
+def _of_item(item: etree._Element, images: tuple[Place, ...]) -> Iterator[Link]:
+    described = _described(item)
+    if "enclosures" in images:
+        yield from _enclosures(item, described)
+    if "thumbnails" in images:
+        for child in item.iter():
+            attribute = _THUMBNAILS.get(str(child.tag))
+            if attribute and child.get(attribute):
+                size = {"width": number(child.get("width")), "height": number(child.get("height"))}
+                yield Link.from_text(_absolute(child, attribute), drop_empty({**described, **size}))
+    if "content" in images:
+        for child in item:
+            if local_name(child) in ("description", "summary", "content", "encoded"):
+                for url in _pictures(_markup(child), str(child.base or "")):
+                    yield Link.from_text(url, described)
+
+
+_THUMBNAILS = {
+    **{f"{namespace}thumbnail": "url" for namespace in MEDIA},
+    "{http://www.itunes.com/dtds/podcast-1.0.dtd}image": "href",
+    "itunes:image": "href",
+}
+
+
+def _markup(element: etree._Element) -> str:
+    """Return an element's content as HTML, whether it is escaped or consists of elements."""
+    if len(element):
+        return str(etree.tostring(element, encoding="unicode", method="html", with_tail=False))
+    return element.text or ""
+
+
+def _pictures(html: str, base: str) -> Iterator[str]:
+    """Yield the URLs of the img elements in an HTML fragment."""
+    root = parsed_html(html) if "<img" in html.lower() else None
+    for img in () if root is None else root.iter("img"):
+        src = img.get("src") or ""
+        if src and not src.startswith("data:"):
+            yield joined(base, src)
+
+
+def _enclosures(item: etree._Element, described: dict[str, Any]) -> Iterator[Link]:
+    """Yield the pictures of media:content, enclosures, and links to enclosures."""
+    media: dict[etree._Element, dict[str, Any]] = {}
     for content in _media_contents(item):
         if content.get("url") and _wanted(content.get("type"), content.get("medium")):
-            yield Link.from_text(_absolute(content, "url"), drop_empty({**told, **_told_by_media(content)}))
+            own = _described_by_media(content, media)
+            yield Link.from_text(_absolute(content, "url"), drop_empty({**described, **own}))
     for enclosure in item:
-        name = _name(enclosure)
-        if name == "enclosure" and enclosure.get("url"):
-            attribute = "url"
-        elif name == "link" and _relation(enclosure) == "enclosure" and enclosure.get("href"):
-            attribute = "href"
-        elif name == "content" and enclosure.get("src") and may_be_jpeg(enclosure.get("type")):
-            attribute = "src"
-        else:
-            continue
-        if may_be_jpeg(enclosure.get("type")):
+        attribute = _enclosure_attribute(enclosure)
+        if attribute and enclosure.get(attribute) and may_be_jpeg(enclosure.get("type")):
             size = number(enclosure.get("length"))
-            yield Link.from_text(_absolute(enclosure, attribute), drop_empty({**told, "size": size}))
+            yield Link.from_text(_absolute(enclosure, attribute), drop_empty({**described, "size": size}))
+
+
+def _enclosure_attribute(element: etree._Element) -> str | None:
+    name = local_name(element)
+    if name == "enclosure":
+        return "url"
+    if name == "link" and _relation(element) == "enclosure":
+        return "href"
+    is_content = name == "content" and not _is_media(element, "content")
+    return "src" if is_content and may_be_jpeg(element.get("type")) else None
 
 
 def _relation(link: etree._Element) -> str:
@@ -153,14 +201,6 @@ def _wanted(media_type: str | None, medium: str | None) -> bool:
 def _absolute(element: etree._Element, attribute: str) -> str:
     """Resolve a link against the element's xml:base, or the feed's own URL."""
     return joined(str(element.base or ""), str(element.get(attribute)))
-
-
-def joined(base: str, url: str) -> str:
-    """Resolve a link against a base URL; return an invalid URL unchanged, so that its row shows the error."""
-    try:
-        return urljoin(base, url.strip())
-    except ValueError:
-        return url
 
 
 def _media_contents(item: etree._Element) -> Iterator[etree._Element]:
@@ -182,21 +222,39 @@ def _quality(content: etree._Element) -> tuple[int, bool]:
     return number(content.get("width")) or 0, content.get("isDefault") == "true"
 
 
-def _told_by_media(content: etree._Element) -> dict[str, Any]:
-    """Return a picture's Media RSS attributes, from itself, its group or its item; the closest wins."""
-    told: dict[str, Any] = {
+def _described_by_media(
+    content: etree._Element, known: dict[etree._Element, dict[str, Any]]
+) -> dict[str, Any]:
+    """Return a picture's Media RSS attributes, from itself, its group or its item; the closest wins.
+
+    Args:
+        content: The picture's element.
+        known: What its group, item and their parents give, which is looked up once for all their pictures.
+    """
+    found: dict[str, Any] = {
         "width": number(content.get("width")),
         "height": number(content.get("height")),
         "size": number(content.get("fileSize")),
+        **_media_children(content),
     }
-    for place in (content, *content.iterancestors()):
-        if _name(place) in ("channel", "feed", "rss", "rdf"):
+    for place in content.iterancestors():
+        if local_name(place) in ("channel", "feed", "rss", "rdf"):
             break
-        for child in place:
-            name = _name(child) if _is_media(child, _name(child)) else ""
-            for key, value in drop_empty(_MEDIA_SAYS.get(name, lambda _: {})(child)).items():
-                told.setdefault(key, value)
-    return drop_empty(told)
+        if place not in known:
+            known[place] = _media_children(place)
+        found = {**known[place], **drop_empty(found)}
+    return drop_empty(found)
+
+
+def _media_children(place: etree._Element) -> dict[str, Any]:
+    """Return the Media RSS attributes that an element's own children give; the first of a kind wins."""
+    found: dict[str, Any] = {}
+    for child in place:
+        name = local_name(child)
+        read = _MEDIA_ATTRIBUTES.get(name) if _is_media(child, name) else None
+        for key, value in drop_empty(read(child)).items() if read else ():
+            found.setdefault(key, value)
+    return found
 
 
 def _hash(element: etree._Element) -> dict[str, Any]:
@@ -204,7 +262,7 @@ def _hash(element: etree._Element) -> dict[str, Any]:
     return {algorithm: _text(element)} if algorithm else {}
 
 
-_MEDIA_SAYS: dict[str, Any] = {
+_MEDIA_ATTRIBUTES: dict[str, Any] = {
     "title": lambda element: {"title": plain_text(_text(element))},
     "description": lambda element: {"caption": plain_text(_text(element))},
     "credit": lambda element: {"author": plain_text(_text(element))},
@@ -215,7 +273,7 @@ _MEDIA_SAYS: dict[str, Any] = {
 }
 
 
-def _told_of(item: etree._Element) -> dict[str, Any]:
+def _described(item: etree._Element) -> dict[str, Any]:
     """Return the attributes that an item gives all its pictures."""
     caption = _first(item, "description", "summary", "content")
     return drop_empty(
@@ -237,7 +295,7 @@ def _child(item: etree._Element, *names: str) -> etree._Element | None:
     """Return the first child with the first name found, except Media RSS elements, which reuse such names."""
     for name in names:
         for child in item:
-            if _name(child) == name and not _is_media(child, name):
+            if local_name(child) == name and not _is_media(child, name):
                 return child
     return None
 
@@ -261,7 +319,7 @@ def _author(item: etree._Element) -> str | None:
 
 def _page(item: etree._Element) -> str | None:
     for link in item:
-        if _name(link) == "link" and _relation(link) == "alternate":
+        if local_name(link) == "link" and _relation(link) == "alternate":
             href = link.get("href") or _text(link)
             return joined(str(link.base or ""), href) if href else None
     return None
@@ -270,9 +328,9 @@ def _page(item: etree._Element) -> str | None:
 def _license_url(item: etree._Element) -> str | None:
     """Return the URL of a rel=license link (RFC 4946), or of Creative Commons' own element."""
     for child in item:
-        if _name(child) == "link" and _relation(child) == "license":
+        if local_name(child) == "link" and _relation(child) == "license":
             return str(child.get("href") or "")
-        if _name(child) == "license" and not _is_media(child, "license"):
+        if local_name(child) == "license" and not _is_media(child, "license"):
             return _text(child) or next(iter(child.attrib.values()), None)
     return None
 
@@ -281,7 +339,7 @@ def _tags(item: etree._Element) -> list[str]:
     named = (
         child
         for child in item
-        if _name(child) in ("category", "subject") and not _is_media(child, "category")
+        if local_name(child) in ("category", "subject") and not _is_media(child, "category")
     )
     return [tag for tag in (child.get("term") or _text(child) for child in named) if tag]
 
@@ -289,27 +347,32 @@ def _tags(item: etree._Element) -> list[str]:
 # JSON
 
 
-def _of_json_feed(document: Document, data: Any) -> Iterator[Link]:
+def _json_feed(document: Document, data: Any) -> dict[str, Any]:
     if not isinstance(data, dict) or "jsonfeed.org" not in str(data.get("version")):
         raise document.error("this is no feed: neither RSS nor Atom nor JSON Feed")
     items = data.get("items")
-    for item in items if isinstance(items, list) else []:
-        if isinstance(item, dict):
-            yield from _of_json_item(document.url, data, item)
+    return {**data, "items": items if isinstance(items, list) else []}
 
 
-def _of_json_item(base: str, feed: dict[str, Any], item: dict[str, Any]) -> Iterator[Link]:
-    told = _told_by_json(feed, item)
-    attachments = item.get("attachments")
+def _of_json_item(
+    base: str, feed: Mapping[str, Any], item: dict[str, Any], images: tuple[Place, ...]
+) -> Iterator[Link]:
+    described = _described_by_json(feed, item)
+    attachments = item.get("attachments") if "enclosures" in images else None
     for each in attachments if isinstance(attachments, list) else []:
         if isinstance(each, dict) and each.get("url") and may_be_jpeg(str(each.get("mime_type") or "")):
             own = {"title": each.get("title"), "size": number(each.get("size_in_bytes"))}
-            yield Link.from_text(joined(base, str(each["url"])), {**told, **drop_empty(own)})
-    if item.get("image"):
-        yield Link.from_text(joined(base, str(item["image"])), told)
+            yield Link.from_text(joined(base, str(each["url"])), {**described, **drop_empty(own)})
+    if "enclosures" in images and item.get("image"):
+        yield Link.from_text(joined(base, str(item["image"])), described)
+    if "thumbnails" in images and item.get("banner_image"):
+        yield Link.from_text(joined(base, str(item["banner_image"])), described)
+    if "content" in images:
+        for url in _pictures(str(item.get("content_html") or ""), base):
+            yield Link.from_text(url, described)
 
 
-def _told_by_json(feed: dict[str, Any], item: dict[str, Any]) -> dict[str, Any]:
+def _described_by_json(feed: Mapping[str, Any], item: dict[str, Any]) -> dict[str, Any]:
     authors = item.get("authors") or feed.get("authors") or [item.get("author") or feed.get("author")]
     authors = authors if isinstance(authors, list) else []
     names = [each["name"] for each in authors if isinstance(each, dict) and each.get("name")]

@@ -6,7 +6,7 @@ first number of each message is its kind.
 """
 
 import json
-import logging
+import math
 import os
 import re
 import shutil
@@ -20,13 +20,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from imgdl_pipeline.core.http.urls import without_secrets
 from imgdl_pipeline.core.model.links import Link
-from imgdl_pipeline.core.model.settings import HttpUrl, MaxImages, SourceSettings
+from imgdl_pipeline.core.model.settings import MaxImages, SourceSettings
+from imgdl_pipeline.core.model.shown import hide_secrets
 from imgdl_pipeline.core.sources.attributes import distinct, drop_empty, number, plain_text
 from imgdl_pipeline.core.sources.client import SHOWN_CHARS, SourceClient, SourceError
-
-logger = logging.getLogger(__name__)
 
 PROGRAM = "gallery-dl"
 FILE, UNRESOLVED, FAILURE = 3, 6, -1
@@ -41,33 +39,40 @@ class GalleryDlSource(SourceSettings):
     """Pictures of a page that the program gallery-dl knows how to read."""
 
     type: Literal["gallery_dl"]
-    url: HttpUrl = Field(description="a gallery, album or profile of a site that gallery-dl knows")
+    url: str = Field(
+        pattern=r"^(?:[a-z][a-z0-9-]*:)?(?:https?://\S+|[^\s-]\S*)$",
+        description="a gallery, album or profile of a site that gallery-dl knows, or a pattern of its own",
+    )
     config: str | None = Field(
         None, min_length=1, description="a configuration file for it, e.g. with a login; null: none at all"
     )
-    list_timeout: float = Field(600, gt=0, le=86_400, description="seconds that it may take to list")
+    list_timeout: float | None = Field(
+        None, gt=0, le=86_400, description="seconds that it may take; null: the gallery's list_timeout"
+    )
     max_images: MaxImages = None
 
 
-def list_links(source: GalleryDlSource, client: SourceClient) -> Iterator[Link]:  # noqa: ARG001 -- gallery-dl does its own HTTP
+def list_links(source: GalleryDlSource, client: SourceClient) -> Iterator[Link]:
     """Yield the JPEG files that gallery-dl finds, each with the headers that it gives for the download.
 
     Raises:
         SourceError: The program is missing, failed, or took too long.
     """
-    messages = _messages(source)
+    messages = _messages(source, client)
     for message in messages:
         if message[0] == FAILURE:
             raise _failure(source, message)
     unread = sum(message[0] == UNRESOLVED for message in messages)
     if unread:
-        logger.warning("%s: gallery-dl did not look into %d pages", _shown(source), unread)
-    links = (_link(message) for message in messages if message[0] == FILE and len(message) == 3)
-    return distinct((link for link in links if link is not None), source.max_images)
+        client.warn(f"{_shown(source)}: gallery-dl did not look into {unread} pages")
+    files = [message for message in messages if message[0] == FILE and len(message) == 3]
+    client.saw(str(message[1]) for message in files)
+    links = (_link(message) for message in files)
+    return distinct((link for link in links if link is not None), source.max_images, client)
 
 
 def _shown(source: GalleryDlSource) -> str:
-    return without_secrets(source.url)
+    return hide_secrets(source.url)
 
 
 def _command(source: GalleryDlSource) -> list[str]:
@@ -86,9 +91,9 @@ def _command(source: GalleryDlSource) -> list[str]:
     return [*command, "--", source.url]
 
 
-def _messages(source: GalleryDlSource) -> list[list[Any]]:
+def _messages(source: GalleryDlSource, client: SourceClient) -> list[list[Any]]:
     """Run the program and return its messages; each message is a list that begins with its kind."""
-    code, printed, said_to_people = _run(_command(source), source)
+    code, printed, said_to_people = _run(_command(source), source, client)
     try:
         messages: Any = json.loads(printed)
     except ValueError:
@@ -96,19 +101,20 @@ def _messages(source: GalleryDlSource) -> list[list[Any]]:
     is_whole = isinstance(messages, list) and all(isinstance(each, list) and each for each in messages)
     has_failure = is_whole and any(message[0] == FAILURE for message in messages)
     if not is_whole or (code and not has_failure):
-        words = said_to_people or without_secrets(printed) or "no word"
+        words = said_to_people or hide_secrets(printed) or "no word"
         raise SourceError(f"{_shown(source)}: {PROGRAM} ended with exit code {code}: {words[-SHOWN_CHARS:]}")
     if said_to_people:
-        logger.warning("%s: %s", _shown(source), said_to_people[-SHOWN_CHARS:])
+        client.warn(f"{_shown(source)}: {said_to_people[-SHOWN_CHARS:]}")
     found: list[list[Any]] = messages
     return found
 
 
-def _run(command: list[str], source: GalleryDlSource) -> tuple[int, str, str]:
+def _run(command: list[str], source: GalleryDlSource, client: SourceClient) -> tuple[int, str, str]:
     """Run the program; return its exit code, its standard output and its standard error.
 
     The program has its own process group, so that no process it starts outlives the time limit.
     """
+    seconds = min(client.left(), source.list_timeout or math.inf)
     with subprocess.Popen(  # noqa: S603 -- the URL comes after -- and is validated
         command,
         stdin=subprocess.DEVNULL,
@@ -117,24 +123,24 @@ def _run(command: list[str], source: GalleryDlSource) -> tuple[int, str, str]:
         start_new_session=True,
     ) as run:
         try:
-            printed, told = run.communicate(timeout=source.list_timeout)
+            printed, errors = run.communicate(timeout=None if math.isinf(seconds) else seconds)
         except BaseException as error:  # its group's id is not reused before it is reaped
             with suppress(ProcessLookupError):
                 os.killpg(run.pid, signal.SIGKILL)
             if not isinstance(error, subprocess.TimeoutExpired):
                 raise
-            words = f"{PROGRAM} did not end within {source.list_timeout:g} s; list_timeout allows more"
+            words = f"{PROGRAM} did not end within {seconds:.3g} s; list_timeout allows more"
             raise SourceError(f"{_shown(source)}: {words}") from error
     return (
         run.returncode,
         printed.decode("utf-8", "replace"),
-        without_secrets(told.decode("utf-8", "replace").strip()),
+        hide_secrets(errors.decode("utf-8", "replace").strip()),
     )
 
 
 def _failure(source: GalleryDlSource, message: list[Any]) -> SourceError:
     told = message[1] if len(message) > 1 and isinstance(message[1], dict) else {}
-    words = without_secrets(f"{told.get('error', 'an error')}: {told.get('message', '')}")
+    words = hide_secrets(f"{told.get('error', 'an error')}: {told.get('message', '')}")
     return SourceError(f"{_shown(source)}: {PROGRAM} failed: {words[:SHOWN_CHARS]}")
 
 
@@ -165,13 +171,15 @@ def _attributes(known: dict[str, Any]) -> dict[str, Any]:
         {
             "title": _one_of(known, "title", "filename"),
             "caption": plain_text(_one_of(known, "description", "caption", "content")),
-            "author": _one_of(known, "author", "artist", "user", "username", "uploader", "creator"),
+            "author": _one_of(
+                known, *("author", "artist", "user", "username", "user_name", "uploader", "creator")
+            ),
             "license": _one_of(known, "license_name", "license"),
             "page": _one_of(known, "post_url", "webpage_url", "page_url", "source_url"),
             "album": _one_of(known, "album", "gallery"),
-            "date": _one_of(known, "date", "created_at"),
+            "date": _one_of(known, "date", "created_at", "published", "published_at", "publishedAt"),
             "id": _one_of(known, "id", "image_id", "post_id"),
-            "tags": known.get("tags") if isinstance(known.get("tags"), list) else None,
+            "tags": _tags(known.get("tags")),
             "width": number(known.get("width")),
             "height": number(known.get("height")),
             "md5": _one_of(known, "md5"),
@@ -180,9 +188,18 @@ def _attributes(known: dict[str, Any]) -> dict[str, Any]:
     )
 
 
+def _tags(value: Any) -> list[str]:
+    """Return tags that are a list, or one text: separated by commas, or else by white space."""
+    if isinstance(value, str):
+        value = value.split("," if "," in value else None)
+    return [str(each).strip() for each in value if str(each).strip()] if isinstance(value, list) else []
+
+
 def _one_of(known: dict[str, Any], *names: str) -> str | None:
     for name in names:
         value = known.get(name)
+        if isinstance(value, list):
+            value = ", ".join(each for each in value if isinstance(each, str))
         if isinstance(value, dict):
             value = value.get("name") or value.get("username") or value.get("title")
         if isinstance(value, (str, int)) and not isinstance(value, bool) and str(value):

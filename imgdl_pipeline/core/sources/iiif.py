@@ -4,6 +4,7 @@ Specifications: https://iiif.io/api/presentation/3.0/ and /2.1/. If a canvas's i
 the link requests the full size as JPEG (https://iiif.io/api/image/3.0/#4-image-requests). No key is needed.
 """
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -13,16 +14,32 @@ from pydantic import Field
 
 from imgdl_pipeline.core.model.links import Link
 from imgdl_pipeline.core.model.settings import HttpUrl, MaxImages, SourceSettings
-from imgdl_pipeline.core.sources.attributes import distinct, drop_empty, may_be_jpeg, number, plain_text
-from imgdl_pipeline.core.sources.client import SourceClient, SourceError, parsed_json
+from imgdl_pipeline.core.sources.attributes import (
+    distinct,
+    drop_empty,
+    iso_date,
+    may_be_jpeg,
+    number,
+    plain_text,
+)
+from imgdl_pipeline.core.sources.client import (
+    SourceClient,
+    SourceError,
+    Unchanged,
+    names_an_address,
+    parsed_json,
+)
 
 DEPTH = 10
 """The most levels of nested collections that are followed."""
 
+GONE = (404, 410)
+_KINDS = ("manifest", "collection", "collectionpage", "orderedcollection", "orderedcollectionpage")
+
 DOCUMENTS = 10_000
 """The most manifests and collections that one gallery may have."""
 
-MANIFEST_BYTES = 100_000_000
+MANIFEST_BYTES = 30_000_000
 
 Json = dict[str, Any]
 
@@ -31,7 +48,12 @@ class IiifSource(SourceSettings):
     """The images of a IIIF manifest or collection."""
 
     type: Literal["iiif"]
-    manifest: HttpUrl = Field(description="a manifest or collection of the Presentation API, 2 or 3")
+    manifest: HttpUrl = Field(
+        description="a manifest or collection of the Presentation API, 2 or 3, or a Change Discovery list"
+    )
+    choices: Literal["first", "all"] = Field(
+        "first", description="of several images that one canvas offers as a choice: the first, or all"
+    )
     max_images: MaxImages = None
 
 
@@ -41,21 +63,26 @@ def list_links(source: IiifSource, client: SourceClient) -> Iterator[Link]:
     Raises:
         SourceError: A manifest could not be fetched, or is not a manifest.
     """
-    return distinct(_below(source.manifest, _Reader(source, client), DEPTH), source.max_images)
+    reader = _Reader(source, client)
+    yield from distinct(_below(source.manifest, reader, DEPTH), source.max_images, client)
+    reader.finish()
 
 
 class _Reader:
     """A reader that reads each manifest and collection once.
 
     Args:
-        source: The source's settings; only URLs with the same origin as its manifest are trusted like it.
+        source: The source's settings. Its manifest is trusted; so are members at the same address, if it is
+            given as an address. A name may lead elsewhere when it is looked up again.
         client: The client for HTTP requests.
     """
 
     def __init__(self, source: IiifSource, client: SourceClient) -> None:
-        self._origin = _origin(source.manifest)
-        self._web = client
+        self.source = source
+        self.client = client
+        self._origin = _origin(source.manifest) if names_an_address(source.manifest) else None
         self._visited: set[str] = set()
+        self._gone = 0
 
     def read(self, url: str) -> Json | None:
         """Return a resource, or None if it was read before: collections may contain each other."""
@@ -64,7 +91,30 @@ class _Reader:
         if len(self._visited) == DOCUMENTS:
             raise SourceError(f"more than {DOCUMENTS} manifests and collections; name a smaller collection")
         self._visited.add(url)
-        return _resource(url, self._web, is_trusted=_origin(url) == self._origin)
+        is_first = len(self._visited) == 1
+        self.client.saw([url])
+        return self._resource(
+            url, is_trusted=is_first or _origin(url) == self._origin, may_be_gone=not is_first
+        )
+
+    def _resource(self, url: str, *, is_trusted: bool, may_be_gone: bool) -> Json | None:
+        """Fetch a resource; return None for a member that is gone."""
+        gone = GONE if may_be_gone else ()
+        with self.client.document(
+            url, limit=MANIFEST_BYTES, is_trusted=is_trusted, accepted=(200, *gone)
+        ) as document:
+            if document.status in gone:
+                self._gone += 1
+                return None
+            data = parsed_json(document.read())
+            if isinstance(data, dict) and _kind(data) in _KINDS:
+                return data
+            raise document.error("this is no IIIF manifest or collection")
+
+    def finish(self) -> None:
+        """Say how many members are gone."""
+        if self._gone:
+            self.client.warn(f"{self._gone} members of the collection are gone, and are passed over")
 
 
 def _origin(url: str) -> str:
@@ -86,7 +136,11 @@ def _below(url: str, reader: _Reader, depth: int, resource: Json | None = None) 
         if resource is None:
             return
         if _kind(resource) == "manifest":
-            yield from _of_manifest(resource)
+            yield from _of_manifest(resource, reader.source.choices)
+            return
+        if _kind(resource) == "orderedcollection":
+            for manifest in changed_manifests(resource, page, reader):
+                yield from _below(manifest, reader, depth - 1)
             return
         for member in _members(resource):
             if not depth:
@@ -97,12 +151,32 @@ def _below(url: str, reader: _Reader, depth: int, resource: Json | None = None) 
         page, resource = urljoin(page, following) if following else "", None
 
 
-def _resource(url: str, client: SourceClient, *, is_trusted: bool) -> Json:
-    with client.document(url, limit=MANIFEST_BYTES, is_trusted=is_trusted) as document:
-        data = parsed_json(document.read())
-        if isinstance(data, dict) and _kind(data) in ("manifest", "collection", "collectionpage"):
-            return data
-        raise document.error("this is no IIIF manifest or collection")
+def changed_manifests(collection: Json, url: str, reader: "_Reader") -> Iterator[str]:
+    """Yield the manifests that a Change Discovery list has and has not deleted, the latest first.
+
+    Specification: https://iiif.io/api/discovery/1.0/. The list's pages are read from the last to the first.
+
+    Raises:
+        SourceError: A page could not be fetched.
+        Unchanged: The list's last page is the same as the last time.
+    """
+    seen: set[str] = set()
+    place = urljoin(url, _id(collection.get("last")))
+    is_last = True
+    while place != url:
+        page = reader.read(place)
+        if page is None:
+            return
+        if is_last and reader.client.is_known(f"changes of {url}", json.dumps([collection, page])):
+            raise Unchanged
+        is_last = False
+        for activity in reversed(_list(page.get("orderedItems"))):
+            manifest = _id(activity.get("object")) if isinstance(activity, dict) else ""
+            if manifest and manifest not in seen:
+                seen.add(manifest)
+                if _kind(activity) not in ("delete", "remove"):
+                    yield urljoin(place, manifest)
+        place = urljoin(place, _id(page.get("prev"))) if page.get("prev") else url
 
 
 def _kind(resource: Json) -> str:
@@ -140,46 +214,49 @@ def _is_whole(member: Any) -> bool:
     return is_resource and any(_list(member.get(key)) for key in _CONTENTS)
 
 
-def _of_manifest(manifest: Json) -> Iterator[Link]:
-    told = _told_by_manifest(manifest)
+def _of_manifest(manifest: Json, choices: str) -> Iterator[Link]:
+    described = _described(manifest)
     for canvas in _canvases(manifest):
-        for body in _bodies(canvas):
-            link = _link(body, canvas, told)
+        for body in _bodies(canvas, choices):
+            link = _link(body, canvas, described)
             if link is not None:
                 yield link
 
 
 def _canvases(manifest: Json) -> Iterator[Json]:
-    """Return the items (version 3), or the first sequence's canvases (version 2; other ones only reorder)."""
+    """Return the items (version 3), or the canvases of all sequences (version 2)."""
     sequences = [each for each in _list(manifest.get("sequences")) if isinstance(each, dict)]
-    canvases = sequences[0].get("canvases") if sequences else manifest.get("items")
-    return (each for each in _list(canvases) if isinstance(each, dict))
+    joined = [canvas for sequence in sequences for canvas in _list(sequence.get("canvases"))]
+    canvases = joined if sequences else _list(manifest.get("items"))
+    return (each for each in canvases if isinstance(each, dict))
 
 
-def _bodies(canvas: Json) -> Iterator[Json]:
-    """Yield the images painted on a canvas; of a choice, only the first, which is the default."""
+def _bodies(canvas: Json, choices: str) -> Iterator[Json]:
+    """Yield the images painted on a canvas; of a choice, the first, which is the default, or all."""
     for annotation in _list(canvas.get("images")):  # version 2
-        yield from _chosen(annotation.get("resource") if isinstance(annotation, dict) else None)
+        yield from _chosen(annotation.get("resource") if isinstance(annotation, dict) else None, choices)
     for page in _list(canvas.get("items")):
         for annotation in _list(page.get("items") if isinstance(page, dict) else None):
             if isinstance(annotation, dict) and "painting" in _list(annotation.get("motivation", "painting")):
                 for body in _list(annotation.get("body")):
-                    yield from _chosen(body)
+                    yield from _chosen(body, choices)
 
 
-def _chosen(body: Any) -> Iterator[Json]:
+def _chosen(body: Any, choices: str) -> Iterator[Json]:
     if not isinstance(body, dict):
         return
     kind = _kind(body)
     if kind == "choice":
-        yield from _chosen(body.get("default") or next(iter(_list(body.get("items"))), None))
+        offered = [*_list(body.get("default")), *_list(body.get("items") or body.get("item"))]
+        for each in offered if choices == "all" else offered[:1]:
+            yield from _chosen(each, choices)
     elif kind == "specificresource":  # a part or a rotation of an image: take the whole image
-        yield from _chosen(body.get("source") or body.get("full"))
+        yield from _chosen(body.get("source") or body.get("full"), choices)
     elif kind in ("image", ""):
         yield body
 
 
-def _link(body: Json, canvas: Json, told: Json) -> Link | None:
+def _link(body: Json, canvas: Json, described: Json) -> Link | None:
     """Return a link to the full image, from its service or its own URL; None if there is no JPEG of it."""
     url = _full_image(body)
     if url is None:
@@ -188,19 +265,24 @@ def _link(body: Json, canvas: Json, told: Json) -> Link | None:
     own = {
         "license_url": license_url,
         "credit": _credit(canvas),
-        "title": _plain(canvas.get("label")) or told.get("album"),
+        "title": _plain(canvas.get("label")) or described.get("album"),
+        "date": iso_date(_id(canvas.get("navDate"))),
         "width": number(body.get("width")),
         "height": number(body.get("height")),
         "id": _id(canvas),
     }
-    return Link.from_text(url, {**told, **drop_empty(own)})
+    return Link.from_text(url, {**described, **drop_empty(own)})
 
 
 def _full_image(body: Json) -> str | None:
-    for service in _list(body.get("service")):
-        version = _image_api(service) if isinstance(service, dict) else 0
-        if version and _id(service):
-            return f"{_id(service).rstrip('/')}/full/{_FULL_SIZE[version]}"
+    """Return the full image of the service with the highest version, or else the image's own URL."""
+    services = [each for each in _list(body.get("service")) if isinstance(each, dict) and _id(each)]
+    service = max(services, key=_image_api, default=None)
+    version = _image_api(service) if service else 0
+    if version and service:
+        own = _id(body)
+        ending = _FULL_SIZE[3] if own.endswith("/full/" + _FULL_SIZE[3]) else _FULL_SIZE[version]
+        return f"{_id(service).rstrip('/')}/full/{ending}"
     return (_id(body) or None) if may_be_jpeg(str(body.get("format") or "")) else None
 
 
@@ -219,7 +301,7 @@ def _image_api(service: Json) -> int:
     return 2 if is_image else 0
 
 
-def _told_by_manifest(manifest: Json) -> Json:
+def _described(manifest: Json) -> Json:
     homepages = _list(manifest.get("homepage")) or _list(manifest.get("related"))
     return drop_empty(
         {
@@ -228,6 +310,7 @@ def _told_by_manifest(manifest: Json) -> Json:
             "credit": _credit(manifest),
             "license_url": _rights(manifest),
             "page": _id(homepages[0]) if homepages else _id(manifest),
+            "date": iso_date(_id(manifest.get("navDate"))),
             **_metadata(manifest),
         }
     )

@@ -4,17 +4,19 @@ The gallery is read page by page, albums are expanded to their images, and only 
 Client-ID is sent only to the API.
 """
 
+import itertools
 import logging
 import re
+import time
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urljoin, urlsplit
 
 from pydantic import Field
 
 from imgdl_pipeline.core.model.links import Link
 from imgdl_pipeline.core.model.settings import HttpUrl, Secret, SourceSettings
-from imgdl_pipeline.core.sources.attributes import drop_empty, iso_of_epoch
+from imgdl_pipeline.core.sources.attributes import drop_empty, iso_of_epoch, number
 from imgdl_pipeline.core.sources.client import Answer, SourceClient, SourceError
 
 logger = logging.getLogger(__name__)
@@ -30,7 +32,9 @@ class ImgurSource(SourceSettings):
     )
     client_id: Secret = Field(description="the API's Client-ID, e.g. {{ env.IMGUR_CLIENT_ID }}")
     api_url: HttpUrl = Field("https://api.imgur.com/3/", description="where the API answers")
-    max_pages: int = Field(1, ge=1, le=1000, description="pages of the gallery to read")
+    max_pages: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
+        None, description="pages of the gallery to read; null: all"
+    )
 
 
 _PATHS = {
@@ -77,18 +81,24 @@ class _Api:
 
     def __init__(self, source: ImgurSource, client: SourceClient) -> None:
         self._source = source
-        self._web = client
+        self._client = client
         self._client_id = source.client_id.reveal("source.client_id", client.environ)
 
     def items(self) -> Iterator[dict[str, Any]]:
         """Yield the images and albums of all pages, up to `max_pages`."""
         kind, _, name = self._source.gallery.partition("/")
         path = _PATHS.get(kind, _FRONT_PAGE)
-        for page in range(self._source.max_pages if "{page}" in path else 1):
+        most = self._source.max_pages if "{page}" in path else 1
+        for page in itertools.count():
+            if page == most:
+                if "{page}" in path:
+                    self._client.warn(f"the list ends after {most} pages, because max_pages says so")
+                return
             data = self._get(path.format(kind=kind, name=name, page=page))
             items = data.get("items", []) if isinstance(data, dict) else data
             if not items:
                 return
+            self._client.saw(str(item.get("id")) for item in items)
             yield from items
 
     def images_of(self, item: dict[str, Any]) -> list[dict[str, Any]]:
@@ -109,10 +119,11 @@ class _Api:
         return images or []
 
     def _get(self, path: str, *, or_gone: bool = False) -> Any:
-        answer = self._web.json(
+        answer = self._client.json(
             urljoin(self._source.api_url.rstrip("/") + "/", path),
             headers={"Authorization": f"Client-ID {self._client_id}"},
             busy=_is_over_capacity,
+            pause=_pause,
         )
         data = answer.data
         if answer.status == 200 and isinstance(data, dict) and data.get("success"):
@@ -130,6 +141,21 @@ class _Api:
 def _is_over_capacity(answer: Answer) -> bool:
     """Return whether the API temporarily limits this IP address, which it reports as 403 or 429."""
     return answer.status in (403, 429) and "over capacity" in answer.text.lower()
+
+
+LIMITED_S = 3600.0
+"""How long a limit of Imgur's lasts if its answer does not say so."""
+
+
+def _pause(answer: Answer) -> float | None:
+    """Return the seconds until a limit of the API is over, which is in headers of its own."""
+    if answer.status not in (403, 429) or "Retry-After" in answer.headers:
+        return None
+    reset = number(answer.headers.get("X-RateLimit-UserReset"))
+    left = answer.headers.get("X-RateLimit-UserRemaining")
+    if reset is not None and left in (None, "0"):
+        return max(1.0, reset - time.time())
+    return LIMITED_S
 
 
 def _missing(image: Mapping[str, Any], inherited: Mapping[str, Any]) -> dict[str, Any]:

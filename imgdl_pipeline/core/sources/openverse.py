@@ -4,7 +4,6 @@ API: https://api.openverse.org/v1/. Without a token, it returns 20 results per p
 few requests per hour. Above that rate it answers 429, and the client waits for as long as is reasonable.
 """
 
-import logging
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -14,8 +13,6 @@ from imgdl_pipeline.core.model.links import Link
 from imgdl_pipeline.core.model.settings import HttpUrl, MaxImages, Secret, SourceSettings
 from imgdl_pipeline.core.sources.attributes import distinct, drop_empty, may_be_jpeg, number
 from imgdl_pipeline.core.sources.client import Answer, SourceClient
-
-logger = logging.getLogger(__name__)
 
 PAGE_IMAGES = 20
 """Results per page; Openverse answers an anonymous request for more with 401."""
@@ -45,7 +42,7 @@ def list_links(source: OpenverseSource, client: SourceClient) -> Iterator[Link]:
         SourceError: A request failed.
         MissingSecretError: The environment variable of the token is not set.
     """
-    return distinct(_results(source, client), source.max_images)
+    return distinct(_results(source, client), source.max_images, client)
 
 
 def _results(source: OpenverseSource, client: SourceClient) -> Iterator[Link]:
@@ -59,11 +56,14 @@ def _results(source: OpenverseSource, client: SourceClient) -> Iterator[Link]:
         answer = client.json(f"{source.api_url.rstrip('/')}/images/", {**query, "page": str(page)}, headers)
         is_past_limit = (page - 1) * PAGE_IMAGES >= ANONYMOUS_IMAGES
         if is_past_limit and answer.status in (400, 401, 404):
-            logger.warning("%s: Openverse gives no more than %d pages", source.q, page - 1)
+            client.warn(f"{source.q}: Openverse gives no more than {page - 1} pages")
             return
         data = _data(answer)
         if not data["results"]:
             return
+        client.saw(
+            str(each.get("id") or each.get("url")) for each in data["results"] if isinstance(each, dict)
+        )
         yield from (_link(each) for each in data["results"] if _is_wanted(each))
         page, pages = (
             page + 1,

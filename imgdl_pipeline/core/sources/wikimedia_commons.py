@@ -52,7 +52,7 @@ def list_links(source: WikimediaCommonsSource, client: SourceClient) -> Iterator
         SourceError: A request failed, or there is no such category.
     """
     category = re.sub(r"^category:", "", source.category.strip(), flags=re.IGNORECASE)
-    links = distinct(_files_below(source, client, f"Category:{category}"), source.max_images)
+    links = distinct(_files_below(source, client, f"Category:{category}"), source.max_images, client)
     first = next(links, None)
     if first is None:
         _check_exists(source.api_url, client, f"Category:{category}")
@@ -130,12 +130,18 @@ def _pages(api_url: str, client: SourceClient, query: dict[str, str]) -> Iterato
     basic = {"action": "query", "format": "json", "formatversion": "2", "maxlag": "5", **query}
     continued: dict[str, str] = {}
     pieces: dict[int, dict[str, Any]] = {}
+    known: set[str] = set()
     while True:
         answer = client.json(api_url, {**basic, **continued}, busy=_is_busy)
         data = _query_data(answer)
+        if str(data.get("continue")) in known:
+            raise answer.error("the MediaWiki API goes round in circles")
+        known.add(str(data.get("continue")))
         if continued and not {"query", "batchcomplete"} & data.keys():
             raise answer.error("the MediaWiki API broke off in the middle of the list")
-        for page in data.get("query", {}).get("pages", []):
+        pages = data.get("query", {}).get("pages", [])
+        client.saw(f"{page.get('pageid')} {continued}" for page in pages)
+        for page in pages:
             pieces.setdefault(page.get("pageid", -len(pieces) - 1), {}).update(page)
         continued = {key: str(value) for key, value in data.get("continue", {}).items()}
         if data.get("batchcomplete") or not continued:

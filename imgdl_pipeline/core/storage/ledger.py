@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 
 import numpy as np
 import pyarrow as pa
@@ -99,7 +99,8 @@ class Ledger:
         known = self._store.read_table(downloads_path(self._gallery), DOWNLOADS)
         self._is_there = known is not None
         found = [self._from_catalog() if known is None else known, *self._checkpoints.tables()]
-        self.table = _merged(found, by_time=True)
+        now = datetime.now(timezone.utc)
+        self.table = _merged([_without_future(each, now) for each in found if each is not None], by_time=True)
         if len(self._checkpoints):
             self._write(self.table)
         self._checkpoint_due = self._clock() + CHECKPOINT_S
@@ -130,6 +131,11 @@ class Ledger:
             self._buffer.clear()
         self._checkpoint_due = self._clock() + CHECKPOINT_S
 
+    def merge(self) -> None:
+        """Merge the rows added so far into `table`, without writing it."""
+        self.checkpoint()
+        self.table = _merged([self.table, *self._checkpoints.tables()])
+
     def replace(self, rows: pa.Table) -> None:
         """Replace the rows that have the same URLs as the given rows, and write the ledger."""
         self._write(_merged([self.table, rows]))
@@ -149,7 +155,23 @@ class Ledger:
         self._checkpoints.clear()
 
 
-def _merged(tables: list[pa.Table | None], *, by_time: bool = False) -> pa.Table:
+LONG_AGO = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+def _without_future(table: pa.Table, now: datetime) -> pa.Table:
+    """Return a table in which rows of the future, which a wrong clock has written, are of long ago.
+
+    So they are due like the oldest rows, lose against newer ones, and do not count as tried by this run.
+    """
+    tried_at = table["tried_at"]
+    is_future = pc.greater(tried_at, pa.scalar(now, tried_at.type))
+    if not pc.any(is_future).as_py():
+        return table
+    mended = pc.if_else(is_future, pa.scalar(LONG_AGO, tried_at.type), tried_at)
+    return table.set_column(table.schema.get_field_index("tried_at"), DOWNLOADS.field("tried_at"), mended)
+
+
+def _merged(tables: list[pa.Table], *, by_time: bool = False) -> pa.Table:
     """Merge tables; of several rows with the same URL, keep the last.
 
     Args:
@@ -157,7 +179,7 @@ def _merged(tables: list[pa.Table | None], *, by_time: bool = False) -> pa.Table
         by_time: Order rows by `tried_at` instead: a run that was killed while it deleted its checkpoints may
             have left some that are older than the ledger.
     """
-    there = [table for table in tables if table is not None and table.num_rows]
+    there = [table for table in tables if table.num_rows]
     if len(there) < 2:  # there are no duplicates, and looking for them takes time and memory
         return there[0] if there else DOWNLOADS.empty_table()
     rows = pa.concat_tables(there)

@@ -1,7 +1,7 @@
 """Read and write this project's Parquet tables in a store, besides files as bytes (`ObjectStore`)."""
 
+import io
 import os
-import tempfile
 from typing import IO
 
 import obstore
@@ -9,10 +9,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from imgdl_pipeline.core.model.schemas import SCHEMA_VERSION, SCHEMA_VERSION_KEY
+from imgdl_pipeline.core.model.temporary import needing_room, temporary_file
 from imgdl_pipeline.core.storage.object_store import ObjectStore, StoreError, UnreadableError, first_line
 
 _DICTIONARY_COLUMNS = ["status", "reason", "detail", "mode"]
 """Columns with few distinct values; for other columns, a dictionary only costs time."""
+
+
+def parquet_writer(file: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
+    """Return a writer of one of the project's Parquet files, which is written batch by batch."""
+    return pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=_DICTIONARY_COLUMNS)
+
+
+def write_parquet(file: IO[bytes], table: pa.Table) -> None:
+    """Write a table to a temporary file as one of the project's Parquet files.
+
+    Raises:
+        ResourceError: The file could not be written.
+    """
+    with needing_room():
+        pq.write_table(table, file, compression="zstd", use_dictionary=_DICTIONARY_COLUMNS)
 
 
 class Store(ObjectStore):
@@ -88,15 +104,21 @@ class Store(ObjectStore):
         Raises:
             StoreError: The file was not stored.
         """
-        with tempfile.TemporaryFile() as file:
-            try:
-                pq.write_table(table, file, compression="zstd", use_dictionary=_DICTIONARY_COLUMNS)
-            except OSError as error:
-                raise StoreError(f"cannot write a temporary file for {path}: {error}") from error
-            if not self._holds(path, file):
-                file.seek(0)
-                self.put(path, file)
-                self._make_durable(path)
+        with temporary_file() as file:
+            write_parquet(file, table)
+            self.write_file(path, file)
+
+    def write_file(self, path: str, file: IO[bytes]) -> None:
+        """Store a file, whole or not at all; do not touch an existing file with the same bytes.
+
+        Raises:
+            StoreError: The file was not stored.
+        """
+        file.seek(0, io.SEEK_END)
+        if not self._holds(path, file):
+            file.seek(0)
+            self.put(path, file)
+            self._make_durable(path)
 
     def _make_durable(self, path: str) -> None:
         """Sync a file to disk, so that it survives a power failure; an object store does so by itself."""

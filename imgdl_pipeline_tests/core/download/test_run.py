@@ -1,4 +1,5 @@
 import base64
+import hashlib
 import itertools
 import socket
 import threading
@@ -808,13 +809,47 @@ def test_a_passing_failure_forgets_no_lasting_ones(store, server, loopback):
     assert counted == [1, 2, 2, 3]
 
 
-def test_a_file_without_a_row_is_swept_though_its_link_is_listed(store, server, loopback):
-    listed(store, server.serve("/a.jpg", PICTURE), server.url("/dead.jpg"))
+def test_a_whole_file_whose_row_was_lost_is_adopted_and_not_asked_for(store, server, loopback):
+    urls = [server.serve(f"/{number}.jpg", jpeg(number)) for number in range(3)]
+    listed(store, *urls)
+    for number, url in enumerate(urls[:2]):
+        store.put(image_path("g", url), jpeg(number))
+    run = download(store, loopback)
+    assert server.paths() == ["/2.jpg"]
+    assert {row["status"] for row in rows(run).values()} == {"ok"}
+    assert rows(run)[urls[0]]["sha256"] == hashlib.sha256(jpeg(0)).hexdigest()
+
+
+def test_a_file_whose_row_was_lost_and_that_is_not_what_its_source_describes_is_fetched(
+    store, server, loopback
+):
+    url = server.serve("/a.jpg", PICTURE)
+    listed(store, url, sha256=hashlib.sha256(PICTURE).hexdigest())
+    store.put(image_path("g", url), jpeg(9))
+    run = download(store, loopback)
+    assert server.paths() == ["/a.jpg"]
+    assert store.get(rows(run)[url]["path"]) == PICTURE
+
+
+def test_a_file_whose_link_is_refused_is_swept_and_not_adopted(store, server, loopback):
+    listed(store, server.serve("/a.jpg", PICTURE), server.serve("/no.jpg", PICTURE, X_Robots_Tag="noai"))
     download(store, loopback)
-    stray = image_path("g", server.url("/dead.jpg"))
+    stray = image_path("g", server.url("/no.jpg"))
     store.put(stray, PICTURE)
-    download(store, loopback)
+    run = download(store, loopback)
     assert store.get(stray) is None
+    assert rows(run)[server.url("/no.jpg")]["reason"] == "opt_out"
+
+
+def test_a_row_that_lies_in_the_future_is_due_and_does_not_count_as_tried(store, server, loopback):
+    url = server.serve("/a.jpg", PICTURE)
+    listed(store, url)
+    with Ledger(store, "g") as ledger:
+        ledger.add(row(url, status="failed", reason="http_404", failures=9, tried_at=NOW.replace(year=2200)))
+    listed(store)
+    assert download(store, loopback).tried.num_rows == 0
+    listed(store, url)
+    assert rows(download(store, loopback))[url]["status"] == "ok"
 
 
 def test_a_users_own_file_among_the_images_is_left_alone(store, server, loopback):

@@ -87,7 +87,7 @@ def test_a_name_that_cannot_be_one_is_dns():
     "url",
     [
         *("file:///etc/hostname", "ftp://h.org/a.jpg", "data:image/jpeg;base64,xxxx", "javascript:1"),
-        *("/a.jpg", "", "h.org/a.jpg", "http://", "http:///a.jpg", "http://[::1", "http://h.org:port/"),
+        *("/a.jpg", "", "h.org/a.jpg", "http://", "http:///", "http://[::1", "http://h.org:port/"),
     ],
 )
 def test_only_http_and_https_links_with_a_host_pass(url):
@@ -133,9 +133,8 @@ def test_a_rule_that_is_not_about_us_is_not(tags):
     check_opt_out(tags, "imgdl_pipeline/1.0")
 
 
-def test_userinfo_is_cut_from_texts():
-    text = "no route to https://me:secret@h.org/a?x=y@z and http://h.org/@b"
-    assert without_userinfo(text) == "no route to https://…@h.org/a?x=y@z and http://h.org/@b"
+def test_userinfo_is_cut_from_a_url():
+    assert without_userinfo("https://me:secret@h.org/a?x=y@z") == "https://h.org/a?x=y@z"
 
 
 @pytest.mark.parametrize(

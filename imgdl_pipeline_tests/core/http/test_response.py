@@ -11,7 +11,6 @@ from imgdl_pipeline.core.http.address_guard import AddressGuard
 from imgdl_pipeline.core.http.deadline import Deadline, deadline_scope
 from imgdl_pipeline.core.http.response import (
     MAX_HEAD_BYTES,
-    MAX_HEADERS,
     content_length,
     is_chunked,
     read_headers,
@@ -29,7 +28,7 @@ names = st.text(string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~", min_si
 values = st.text(st.characters(min_codepoint=33, max_codepoint=255, exclude_characters="\x7f\x85\xa0"))
 
 
-@given(st.lists(st.tuples(names, values), max_size=MAX_HEADERS), st.sampled_from(["\r\n", "\n"]))
+@given(st.lists(st.tuples(names, values), max_size=300), st.sampled_from(["\r\n", "\n"]))
 def test_headers_come_as_they_were_sent(sent, end):
     text = "".join(f"{name}: {value} {end}" for name, value in sent) + end
     assert headers_of(text).items() == sent
@@ -65,15 +64,12 @@ def test_a_blank_before_the_colon_is_taken_away():
     [
         ("no colon\r\n\r\n", "malformed"),
         (": no name\r\n\r\n", "malformed"),
-        ("a(b): x\r\n\r\n", "malformed"),
-        ("a b: x\r\n\r\n", "malformed"),
         (" goes on with nothing: x\r\n\r\n", "malformed"),
         ("A: b\rX-Robots-Tag: noai\r\n\r\n", "malformed"),
         ("A: b\0\r\n\r\n", "malformed"),
         ("Content-Length: 10", "end early"),
         ("Content-Length: 100\r\n", "end early"),
         ("", "end early"),
-        ("A: b\r\n" * 101 + "\r\n", "too many"),
         ("A: " + "b" * MAX_HEAD_BYTES + "\r\n\r\n", "too long"),
         (("A: " + "b" * 60_000 + "\r\n") * 5 + "\r\n", "too long"),
     ],
@@ -81,6 +77,15 @@ def test_a_blank_before_the_colon_is_taken_away():
 def test_what_is_no_header_is_an_error(text, words):
     with pytest.raises(http.client.HTTPException, match=words):
         headers_of(text)
+
+
+def test_a_name_that_is_no_token_is_passed_over_with_its_value():
+    assert headers_of("a(b): x\r\na b: y\r\n\xe9: z\r\nC: d\r\n\r\n").items() == [("C", "d")]
+
+
+def test_a_head_of_one_long_line_without_a_colon_takes_no_time():
+    with pytest.raises(http.client.HTTPException, match="malformed"):
+        headers_of("a " * 30_000 + "\r\n\r\n")
 
 
 def lines_of(name, values):
@@ -108,8 +113,9 @@ def test_a_length_is_a_number_that_is_stated_once(values, length):
 
 
 @pytest.mark.parametrize("value", ["many", "-5", "+5", "5_0", "5 0", "5;x", "\xb2", "0x5"])
-def test_a_length_that_is_no_number_leaves_the_end_to_the_connection(value):
-    assert content_length(lines_of("Content-Length", [value])) is None
+def test_a_length_that_is_no_number_is_an_error(value):
+    with pytest.raises(http.client.HTTPException, match="the body's length is not a number"):
+        content_length(lines_of("Content-Length", [value]))
 
 
 @pytest.mark.parametrize("values", [["5, 6"], ["5", "6"], ["5", "many"], ["5", "-5"]])

@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgdl_pipeline.core.model.links import Link
+from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.sources.attributes import (
     distinct,
     drop_empty,
@@ -13,6 +14,7 @@ from imgdl_pipeline.core.sources.attributes import (
     number,
     plain_text,
 )
+from imgdl_pipeline.core.sources.client import SourceClient
 
 
 def test_what_says_nothing_is_left_out():
@@ -90,8 +92,10 @@ def test_the_first_link_of_html_is_found_and_made_whole():
 
 def test_each_link_comes_once_and_no_more_than_were_asked_for():
     links = [Link(url) for url in "aabacd"]
-    assert [link.url for link in distinct(links, 3)] == ["a", "b", "c"]
-    assert len(list(distinct(links, None))) == 4
+    with SourceClient(DownloadSettings(), {}) as client:
+        assert [link.url for link in distinct(links, 3, client)] == ["a", "b", "c"]
+        assert client.warnings == ["the list ends at 3 links, because max_images says so"]
+        assert len(list(distinct(links, None, client))) == 4
 
 
 @pytest.mark.parametrize(

@@ -305,7 +305,7 @@ def test_a_feed_that_has_not_changed_is_not_sent_again_and_its_list_stays(server
     assert [headers.get("If-None-Match") for _, headers in server.requests] == [None, '"v1"']
     assert second["url"].equals(first["url"])
     assert second["listed_at"][0].as_py() > first["listed_at"][0].as_py()
-    assert read_links(store, "g").equals(second)
+    assert read_links(store, "g").select(["url", "listed_at"]).equals(second)
     assert list_again(max_images=1).num_rows == 1  # other keys list other links: asked for anew
     store.write_table(
         "links/gallery=g/links.parquet", links_table([Link("other")], datetime.now(timezone.utc))

@@ -70,6 +70,7 @@ def test_the_real_program_lists_a_sites_pictures(server, booru):
         "width": 320,
         "md5": MD5,
         "site": "ours",
+        "tags": ["x", "y"],
     }
 
 

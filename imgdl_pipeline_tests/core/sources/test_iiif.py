@@ -134,7 +134,11 @@ def test_a_manifest_of_version_3_gives_every_canvass_full_image(list_manifest):
 
 def test_a_manifest_of_version_2_does_too(list_manifest):
     links = list_manifest(MANIFEST_2)
-    assert [link.url for link in links] == ["https://i.org/2/full/full/0/default.jpg", "https://i.org/v.jpg"]
+    assert [link.url for link in links] == [
+        "https://i.org/2/full/full/0/default.jpg",
+        "https://i.org/v.jpg",
+        "https://i.org/again.jpg",
+    ]
     assert links[0].attributes == {
         "title": "1r",
         "album": "Map",
@@ -156,7 +160,7 @@ def test_a_collection_gives_its_members_each_once_though_they_contain_each_other
     }
     server.serve("/below", json.dumps(below).encode())
     members = [{"id": server.url(path), "type": "Manifest"} for path in ("/3", "/below", "/3")]
-    assert len(list_manifest({"type": "Collection", "items": members})) == 6
+    assert len(list_manifest({"type": "Collection", "items": members})) == 7
     assert server.paths() == ["/manifest", "/3", "/below", "/2"]
 
 
@@ -195,9 +199,17 @@ def test_a_member_of_a_collection_may_not_lie_inside(list_manifest):
 
 
 def test_a_member_that_fails_fails_the_list_and_is_named(list_manifest, server):
-    members = [{"id": server.url("/gone"), "type": "Manifest"}]
-    with pytest.raises(SourceError, match=r"GET .*/gone: the document could not be fetched \(status 404\)"):
+    members = [{"id": server.serve("/secret", b"", 403), "type": "Manifest"}]
+    with pytest.raises(SourceError, match=r"GET .*/secret: the document could not be fetched \(status 403\)"):
         list_manifest({"type": "Collection", "items": members})
+
+
+def test_members_that_are_gone_are_counted_and_passed_over(list_manifest, server, caplog):
+    server.serve("/3", json.dumps(MANIFEST_3).encode())
+    paths = (server.url("/dead"), server.serve("/gone", b"", 410), server.url("/3"))
+    members = [{"id": path, "type": "Manifest"} for path in paths]
+    assert len(list_manifest({"type": "Collection", "items": members})) == 4
+    assert "2 members of the collection are gone, and are passed over" in caplog.text
 
 
 def test_no_more_is_asked_for_than_max_images_need(list_manifest, server):

@@ -1,4 +1,5 @@
 import json
+import time
 
 import pytest
 
@@ -25,7 +26,7 @@ class Api:
             gallery=gallery,
             client_id="{{ env.IMGUR_CLIENT_ID }}",
             api_url=self.server.url("/3"),
-            **keys,
+            **{"max_pages": 1, **keys},
         )
         environ = {"IMGUR_CLIENT_ID": "s3cret"} if environ is None else environ
         with SourceClient(DownloadSettings(), environ, sleep=self.waits.append) as client:
@@ -162,17 +163,66 @@ def test_an_unset_client_id_names_the_variable_and_the_key(api):
         api.listed("hot", environ={})
 
 
-def test_over_capacity_is_waited_for(api, server):
-    answers = [(403, {"error": "Imgur is temporarily over capacity. Please try again later."})] * 2
+def busy_at_first(server, status, data, **headers):
+    """Answer so twice, and well from then on."""
+    answers = [(status, data, headers)] * 2
 
     def answer(handler):
-        status, data = answers.pop() if answers else (200, [image("a")])
+        status, data, headers = answers.pop() if answers else (200, [image("a")], {})
         body = json.dumps({"data": data, "success": status == 200, "status": status}).encode()
-        handler.answer(status, body, "application/json")
+        handler.answer(status, body, "application/json", **headers)
 
     server.routes["/3/gallery/hot/viral/day/0"] = answer
+
+
+OVER_CAPACITY = {"error": "Imgur is temporarily over capacity. Please try again later."}
+
+
+def test_a_limit_that_is_soon_over_is_waited_for(api, server):
+    reset = str(int(time.time()) + 20)
+    busy_at_first(server, 429, {}, X_RateLimit_UserReset=reset, X_RateLimit_UserRemaining="0")
     assert len(api.listed("hot")) == 1
-    assert api.waits == [10.0, 10.0]
+    assert len(api.waits) == 2
+    assert all(10 < wait <= 20 for wait in api.waits)
+
+
+@pytest.mark.parametrize(
+    ("status", "data", "headers"),
+    [
+        (429, {}, {"X_RateLimit_UserReset": "4102444800"}),
+        (429, {}, {}),
+        (403, OVER_CAPACITY, {}),
+    ],
+    ids=["says when", "says nothing", "over capacity"],
+)
+def test_a_limit_that_lasts_an_hour_fails_at_once_and_says_when_to_try_again(
+    api, server, status, data, headers
+):
+    busy_at_first(server, status, data, **headers)
+    with pytest.raises(
+        SourceError, match=r"it asks to wait \d+ s: try again at 2\d\d\d-\d\d-\d\d \d\d:\d\d UTC"
+    ):
+        api.listed("hot")
+    assert api.waits == []
+
+
+def test_all_pages_are_read_by_default(api):
+    for page in range(3):
+        api.serve(f"gallery/hot/viral/day/{page}", [image(f"i{page}")] if page < 2 else [])
+    assert len(api.listed("hot", max_pages=None)) == 2
+
+
+def test_a_limit_of_pages_that_ends_the_list_is_said_aloud(api, caplog):
+    api.serve("gallery/hot/viral/day/0", [image("a")])
+    api.listed("hot", max_pages=1)
+    assert "the list ends after 1 pages, because max_pages says so" in caplog.text
+
+
+def test_pages_that_bring_nothing_new_end_in_an_error(api, server):
+    body = json.dumps({"data": [image("a")], "success": True, "status": 200}).encode()
+    server.forward = lambda handler: handler.answer(200, body, "application/json")
+    with pytest.raises(SourceError, match=r"20 pages in a row bring nothing new \(BARREN_PAGES\)"):
+        api.listed("hot", max_pages=None)
 
 
 def test_a_rate_limit_is_waited_for_within_reason(api):

@@ -11,7 +11,10 @@ from imgdl_pipeline.core import sources
 from imgdl_pipeline.core.model.settings import SourceSettings
 from imgdl_pipeline.core.sources import settings_type, source_types, type_name
 
-CONTRACT = {"demo", "url_list", "imgur", "wikimedia_commons", "feed", "iiif", "openverse", "gallery_dl"}
+CONTRACT = {
+    *("demo", "url_list", "imgur", "wikimedia_commons", "feed", "sitemap", "web_page", "iiif", "openverse"),
+    "gallery_dl",
+}
 
 
 def test_every_source_of_the_contract_is_there():

@@ -1,0 +1,51 @@
+"""Make text fit to be shown: in an error, a log line or metadata, which people and databases keep.
+
+All URLs pass through `hide_secrets`, and all text of strangers through `shown`. Both take linear time.
+"""
+
+import re
+from collections.abc import Iterable
+
+SHOWN_CHARS = 500
+"""Maximum length of a shown text; longer ones are cut, because strangers control some of them."""
+
+_USERINFO = re.compile(r"([/\\]{2})[^/\\?#\s@]*(?:@[^/\\?#\s@]*)*@")
+_PARAMETER = re.compile(r"([?&;#])([^=&#?;\s]{1,100})=([^&#;\s\"'<>]+)")
+
+_SECRET_NAME = re.compile(
+    r"key|token|secret|sig|passw|pwd|auth|credential|session|jwt|policy"
+    r"|(^|[_-])(code|sid|pass|otp|pin)$",
+    re.IGNORECASE,
+)
+"""Names of parameters that hold secrets, as in `X-Amz-Signature`, `access_token`, `sig` and `code`."""
+
+_RANDOM = re.compile(r"(?=[^0-9]*[0-9])(?=[^A-Za-z]*[A-Za-z])[A-Za-z0-9_~.+/=%-]{20,}")
+"""A long value of letters and digits, as keys are; it is hidden whatever its parameter is called."""
+
+
+def hide_secrets(text: str, secrets: Iterable[str] = ()) -> str:
+    """Return a text without the user names, passwords, keys and signatures in its URLs.
+
+    Args:
+        text: Any text, including messages of servers, which may repeat what they were sent.
+        secrets: Further secrets to remove.
+    """
+    for secret in filter(None, secrets):
+        text = text.replace(secret, "…")
+    return _PARAMETER.sub(_without_value, _USERINFO.sub(r"\1…@", text))
+
+
+def _without_value(match: re.Match[str]) -> str:
+    before, name, value = match.groups()
+    is_secret = _SECRET_NAME.search(name) or _RANDOM.fullmatch(value)
+    return f"{before}{name}=…" if is_secret else match[0]
+
+
+def one_line(text: str, chars: int = SHOWN_CHARS) -> str:
+    """Return a stranger's text as one line without control characters, cut to a number of characters."""
+    return "".join(each if each.isprintable() else " " for each in text[:chars])
+
+
+def shown(text: str, chars: int = SHOWN_CHARS) -> str:
+    """Return a stranger's text as one short line without secrets."""
+    return one_line(hide_secrets(text[: 4 * chars]), chars)

@@ -1,0 +1,373 @@
+"""Read the rows of list files, one format after the other, and the links in a row."""
+
+import csv
+import json
+import re
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from typing import IO, Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from imgdl_pipeline.core.model.links import ATTRIBUTES_CHARS, BATCH_ROWS
+from imgdl_pipeline.core.sources.client import SourceError
+from imgdl_pipeline.core.sources.json_items import JsonItemsError, json_items
+from imgdl_pipeline.core.sources.separated import normal, open_text, read_rows
+
+ENDINGS = {"ndjson": "jsonl", "text": "txt", "pq": "parquet"}
+"""File name endings that are other names of a format."""
+
+MAX_COLUMNS = 2_000
+"""The most columns of a list."""
+
+ROWS_AT_A_TIME = 200
+"""Rows of a Parquet file that are held as objects: a small file may hold the same long text very often."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListFile:
+    """An open list file, and how it is to be read; `delimiter` and `encoding` are found out if None."""
+
+    data: IO[bytes]
+    name: str
+    url_column: str
+    delimiter: str | None = None
+    encoding: str | None = None
+
+
+class ListRow(NamedTuple):
+    """A row: its values by column, and its place in the file for messages."""
+
+    values: dict[str, Any]
+    place: str
+
+
+@dataclass
+class Rows:
+    """Finds the links in the rows of one file, and counts the rows that have none.
+
+    Args:
+        name: The file, for messages.
+        url_column: The column or key that holds the link, dotted for nested values.
+    """
+
+    name: str
+    url_column: str
+    read: int = 0
+    without_link: int = 0
+    _columns: dict[str, None] = field(default_factory=dict)
+
+    def links_of(self, row: ListRow) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield a row's links, each with the row's other values.
+
+        Raises:
+            SourceError: What stands where the link should be is neither text nor a list of texts.
+        """
+        self.read += 1
+        value, others = _without(row.values, self.url_column)
+        urls = [url for url in self._texts(value, row.place) if url.strip()]
+        if not urls:
+            self.without_link += 1
+            if len(self._columns) < 50:
+                self._columns |= dict.fromkeys(row.values)
+        for url in urls:
+            yield url, others
+
+    def summary(self) -> str:
+        """Say how many rows have no link; raise if none has one.
+
+        Raises:
+            SourceError: There are rows, and no row has the column.
+        """
+        if self.without_link == self.read and self.url_column.partition(".")[0] not in self._columns:
+            found = ", ".join(map(repr, self._columns)) or "none"
+            raise SourceError(
+                f"{self.name}: there is no {self.url_column!r}, only {found}; name it in source.url_column"
+            )
+        return f"{self.name}: {self.without_link} of {self.read} rows have no {self.url_column}"
+
+    def _texts(self, value: Any, place: str) -> Iterator[str]:
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, bytes):
+            yield value.decode("utf-8", "replace")
+        elif isinstance(value, list):
+            for each in value:
+                yield from self._texts(each, place)
+        elif isinstance(value, dict):
+            keys = ", ".join(repr(f"{self.url_column}.{key}") for key in value) or "none"
+            raise SourceError(
+                f"{place}: {self.url_column!r} is an object; name the part that holds the link, one of {keys}"
+            )
+        elif value is not None:
+            raise SourceError(f"{place}: {self.url_column!r} is {_kind(value)}, not a link")
+
+
+def _without(values: dict[str, Any], path: str) -> tuple[Any, dict[str, Any]]:
+    """Return the value at a dotted path, and the values without it; a key with dots of its own goes first."""
+    if path in values:
+        others = dict(values)
+        return others.pop(path), others
+    first, _, rest = path.partition(".")
+    inner = values.get(first)
+    if not rest:
+        return None, values
+    if isinstance(inner, dict):
+        value, left = _without(inner, rest)
+        return value, {**values, first: left} if left else {k: v for k, v in values.items() if k != first}
+    if isinstance(inner, list):
+        found = [_without(each, rest)[0] for each in inner if isinstance(each, dict)]
+        return found, {key: value for key, value in values.items() if key != first}
+    return None, values
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, bool):
+        return "a truth value"
+    return {dict: "an object", list: "a list", str: "a text", type(None): "null"}.get(type(value), "a number")
+
+
+# Text
+
+_ID_AND_URL = re.compile(r"\s*(\S+)\s+(https?://.*)", re.IGNORECASE | re.DOTALL)
+
+
+def read_txt(file: ListFile) -> Generator[ListRow, None, None]:
+    """Yield one row per line: a link, or an id and a link; skip empty lines and lines that begin with #."""
+    with open_text(file.data, file.encoding) as (stream, _):
+        for number, line in enumerate(stream, start=1):
+            if not line.strip() or line.lstrip().startswith("#"):
+                continue
+            named = None if "://" in line.split(None, 1)[0] else _ID_AND_URL.match(line)
+            values = {"id": named[1], file.url_column: named[2]} if named else {file.url_column: line}
+            yield ListRow(values, f"{file.name}:{number}")
+
+
+def read_separated(file: ListFile) -> Generator[ListRow, None, None]:
+    """Yield the rows of a table with a header."""
+    with closing(read_rows(file.data, file.url_column, file.delimiter, file.encoding)) as rows:
+        try:
+            header = next(rows, None)
+            columns = _columns(header.cells if header else [], file)
+            for line, cells in rows:
+                place = f"{file.name}:{line}"
+                whole = cells if len(cells) == len(columns) else _fitted(cells, len(columns), place)
+                named = zip(columns, whole, strict=True)
+                yield ListRow({name: cell for name, cell in named if name is not None}, place)
+        except csv.Error as error:
+            raise SourceError(f"{file.name}: {error}") from None
+
+
+def _fitted(cells: list[str], width: int, place: str) -> list[str]:
+    """Return a row with as many cells as the header has; only empty cells may be missing or too many."""
+    if any(cell.strip() for cell in cells[width:]) or len(cells) < width:
+        raise SourceError(f"{place}: {len(cells)} cells, and the header has {width}")
+    return cells[:width]
+
+
+def _columns(cells: list[str], file: ListFile) -> list[str | None]:
+    """Return the columns' names; the url column may be written in another case. A column without one is None.
+
+    Raises:
+        SourceError: Two columns have the same name, there are too many, or the url column is missing.
+    """
+    if len(cells) > MAX_COLUMNS:
+        raise SourceError(f"{file.name}: there are more than {MAX_COLUMNS} columns (MAX_COLUMNS)")
+    names: list[str | None] = []
+    places: dict[str, int] = {}
+    for place, cell in enumerate(cells, start=1):
+        name = cell.strip()
+        earlier = places.setdefault(normal(name), place) if name else place
+        if earlier != place:
+            raise SourceError(
+                f"{file.name}: columns {earlier} and {place} have the same name, "
+                f"{cells[earlier - 1].strip()!r} and {name!r}; rename one of them"
+            )
+        is_url = normal(name) == normal(file.url_column)
+        names.append(file.url_column if is_url else name or None)
+    if file.url_column not in names:
+        found = ", ".join(repr(name) for name in names if name) or "none"
+        raise SourceError(
+            f"{file.name}: there is no {file.url_column!r}, only {found}; name it in source.url_column"
+        )
+    return names
+
+
+# JSON
+
+
+def read_json(file: ListFile) -> Generator[ListRow, None, None]:
+    """Yield the rows of a JSON list of links or objects, or of an object that holds such a list."""
+    with_links: set[str] = set()
+    with open_text(file.data, file.encoding) as (stream, _):
+        try:
+            for number, (name, item) in enumerate(json_items(stream)):
+                place = f"{file.name}: item {number}"
+                row = _row(item, file, place)
+                if file.url_column in row.values:
+                    with_links.add(name)
+                if len(with_links) > 1:
+                    both = " and ".join(map(repr, sorted(with_links)))
+                    raise SourceError(f"{place}: both {both} are lists with {file.url_column!r}")
+                yield row
+        except JsonItemsError as error:
+            raise SourceError(f"{file.name}:{error}") from None
+
+
+def read_jsonl(file: ListFile) -> Generator[ListRow, None, None]:
+    """Yield one row per line, which is a link or an object with a link; skip empty lines."""
+    with open_text(file.data, file.encoding) as (stream, _):
+        for number, line in enumerate(stream, start=1):
+            if line.strip():
+                place = f"{file.name}:{number}"
+                yield _row(_parsed_line(line, place), file, place)
+
+
+def _parsed_line(line: str, place: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        words = error.msg if isinstance(error, json.JSONDecodeError) else "not valid JSON"
+        raise SourceError(f"{place}: {words}") from None
+
+
+def _row(item: Any, file: ListFile, place: str) -> ListRow:
+    if isinstance(item, str):
+        return ListRow({file.url_column: item}, place)
+    if not isinstance(item, dict):
+        raise SourceError(f"{place}: a link or an object is expected, not {_kind(item)}")
+    return ListRow(item, place)
+
+
+# Parquet
+
+
+def read_parquet(file: ListFile) -> Generator[ListRow, None, None]:
+    """Yield the rows of a Parquet file, without its binary columns, which are not read.
+
+    One odd value becomes text or null, and costs nothing else.
+    """
+    try:
+        parquet = pq.ParquetFile(file.data, read_dictionary=_text_columns(file))
+        leaves = _kept_leaves(parquet, file)
+        number = 0
+        for batch in parquet.iter_batches(batch_size=BATCH_ROWS, columns=leaves):
+            for start in range(0, batch.num_rows, ROWS_AT_A_TIME):
+                part = batch.slice(start, ROWS_AT_A_TIME)
+                columns = [_values(part.column(place)) for place in range(part.num_columns)]
+                for cells in zip_longest(*columns):
+                    number += 1
+                    yield ListRow(
+                        dict(zip(part.schema.names, cells, strict=True)), f"{file.name}: row {number}"
+                    )
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(f"{file.name}: not valid Parquet: {error}") from None
+
+
+def _text_columns(file: ListFile) -> list[str]:
+    """Return the columns of text, which are read as dictionaries: equal values are held once."""
+    schema = pq.read_schema(file.data)
+    file.data.seek(0)
+    return [field.name for field in schema if pa.types.is_string(field.type)]
+
+
+def _kept_leaves(parquet: pq.ParquetFile, file: ListFile) -> list[str]:
+    """Return the paths of the values to read: all but binary ones, unless they hold the link."""
+    schema = parquet.schema_arrow
+    if len(schema.names) > MAX_COLUMNS:
+        raise SourceError(f"{file.name}: there are more than {MAX_COLUMNS} columns (MAX_COLUMNS)")
+    if file.url_column not in schema.names and file.url_column.partition(".")[0] not in schema.names:
+        found = ", ".join(map(repr, schema.names)) or "none"
+        raise SourceError(
+            f"{file.name}: there is no {file.url_column!r}, only {found}; name it in source.url_column"
+        )
+    _check_type(schema, file)
+    columns = (parquet.schema.column(place) for place in range(len(parquet.schema)))
+    return [each.path for each in columns if not _is_binary(each) or _names_link(each.path, file.url_column)]
+
+
+def _check_type(schema: pa.Schema, file: ListFile) -> None:
+    """Check that the url column can hold links.
+
+    Raises:
+        SourceError: It cannot; the message names the columns that can.
+    """
+    if file.url_column not in schema.names:
+        return
+    type_ = schema.field(file.url_column).type
+    if not _may_hold_links(type_):
+        would_do = [field.name for field in schema if _may_hold_links(field.type)]
+        raise SourceError(
+            f"{file.name}: column {file.url_column!r} is of type {type_}, which holds no links; "
+            f"these would do: {', '.join(map(repr, would_do)) or 'none'}"
+        )
+
+
+def _may_hold_links(type_: pa.DataType) -> bool:
+    if pa.types.is_dictionary(type_):
+        return _may_hold_links(type_.value_type)
+    if pa.types.is_list(type_) or pa.types.is_large_list(type_):
+        return _may_hold_links(type_.value_type) or pa.types.is_struct(type_.value_type)
+    text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
+    return any(is_(type_) for is_ in text) or pa.types.is_null(type_)
+
+
+def _is_binary(column: Any) -> bool:
+    is_bytes = column.physical_type in ("BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY", "INT96")
+    return is_bytes and column.logical_type.type == "NONE" and column.converted_type == "NONE"
+
+
+def _names_link(path: str, url_column: str) -> bool:
+    plain = re.sub(r"\.list\.(element|item)|\.bag\.array_element", "", path)
+    return plain == url_column
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """Return a column's values as Python objects; what Python cannot hold becomes text or null."""
+    if pa.types.is_dictionary(column.type):
+        texts = _texts(pc.utf8_slice_codeunits(column.dictionary, 0, ATTRIBUTES_CHARS + 1))
+        return [None if place is None else texts[place] for place in column.indices.to_pylist()]
+    if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
+        column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
+    try:
+        values: list[Any] = column.to_pylist()
+    except (ValueError, OverflowError, ImportError, pa.ArrowException):
+        return [_value(column, place) for place in range(len(column))]
+    return values
+
+
+def _texts(column: pa.Array) -> list[Any]:
+    try:
+        values: list[Any] = column.to_pylist()
+    except UnicodeDecodeError:
+        values = [
+            None if each is None else each.decode("utf-8", "replace")
+            for each in column.cast(pa.binary()).to_pylist()
+        ]
+    return values
+
+
+def _value(column: pa.Array, place: int) -> Any:
+    try:
+        return column[place].as_py()
+    except UnicodeDecodeError:
+        return column.slice(place, 1).cast(pa.binary())[0].as_py().decode("utf-8", "replace")
+    except (ValueError, OverflowError, ImportError, pa.ArrowException):
+        try:
+            return column.slice(place, 1).cast(pa.string())[0].as_py()
+        except pa.ArrowException:
+            return None
+
+
+READERS: dict[str, Callable[[ListFile], Generator[ListRow, None, None]]] = {
+    "txt": read_txt,
+    "csv": read_separated,
+    "tsv": read_separated,
+    "json": read_json,
+    "jsonl": read_jsonl,
+    "parquet": read_parquet,
+}

@@ -1,0 +1,205 @@
+"""Read tables of separated values as people have them: find out delimiter, encoding and quoting.
+
+Well-quoted files are read as RFC 4180 has it. Quotes elsewhere, as in `12" mat`, are plain characters.
+"""
+
+import codecs
+import csv
+import io
+import re
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import IO, NamedTuple
+
+SAMPLE_BYTES = 1 << 18
+"""Bytes at the start of a file that decide its encoding, delimiter and quoting."""
+
+DELIMITERS = ",;\t|"
+NO_DELIMITER = "\x1f"
+"""A character that no list holds, for files of one column, in which a link may contain commas."""
+
+LONGEST_CELL = 10_000_000
+"""The most characters of a cell; Python's default limit is 131,072."""
+
+BATCH_LINES = 1_000
+"""Lines that are split at a time, and the most lines of one record."""
+
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[ \t]*(\r\n|\r|\n|$)', re.IGNORECASE)
+"""The first line with which Excel names a file's delimiter."""
+
+
+def _as_cp1252(error: UnicodeError) -> tuple[str, int]:
+    """Decode bytes that are not UTF-8 as Windows does in the west, as a file's first accent may come late."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return error.object[error.start : error.end].decode("cp1252", "replace"), error.end
+
+
+ELSE_CP1252 = "imgdl-cp1252"
+codecs.register_error(ELSE_CP1252, _as_cp1252)
+
+
+class Row(NamedTuple):
+    """The cells of one row, and the number of the line at which it ends."""
+
+    line: int
+    cells: list[str]
+
+
+def encoding_of(sample: bytes, *, is_whole: bool) -> str:
+    """Return the encoding of a text file: by its byte order mark, by its NULs (UTF-16), UTF-8, or cp1252."""
+    for mark, name in _BOMS:
+        if sample.startswith(mark):
+            return name
+    even, odd = sample[::2].count(0), sample[1::2].count(0)
+    if even or odd:
+        return "utf-16-le" if odd >= even else "utf-16-be"
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(sample, final=is_whole)
+    except UnicodeDecodeError:
+        return "cp1252"
+    return "utf-8"
+
+
+@contextmanager
+def open_text(
+    data: IO[bytes], encoding: str | None, newline: str | None = None
+) -> Iterator[tuple[io.TextIOWrapper, str]]:
+    """Open a file as text, and yield it with its first characters up to the end of a line.
+
+    Args:
+        data: The file, which can be read from its start again.
+        encoding: The encoding; None finds it out.
+        newline: As for `open`.
+    """
+    sample = data.read(SAMPLE_BYTES)
+    data.seek(0)
+    is_whole = len(sample) < SAMPLE_BYTES
+    encoding = encoding or encoding_of(sample, is_whole=is_whole)
+    is_utf8 = codecs.lookup(encoding).name in ("utf-8", "utf-8-sig")
+    errors = ELSE_CP1252 if is_utf8 else "replace"
+    text = codecs.getincrementaldecoder(encoding)(errors).decode(sample)
+    if not is_whole:
+        text = text[: max(text.rfind("\n"), text.rfind("\r")) + 1] or text
+    stream = io.TextIOWrapper(data, encoding=encoding, errors=errors, newline=newline)
+    try:
+        yield stream, text
+    finally:
+        if not data.closed:
+            stream.detach()  # the caller closes the file
+
+
+def read_rows(
+    data: IO[bytes], url_column: str, delimiter: str | None, encoding: str | None
+) -> Generator[Row, None, None]:
+    """Yield the rows of a table, with the header as the first; rows without any text are passed over.
+
+    Args:
+        data: The file, which can be read from its start again.
+        url_column: The name of the column whose presence in the header decides for a delimiter.
+        delimiter: The delimiter; None finds it out.
+        encoding: The encoding; None finds it out.
+
+    Raises:
+        csv.Error: A cell is longer than `LONGEST_CELL`.
+    """
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))  # process-wide, so never lower it
+    with open_text(data, encoding, "") as (stream, sample):
+        named = _SEPARATOR_LINE.match(sample)
+        if named:
+            stream.readline()
+            sample = sample[named.end() :]
+        found = delimiter or (named[1] if named else delimiter_of(sample, url_column))
+        first_line = 2 if named else 1
+        if _quotes_are_text(sample, found):
+            reader = csv.reader(stream, delimiter=found, quoting=csv.QUOTE_NONE)
+            rows: Iterator[Row] = (Row(first_line + reader.line_num - 1, cells) for cells in reader)
+        else:
+            rows = _split(stream, found, first_line)
+        yield from (row for row in rows if any(map(str.strip, row.cells)))
+
+
+def delimiter_of(text: str, url_column: str) -> str:
+    """Return the delimiter with which the header names the url column, or that gives most rows its width."""
+    first = {each: _first_rows(text[:100_000], each) for each in DELIMITERS}
+    wanted = normal(url_column)
+    named = [each for each, rows in first.items() if rows and wanted in map(normal, rows[0])]
+    if named:
+        best = max(named, key=lambda each: len(first[each][0]))
+    else:
+        best = max(DELIMITERS, key=lambda each: _evenness(first[each]))
+    return best if first[best] and len(first[best][0]) > 1 else NO_DELIMITER
+
+
+def normal(header: str) -> str:
+    """Return a header as it is compared: without its case and the blanks around it."""
+    return header.strip().casefold()
+
+
+def _first_rows(text: str, delimiter: str) -> list[list[str]]:
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        return list(islice((row for row in rows if any(map(str.strip, row))), 100))
+    except csv.Error:
+        return []
+
+
+def _evenness(rows: list[list[str]]) -> tuple[float, int]:
+    width = len(rows[0]) if rows else 0
+    return (sum(len(row) == width for row in rows) / len(rows), width) if width > 1 else (0.0, 0)
+
+
+def _quotes_are_text(text: str, delimiter: str) -> bool:
+    """Return whether quotes are plain characters: the sample is not well quoted, but even without quoting."""
+    if '"' not in text:
+        return False
+    lines = [line for line in io.StringIO(text, newline="") if line.strip()]
+    try:
+        records = [row for row in csv.reader(iter(lines), delimiter=delimiter, strict=True) if row]
+        if len(records) == len(lines):
+            return False
+    except csv.Error:
+        pass
+    widths = {len(row) for row in csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)}
+    return len(widths) == 1
+
+
+def _split(stream: io.TextIOWrapper, delimiter: str, first_line: int) -> Iterator[Row]:
+    """Split well-quoted lines, many at a time; split a line that is not well quoted as it is."""
+    lines: list[str] = []
+    start, ended, wants_more = 0, False, True
+    number = first_line - 1
+    while True:
+        if wants_more and not ended:
+            more = list(islice(stream, BATCH_LINES))
+            ended = len(more) < BATCH_LINES
+            lines, start = lines[start:] + more, 0
+        if start >= len(lines):
+            if ended:
+                return
+            wants_more = True
+            continue
+        reader = csv.reader(islice(lines, start, None), delimiter=delimiter, strict=True)
+        done = 0
+        try:
+            for cells in reader:
+                done = reader.line_num
+                yield Row(number + done, cells)
+            number += len(lines) - start
+            start, wants_more = len(lines), True
+        except csv.Error as error:
+            if "field larger" in str(error):
+                raise
+            is_cut = start + reader.line_num == len(lines) and not ended
+            wants_more = is_cut and reader.line_num - done <= BATCH_LINES
+            start, number = start + done, number + done
+            if not wants_more:
+                [cells] = csv.reader([lines[start]], delimiter=delimiter, quoting=csv.QUOTE_NONE)
+                start, number = start + 1, number + 1
+                yield Row(number, cells)

@@ -1,0 +1,118 @@
+"""List the pictures of one HTML page.
+
+Specification of srcset: https://html.spec.whatwg.org/multipage/images.html#parsing-a-srcset-attribute.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Literal
+
+from lxml import etree
+from pydantic import Field
+
+from imgdl_pipeline.core.model.links import Link
+from imgdl_pipeline.core.model.settings import HttpUrl, MaxImages, SourceSettings
+from imgdl_pipeline.core.sources.attributes import (
+    distinct,
+    drop_empty,
+    joined,
+    may_be_jpeg,
+    number,
+    parsed_html,
+)
+from imgdl_pipeline.core.sources.client import SourceClient
+from imgdl_pipeline.core.sources.xml import decoded
+
+PAGE_BYTES = 10_000_000
+"""The longest page, decompressed."""
+
+_JPEG_PATH = re.compile(r"\.(jpe?g|jpe|jfif)$", re.IGNORECASE)
+_OTHER_PATH = re.compile(r"\.(png|gif|svg|webp|avif|ico|bmp)$", re.IGNORECASE)
+_CANDIDATE = re.compile(r"[\s,]*([^\s,]\S*[^\s,]|[^\s,])(?:\s+([0-9.]{1,12})([wx])|[^,\s][^,]*)?")
+
+_LAZY = ("data-src", "data-original", "data-lazy-src")
+"""Attributes in which pages keep a picture's URL until it is scrolled to."""
+
+
+class WebPageSource(SourceSettings):
+    """The pictures of one HTML page."""
+
+    type: Literal["web_page"]
+    url: HttpUrl = Field(description="URL of the page")
+    max_images: MaxImages = None
+
+
+def list_links(source: WebPageSource, client: SourceClient) -> Iterator[Link]:
+    """Yield the page's pictures: og:image, img elements (the largest of a srcset), and links to JPEG files.
+
+    Raises:
+        SourceError: The page could not be fetched, is not HTML, or robots.txt disallows it.
+    """
+    return distinct(_of_page(source, client), source.max_images, client)
+
+
+def _of_page(source: WebPageSource, client: SourceClient) -> Iterator[Link]:
+    with client.document(source.url, limit=PAGE_BYTES, heeds_robots=True) as document:
+        html = decoded(document.read(), document.charset or _meta_charset(document.text))
+        root = parsed_html(html, PAGE_BYTES)
+        if root is None:
+            raise document.error("this is no HTML page")
+    base = joined(document.url, next((each.get("href") or "" for each in root.iter("base")), ""))
+    page = {"page": document.url, "album": " ".join((root.findtext(".//title") or "").split())}
+    found = [*_meta_images(root), *_img_elements(root), *_links_to_files(root)]
+    client.saw(url for url, _ in found)
+    for url, described in found:
+        if not url.startswith("data:") and not _OTHER_PATH.search(url.partition("?")[0]):
+            yield Link.from_text(joined(base, url), drop_empty({**page, **described}))
+
+
+def _meta_charset(start: str) -> str | None:
+    found = re.search(r"<meta[^>]{0,200}charset\s*=\s*[\"']?([\w.:-]{1,40})", start, re.IGNORECASE)
+    return found[1] if found else None
+
+
+def _meta_images(root: etree._Element) -> Iterator[tuple[str, dict[str, object]]]:
+    for meta in root.iter("meta"):
+        if meta.get("property", meta.get("name", "")).lower() in ("og:image", "og:image:url"):
+            yield (meta.get("content") or "").strip(), {}
+
+
+def _img_elements(root: etree._Element) -> Iterator[tuple[str, dict[str, object]]]:
+    for img in root.iter("img"):
+        described: dict[str, object] = {
+            "title": " ".join((img.get("alt") or img.get("title") or "").split()),
+            "width": number(img.get("width")),
+            "height": number(img.get("height")),
+        }
+        sources = [each for each in _siblings(img) if may_be_jpeg(each.get("type"))]
+        srcsets = [each.get("srcset") or each.get("data-srcset") or "" for each in (img, *sources)]
+        lazy = next((img.get(name) for name in _LAZY if img.get(name)), None)
+        url = largest(" , ".join(filter(None, srcsets))) or lazy or img.get("src") or ""
+        if url.strip():
+            yield url.strip(), dict(described)
+
+
+def _siblings(img: etree._Element) -> list[etree._Element]:
+    """Return the source elements of an img's picture element."""
+    parent = img.getparent()
+    is_picture = parent is not None and parent.tag == "picture"
+    return [each for each in parent if each.tag == "source"] if is_picture and parent is not None else []
+
+
+def largest(srcset: str) -> str | None:
+    """Return the URL of a srcset's largest candidate, by its width or density; None if it is empty."""
+    best: tuple[float, str] | None = None
+    for url, size, unit in _CANDIDATE.findall(srcset):
+        scale = (
+            float(size) * (1 if unit == "w" else 1000) if re.fullmatch(r"\d+\.?\d*|\.\d+", size) else 1000.0
+        )
+        if best is None or scale > best[0]:
+            best = scale, url
+    return best[1] if best else None
+
+
+def _links_to_files(root: etree._Element) -> Iterator[tuple[str, dict[str, object]]]:
+    for link in root.iter("a"):
+        href = (link.get("href") or "").strip()
+        if _JPEG_PATH.search(href.partition("?")[0].partition("#")[0]):
+            yield href, {"title": " ".join("".join(link.itertext()).split())[:200]}
