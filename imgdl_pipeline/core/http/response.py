@@ -11,6 +11,9 @@ import re
 from email.message import Message
 from typing import IO
 
+MAX_INTERIM = 20
+"""The most interim responses before the response itself."""
+
 MAX_HEAD_BYTES = 64 * 1024
 """Maximum size of a response's headers. Every worker may hold that much in memory at the same time."""
 
@@ -101,9 +104,13 @@ class StrictResponse(http.client.HTTPResponse):
             http.client.HTTPException: As for the functions above, or the protocol is not HTTP/1.
         """
         version, self.status, reason = self._read_status()  # type: ignore[attr-defined]
+        interim = 0
         while self.status < 200 and self.status != http.client.SWITCHING_PROTOCOLS:
             read_headers(self.fp)  # an interim response (RFC 9110, 15.2)
             version, self.status, reason = self._read_status()  # type: ignore[attr-defined]
+            interim += 1
+            if interim > MAX_INTERIM:
+                raise http.client.HTTPException("there are too many interim responses")
         if not version.startswith(("HTTP/1.", "HTTP/0.9")):
             raise http.client.UnknownProtocol(version)
         self.version = 10 if version in ("HTTP/1.0", "HTTP/0.9") else 11

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -130,7 +131,7 @@ class DistinctLinks:
         return len(self._seen) > known
 
     def _row(self, link: Link) -> tuple[str, str, str | None]:
-        attributes = attributes_json(link.attributes)
+        attributes = attributes_json({name: _bounded(value) for name, value in link.attributes.items()})
         if len(attributes) > ATTRIBUTES_CHARS:
             self.cut += 1
             attributes = attributes_json({name: _cut(value) for name, value in link.attributes.items()})
@@ -151,6 +152,15 @@ class DistinctLinks:
             "request_headers": headers,
         }
         return pa.RecordBatch.from_pydict(columns, schema=LINKS)
+
+
+def _bounded(value: Any) -> Any:
+    """Return the start of a value that is longer than all attributes may be, before it is converted."""
+    if isinstance(value, (str, list)) and len(value) > ATTRIBUTES_CHARS:
+        return value[: ATTRIBUTES_CHARS + 1]
+    if isinstance(value, dict) and len(value) > CUT_CHARS:
+        return dict(islice(value.items(), CUT_CHARS))
+    return value
 
 
 def _cut(value: Any) -> Any:

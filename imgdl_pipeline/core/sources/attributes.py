@@ -13,6 +13,7 @@ from urllib.parse import urljoin
 
 from lxml import etree
 
+from imgdl_pipeline.core.http.spelling import URL_CHARS
 from imgdl_pipeline.core.model.links import Link
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ _BLOCKS = frozenset({"br", "p", "div", "li", "dt", "dd", "tr", "td", "th", "h1",
 
 _HIDDEN_STYLE = re.compile(r"display\s*:\s*none", re.IGNORECASE)
 
-HTML_CHARS = 500_000
+HTML_CHARS = 100_000
 """Characters of an HTML fragment that are read; what follows is left out."""
 
 
@@ -130,6 +131,8 @@ def first_href(html: str, base: str) -> str | None:
 
 def joined(base: str, url: str) -> str:
     """Resolve a link against a base URL; return an invalid URL unchanged, so that its row shows the error."""
+    if len(base) > URL_CHARS or len(url) > URL_CHARS:
+        return url.strip()[: URL_CHARS + 1]
     try:
         return urljoin(base, url.strip())
     except ValueError:

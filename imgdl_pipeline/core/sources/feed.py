@@ -5,12 +5,13 @@ https://www.rssboard.org/media-rss and https://www.jsonfeed.org/version/1.1/.
 """
 
 from collections.abc import Generator, Iterator, Mapping
+from itertools import islice
 from typing import Any, Literal
 
 from lxml import etree
 from pydantic import Field
 
-from imgdl_pipeline.core.model.links import Link
+from imgdl_pipeline.core.model.links import ATTRIBUTES_CHARS, Link
 from imgdl_pipeline.core.model.settings import HttpUrl, MaxImages, SourceSettings
 from imgdl_pipeline.core.sources.attributes import (
     distinct,
@@ -87,7 +88,7 @@ def _of_page(
     root = parsed_xml(document, client, "feed", ENTRIES)
     if local_name(root) not in ROOTS:
         raise document.error("this is no feed: neither RSS nor Atom nor JSON Feed")
-    entries = [element for element in root.iter() if local_name(element) in ENTRIES]
+    entries = list(_entries(root))
     client.saw(_identity(entry) for entry in entries)
     for entry in entries:
         yield from _of_item(entry, source.images)
@@ -109,6 +110,17 @@ MEDIA = (
 
 def _is_media(element: etree._Element, name: str) -> bool:
     return element.tag in [namespace + name for namespace in MEDIA]
+
+
+def _entries(root: etree._Element) -> Iterator[etree._Element]:
+    """Yield the entries, but none that is inside another."""
+    outer: etree._Element | None = None
+    for event, element in etree.iterwalk(root, events=("start", "end")):
+        if outer is None and event == "start" and local_name(element) in ENTRIES:
+            outer = element
+            yield element
+        elif event == "end" and element is outer:
+            outer = None
 
 
 def _identity(entry: etree._Element) -> str:
@@ -257,6 +269,14 @@ def _media_children(place: etree._Element) -> dict[str, Any]:
     return found
 
 
+MOST_NAMES = 100
+"""The most tags or authors of one entry."""
+
+
+def _words(text: str | None) -> list[str]:
+    return [each.strip() for each in (text or "").split(",", MOST_NAMES)[:MOST_NAMES]]
+
+
 def _hash(element: etree._Element) -> dict[str, Any]:
     algorithm = {"md5": "md5", "sha-1": "sha1"}.get(element.get("algo", "md5").lower())
     return {algorithm: _text(element)} if algorithm else {}
@@ -268,7 +288,7 @@ _MEDIA_ATTRIBUTES: dict[str, Any] = {
     "credit": lambda element: {"author": plain_text(_text(element))},
     "copyright": lambda element: {"credit": plain_text(_text(element))},
     "license": lambda element: {"license": _text(element), "license_url": element.get("href")},
-    "keywords": lambda element: {"tags": [each.strip() for each in (_text(element) or "").split(",")]},
+    "keywords": lambda element: {"tags": _words(_text(element))},
     "hash": _hash,
 }
 
@@ -307,7 +327,13 @@ def _first(item: etree._Element, *names: str) -> str | None:
 def _text(element: etree._Element | None) -> str | None:
     if element is None:
         return None
-    return " ".join("".join(element.itertext()).split()) or None
+    text, chars = [], 0
+    for part in element.itertext():
+        text.append(part)
+        chars += len(part)
+        if chars > ATTRIBUTES_CHARS:
+            break
+    return " ".join("".join(text)[:ATTRIBUTES_CHARS].split()) or None
 
 
 def _author(item: etree._Element) -> str | None:
@@ -341,7 +367,8 @@ def _tags(item: etree._Element) -> list[str]:
         for child in item
         if local_name(child) in ("category", "subject") and not _is_media(child, "category")
     )
-    return [tag for tag in (child.get("term") or _text(child) for child in named) if tag]
+    tags = (child.get("term") or _text(child) for child in named)
+    return list(islice(filter(None, tags), MOST_NAMES))
 
 
 # JSON
@@ -375,7 +402,7 @@ def _of_json_item(
 def _described_by_json(feed: Mapping[str, Any], item: dict[str, Any]) -> dict[str, Any]:
     authors = item.get("authors") or feed.get("authors") or [item.get("author") or feed.get("author")]
     authors = authors if isinstance(authors, list) else []
-    names = [each["name"] for each in authors if isinstance(each, dict) and each.get("name")]
+    names = [each["name"] for each in authors[:MOST_NAMES] if isinstance(each, dict) and each.get("name")]
     return drop_empty(
         {
             "title": item.get("title"),

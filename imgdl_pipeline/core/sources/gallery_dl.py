@@ -5,7 +5,7 @@ code is 0 even when it failed, so this module relies on its output: one JSON arr
 first number of each message is its kind.
 """
 
-import json
+import io
 import math
 import os
 import re
@@ -13,22 +13,31 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import suppress
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from pydantic import Field
 
 from imgdl_pipeline.core.model.links import Link
 from imgdl_pipeline.core.model.settings import MaxImages, SourceSettings
-from imgdl_pipeline.core.model.shown import hide_secrets
+from imgdl_pipeline.core.model.shown import hide_secrets, shown
+from imgdl_pipeline.core.model.temporary import temporary_file
 from imgdl_pipeline.core.sources.attributes import distinct, drop_empty, number, plain_text
 from imgdl_pipeline.core.sources.client import SHOWN_CHARS, SourceClient, SourceError
+from imgdl_pipeline.core.sources.json_items import JsonItemsError, json_items
+from imgdl_pipeline.core.sources.separated import open_text
 
 PROGRAM = "gallery-dl"
 FILE, UNRESOLVED, FAILURE = 3, 6, -1
 """Kinds of messages: a file, a page that was not followed, and an error."""
+
+OUTPUT_BYTES = 2_000_000_000
+"""The most that the program may print."""
+
+WAIT_S = 0.1
 
 JPEG_EXTENSIONS = frozenset({"jpg", "jpeg", "jpe", "jfif"})
 IS_JPEG = f"extension.lower() in {('', *sorted(JPEG_EXTENSIONS))}"
@@ -58,17 +67,23 @@ def list_links(source: GalleryDlSource, client: SourceClient) -> Iterator[Link]:
     Raises:
         SourceError: The program is missing, failed, or took too long.
     """
-    messages = _messages(source, client)
-    for message in messages:
-        if message[0] == FAILURE:
-            raise _failure(source, message)
-    unread = sum(message[0] == UNRESOLVED for message in messages)
+    return distinct(_files(source, client), source.max_images, client)
+
+
+def _files(source: GalleryDlSource, client: SourceClient) -> Iterator[Link]:
+    unread = 0
+    with closing(_messages(source, client)) as messages:
+        for message in messages:
+            if message[0] == FAILURE:
+                raise _failure(source, message)
+            unread += message[0] == UNRESOLVED
+            if message[0] == FILE and len(message) == 3:
+                client.saw([str(message[1])])
+                link = _link(message)
+                if link is not None:
+                    yield link
     if unread:
         client.warn(f"{_shown(source)}: gallery-dl did not look into {unread} pages")
-    files = [message for message in messages if message[0] == FILE and len(message) == 3]
-    client.saw(str(message[1]) for message in files)
-    links = (_link(message) for message in files)
-    return distinct((link for link in links if link is not None), source.max_images, client)
 
 
 def _shown(source: GalleryDlSource) -> str:
@@ -91,51 +106,66 @@ def _command(source: GalleryDlSource) -> list[str]:
     return [*command, "--", source.url]
 
 
-def _messages(source: GalleryDlSource, client: SourceClient) -> list[list[Any]]:
-    """Run the program and return its messages; each message is a list that begins with its kind."""
-    code, printed, said_to_people = _run(_command(source), source, client)
-    try:
-        messages: Any = json.loads(printed)
-    except ValueError:
-        messages = None
-    is_whole = isinstance(messages, list) and all(isinstance(each, list) and each for each in messages)
-    has_failure = is_whole and any(message[0] == FAILURE for message in messages)
-    if not is_whole or (code and not has_failure):
-        words = said_to_people or hide_secrets(printed) or "no word"
-        raise SourceError(f"{_shown(source)}: {PROGRAM} ended with exit code {code}: {words[-SHOWN_CHARS:]}")
+def _messages(source: GalleryDlSource, client: SourceClient) -> Generator[list[Any], None, None]:
+    """Run the program and yield its messages; each message is a list that begins with its kind."""
+    with temporary_file() as printed, temporary_file() as errors:
+        code = _run(_command(source), source, client, printed, errors)
+        printed.seek(0)
+        said_to_people = shown(_end(errors), SHOWN_CHARS)
+        has_failure = False
+        try:
+            with open_text(printed, "utf-8") as (text, _), closing(json_items(text)) as items:
+                for _, message in items:
+                    if not (isinstance(message, list) and message):
+                        raise JsonItemsError("a message is no list")
+                    has_failure = has_failure or message[0] == FAILURE
+                    yield message
+        except JsonItemsError:
+            words = said_to_people or shown(_end(printed), SHOWN_CHARS) or "no word"
+            raise SourceError(f"{_shown(source)}: {PROGRAM} ended with exit code {code}: {words}") from None
+        if code and not has_failure:
+            words = said_to_people or "no word"
+            raise SourceError(f"{_shown(source)}: {PROGRAM} ended with exit code {code}: {words}")
     if said_to_people:
-        client.warn(f"{_shown(source)}: {said_to_people[-SHOWN_CHARS:]}")
-    found: list[list[Any]] = messages
-    return found
+        client.warn(f"{_shown(source)}: {said_to_people}")
 
 
-def _run(command: list[str], source: GalleryDlSource, client: SourceClient) -> tuple[int, str, str]:
-    """Run the program; return its exit code, its standard output and its standard error.
+def _end(file: IO[bytes]) -> str:
+    """Return the last characters of a file."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(max(0, size - 4 * SHOWN_CHARS))
+    end = file.read().decode("utf-8", "replace").strip()
+    file.seek(0)
+    return end[-SHOWN_CHARS:]
+
+
+def _run(
+    command: list[str], source: GalleryDlSource, client: SourceClient, printed: IO[bytes], errors: IO[bytes]
+) -> int:
+    """Run the program and return its exit code; its output goes to two files.
 
     The program has its own process group, so that no process it starts outlives the time limit.
     """
     seconds = min(client.left(), source.list_timeout or math.inf)
+    ends_at = time.monotonic() + seconds
     with subprocess.Popen(  # noqa: S603 -- the URL comes after -- and is validated
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
+        command, stdin=subprocess.DEVNULL, stdout=printed, stderr=errors, start_new_session=True
     ) as run:
         try:
-            printed, errors = run.communicate(timeout=None if math.isinf(seconds) else seconds)
-        except BaseException as error:  # its group's id is not reused before it is reaped
-            with suppress(ProcessLookupError):
-                os.killpg(run.pid, signal.SIGKILL)
-            if not isinstance(error, subprocess.TimeoutExpired):
-                raise
-            words = f"{PROGRAM} did not end within {seconds:.3g} s; list_timeout allows more"
-            raise SourceError(f"{_shown(source)}: {words}") from error
-    return (
-        run.returncode,
-        printed.decode("utf-8", "replace"),
-        hide_secrets(errors.decode("utf-8", "replace").strip()),
-    )
+            while True:
+                with suppress(subprocess.TimeoutExpired):
+                    return run.wait(WAIT_S)
+                client.left()
+                if time.monotonic() > ends_at:
+                    words = f"{PROGRAM} did not end within {seconds:.3g} s; list_timeout allows more"
+                    raise SourceError(f"{_shown(source)}: {words}")
+                if max(os.fstat(each.fileno()).st_size for each in (printed, errors)) > OUTPUT_BYTES:
+                    words = f"{PROGRAM} prints more than {OUTPUT_BYTES} bytes (OUTPUT_BYTES)"
+                    raise SourceError(f"{_shown(source)}: {words}")
+        finally:  # its group's id is not reused before it is reaped
+            if run.returncode is None:
+                with suppress(ProcessLookupError):
+                    os.killpg(run.pid, signal.SIGKILL)
 
 
 def _failure(source: GalleryDlSource, message: list[Any]) -> SourceError:

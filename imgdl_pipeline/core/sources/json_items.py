@@ -1,13 +1,15 @@
 """Read the items of a JSON list one at a time, so that a file of any length takes little memory."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from itertools import islice
 from typing import Any, TextIO
 
 CHUNK_CHARS = 1 << 20
 LONGEST_ITEM = 10_000_000
 """The most characters of one item."""
 
+SHOWN_NAMES = 20
 _BLANKS = " \t\r\n"
 
 
@@ -74,7 +76,7 @@ class _Text:
         return bool(piece)
 
 
-def json_items(file: TextIO) -> Iterator[tuple[str, Any]]:
+def json_items(file: TextIO) -> Generator[tuple[str, Any], None, None]:
     """Yield the items of a JSON list, or of the lists that an object holds, as in `{"data": […]}`.
 
     Each comes with the name of its list, which is empty for the outermost one.
@@ -105,7 +107,8 @@ def _list(text: _Text, name: str) -> Iterator[tuple[str, Any]]:
 def _wrapped(text: _Text) -> Iterator[tuple[str, Any]]:
     """Yield the items of an object's lists."""
     text.take("{")
-    has_list, inner = False, []
+    has_list = False
+    inner: list[str] = []
     while text.peek() != "}":
         name = str(text.value())
         text.take(":")
@@ -115,7 +118,8 @@ def _wrapped(text: _Text) -> Iterator[tuple[str, Any]]:
         else:
             value = text.value()
             fields = value.items() if isinstance(value, dict) else ()
-            inner += [f"{name}.{key}" for key, each in fields if isinstance(each, list)]
+            lists = (f"{name}.{key}" for key, each in fields if isinstance(each, list))
+            inner += islice(lists, SHOWN_NAMES - len(inner))
         if text.peek() != "}":
             text.take(",")
     text.take("}")

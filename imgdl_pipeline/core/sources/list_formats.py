@@ -1,13 +1,12 @@
 """Read the rows of list files, one format after the other, and the links in a row."""
 
-import csv
 import json
 import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TextIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,13 +15,20 @@ import pyarrow.parquet as pq
 from imgdl_pipeline.core.model.links import ATTRIBUTES_CHARS, BATCH_ROWS
 from imgdl_pipeline.core.sources.client import SourceError
 from imgdl_pipeline.core.sources.json_items import JsonItemsError, json_items
-from imgdl_pipeline.core.sources.separated import normal, open_text, read_rows
+from imgdl_pipeline.core.sources.separated import LineError, bounded_lines, normal, open_text, read_rows
 
 ENDINGS = {"ndjson": "jsonl", "text": "txt", "pq": "parquet"}
 """File name endings that are other names of a format."""
 
 MAX_COLUMNS = 2_000
 """The most columns of a list."""
+
+LONGEST_LISTS = 5_000_000
+"""The most values that the lists of one column may hold in one row group, besides one a row."""
+
+LARGEST_VALUES = 100_000
+MOST_BYTES = 50_000_000
+"""The most bytes of one column in one row group: so many a value, and so many besides."""
 
 ROWS_AT_A_TIME = 200
 """Rows of a Parquet file that are held as objects: a small file may hold the same long text very often."""
@@ -139,12 +145,19 @@ _ID_AND_URL = re.compile(r"\s*(\S+)\s+(https?://.*)", re.IGNORECASE | re.DOTALL)
 def read_txt(file: ListFile) -> Generator[ListRow, None, None]:
     """Yield one row per line: a link, or an id and a link; skip empty lines and lines that begin with #."""
     with open_text(file.data, file.encoding) as (stream, _):
-        for number, line in enumerate(stream, start=1):
+        for number, line in _numbered_lines(stream, file):
             if not line.strip() or line.lstrip().startswith("#"):
                 continue
             named = None if "://" in line.split(None, 1)[0] else _ID_AND_URL.match(line)
             values = {"id": named[1], file.url_column: named[2]} if named else {file.url_column: line}
             yield ListRow(values, f"{file.name}:{number}")
+
+
+def _numbered_lines(stream: TextIO, file: ListFile) -> Iterator[tuple[int, str]]:
+    try:
+        yield from enumerate(bounded_lines(stream), start=1)
+    except LineError as error:
+        raise SourceError(f"{file.name}:{error}") from None
 
 
 def read_separated(file: ListFile) -> Generator[ListRow, None, None]:
@@ -158,8 +171,8 @@ def read_separated(file: ListFile) -> Generator[ListRow, None, None]:
                 whole = cells if len(cells) == len(columns) else _fitted(cells, len(columns), place)
                 named = zip(columns, whole, strict=True)
                 yield ListRow({name: cell for name, cell in named if name is not None}, place)
-        except csv.Error as error:
-            raise SourceError(f"{file.name}: {error}") from None
+        except LineError as error:
+            raise SourceError(f"{file.name}:{error}") from None
 
 
 def _fitted(cells: list[str], width: int, place: str) -> list[str]:
@@ -221,7 +234,7 @@ def read_json(file: ListFile) -> Generator[ListRow, None, None]:
 def read_jsonl(file: ListFile) -> Generator[ListRow, None, None]:
     """Yield one row per line, which is a link or an object with a link; skip empty lines."""
     with open_text(file.data, file.encoding) as (stream, _):
-        for number, line in enumerate(stream, start=1):
+        for number, line in _numbered_lines(stream, file):
             if line.strip():
                 place = f"{file.name}:{number}"
                 yield _row(_parsed_line(line, place), file, place)
@@ -286,8 +299,33 @@ def _kept_leaves(parquet: pq.ParquetFile, file: ListFile) -> list[str]:
             f"{file.name}: there is no {file.url_column!r}, only {found}; name it in source.url_column"
         )
     _check_type(schema, file)
-    columns = (parquet.schema.column(place) for place in range(len(parquet.schema)))
-    return [each.path for each in columns if not _is_binary(each) or _names_link(each.path, file.url_column)]
+    columns = [parquet.schema.column(place) for place in range(len(parquet.schema))]
+    kept = [
+        place
+        for place, each in enumerate(columns)
+        if not _is_binary(each) or _names_link(each.path, file.url_column)
+    ]
+    _check_sizes(parquet, kept, file)
+    return [columns[place].path for place in kept]
+
+
+def _check_sizes(parquet: pq.ParquetFile, kept: list[int], file: ListFile) -> None:
+    """Check that no part of the file is much larger in memory than it looks.
+
+    Raises:
+        SourceError: A column's part is; the message names the column.
+    """
+    for number in range(parquet.metadata.num_row_groups):
+        group = parquet.metadata.row_group(number)
+        for place in kept:
+            column = group.column(place)
+            is_long = column.num_values > LONGEST_LISTS + group.num_rows
+            most_bytes = LARGEST_VALUES * column.num_values + MOST_BYTES
+            if is_long or column.total_uncompressed_size > most_bytes:
+                raise SourceError(
+                    f"{file.name}: column {column.path_in_schema!r} holds {column.num_values} values of "
+                    f"{column.total_uncompressed_size} bytes in {group.num_rows} rows, which is too much"
+                )
 
 
 def _check_type(schema: pa.Schema, file: ListFile) -> None:

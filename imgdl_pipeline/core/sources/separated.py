@@ -10,7 +10,7 @@ import re
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from itertools import islice
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, TextIO
 
 SAMPLE_BYTES = 1 << 18
 """Bytes at the start of a file that decide its encoding, delimiter and quoting."""
@@ -19,11 +19,15 @@ DELIMITERS = ",;\t|"
 NO_DELIMITER = "\x1f"
 """A character that no list holds, for files of one column, in which a link may contain commas."""
 
-LONGEST_CELL = 10_000_000
-"""The most characters of a cell; Python's default limit is 131,072."""
+LONGEST_LINE = 10_000_000
+"""The most characters of a line, and of a record of several lines."""
+
+MOST_CELLS = 100_000
+"""The most cells of a line."""
 
 BATCH_LINES = 1_000
-"""Lines that are split at a time, and the most lines of one record."""
+BATCH_CHARS = 4_000_000
+"""Lines and characters that are split at a time, and the most lines of one record."""
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -107,9 +111,9 @@ def read_rows(
         encoding: The encoding; None finds it out.
 
     Raises:
-        csv.Error: A cell is longer than `LONGEST_CELL`.
+        LineError: A line is too long.
     """
-    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))  # process-wide, so never lower it
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_LINE))  # process-wide, so never lower it
     with open_text(data, encoding, "") as (stream, sample):
         named = _SEPARATOR_LINE.match(sample)
         if named:
@@ -118,10 +122,10 @@ def read_rows(
         found = delimiter or (named[1] if named else delimiter_of(sample, url_column))
         first_line = 2 if named else 1
         if _quotes_are_text(sample, found):
-            reader = csv.reader(stream, delimiter=found, quoting=csv.QUOTE_NONE)
+            reader = csv.reader(bounded_lines(stream, found), delimiter=found, quoting=csv.QUOTE_NONE)
             rows: Iterator[Row] = (Row(first_line + reader.line_num - 1, cells) for cells in reader)
         else:
-            rows = _split(stream, found, first_line)
+            rows = _split(bounded_lines(stream, found), found, first_line)
         yield from (row for row in rows if any(map(str.strip, row.cells)))
 
 
@@ -170,15 +174,45 @@ def _quotes_are_text(text: str, delimiter: str) -> bool:
     return len(widths) == 1
 
 
-def _split(stream: io.TextIOWrapper, delimiter: str, first_line: int) -> Iterator[Row]:
+class LineError(Exception):
+    """Raised if a line is too long, with its number."""
+
+
+def bounded_lines(stream: TextIO, delimiter: str = "\0") -> Iterator[str]:
+    """Yield the lines of a text.
+
+    Raises:
+        LineError: A line has more than `LONGEST_LINE` characters or `MOST_CELLS` cells.
+    """
+    for number, line in enumerate(iter(lambda: stream.readline(LONGEST_LINE), ""), start=1):
+        if len(line) == LONGEST_LINE:
+            raise LineError(f"{number}: the line has {LONGEST_LINE} characters or more (LONGEST_LINE)")
+        if len(line) > MOST_CELLS and line.count(delimiter) > MOST_CELLS:
+            raise LineError(f"{number}: the line has more than {MOST_CELLS} cells (MOST_CELLS)")
+        yield line
+
+
+def _batch(lines: Iterator[str]) -> list[str]:
+    """Return some lines; none at the end."""
+    batch: list[str] = []
+    chars = 0
+    for line in lines:
+        batch.append(line)
+        chars += len(line)
+        if len(batch) == BATCH_LINES or chars > BATCH_CHARS:
+            break
+    return batch
+
+
+def _split(stream: Iterator[str], delimiter: str, first_line: int) -> Iterator[Row]:
     """Split well-quoted lines, many at a time; split a line that is not well quoted as it is."""
     lines: list[str] = []
     start, ended, wants_more = 0, False, True
     number = first_line - 1
     while True:
         if wants_more and not ended:
-            more = list(islice(stream, BATCH_LINES))
-            ended = len(more) < BATCH_LINES
+            more = _batch(stream)
+            ended = not more
             lines, start = lines[start:] + more, 0
         if start >= len(lines):
             if ended:
@@ -193,11 +227,11 @@ def _split(stream: io.TextIOWrapper, delimiter: str, first_line: int) -> Iterato
                 yield Row(number + done, cells)
             number += len(lines) - start
             start, wants_more = len(lines), True
-        except csv.Error as error:
-            if "field larger" in str(error):
-                raise
+        except csv.Error:
             is_cut = start + reader.line_num == len(lines) and not ended
-            wants_more = is_cut and reader.line_num - done <= BATCH_LINES
+            record = lines[start + done :]
+            is_short = len(record) <= BATCH_LINES and sum(map(len, record)) <= LONGEST_LINE
+            wants_more = is_cut and is_short
             start, number = start + done, number + done
             if not wants_more:
                 [cells] = csv.reader([lines[start]], delimiter=delimiter, quoting=csv.QUOTE_NONE)

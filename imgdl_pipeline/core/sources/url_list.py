@@ -28,7 +28,7 @@ from imgdl_pipeline.core.model.temporary import needing_room, temporary_file
 from imgdl_pipeline.core.sources.client import SourceClient, SourceError
 from imgdl_pipeline.core.sources.list_formats import ENDINGS, READERS, ListFile, Rows
 
-LIST_BYTES = 20_000_000_000
+LIST_BYTES = 10_000_000_000
 """The longest list file, decompressed."""
 
 

@@ -28,7 +28,8 @@ PAGE_BYTES = 10_000_000
 
 _JPEG_PATH = re.compile(r"\.(jpe?g|jpe|jfif)$", re.IGNORECASE)
 _OTHER_PATH = re.compile(r"\.(png|gif|svg|webp|avif|ico|bmp)$", re.IGNORECASE)
-_CANDIDATE = re.compile(r"[\s,]*([^\s,]\S*[^\s,]|[^\s,])(?:\s+([0-9.]{1,12})([wx])|[^,\s][^,]*)?")
+_BETWEEN, _TO_BLANK, _TO_COMMA = re.compile(r"[\s,]*"), re.compile(r"\S*"), re.compile(r"[^,]*")
+_DESCRIPTOR = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?|\.\d{1,9})([wx])\s*")
 
 _LAZY = ("data-src", "data-original", "data-lazy-src")
 """Attributes in which pages keep a picture's URL until it is scrolled to."""
@@ -102,13 +103,33 @@ def _siblings(img: etree._Element) -> list[etree._Element]:
 def largest(srcset: str) -> str | None:
     """Return the URL of a srcset's largest candidate, by its width or density; None if it is empty."""
     best: tuple[float, str] | None = None
-    for url, size, unit in _CANDIDATE.findall(srcset):
-        scale = (
-            float(size) * (1 if unit == "w" else 1000) if re.fullmatch(r"\d+\.?\d*|\.\d+", size) else 1000.0
-        )
+    for url, descriptor in _candidates(srcset):
+        size = _DESCRIPTOR.fullmatch(descriptor)
+        scale = float(size[1]) * (1 if size[2] == "w" else 1000) if size else 1000.0
         if best is None or scale > best[0]:
             best = scale, url
     return best[1] if best else None
+
+
+def _candidates(srcset: str) -> Iterator[tuple[str, str]]:
+    """Yield each URL of a srcset with its descriptor, which may be empty."""
+    place = 0
+    while True:
+        start = _end_of(_BETWEEN, srcset, place)
+        place = _end_of(_TO_BLANK, srcset, start)
+        url = srcset[start:place].rstrip(",")
+        if not url:
+            return
+        descriptor = ""
+        if srcset[place - 1] != ",":
+            end = _end_of(_TO_COMMA, srcset, place)
+            descriptor, place = srcset[place:end], end
+        yield url, descriptor
+
+
+def _end_of(pattern: re.Pattern[str], text: str, place: int) -> int:
+    found = pattern.match(text, place)
+    return found.end() if found else place
 
 
 def _links_to_files(root: etree._Element) -> Iterator[tuple[str, dict[str, object]]]:

@@ -32,6 +32,10 @@ class WikimediaCommonsSource(SourceSettings):
 PAGE_FILES = "50"
 """Files per answer: with their licences, more would be slow for the server."""
 
+MOST_PIECES = 600
+MOST_ANSWERS = 100
+"""The most pages of one batch, and the most answers in which they come."""
+
 _EXTMETADATA = {
     "title": "ObjectName",
     "author": "Artist",
@@ -129,7 +133,8 @@ def _pages(api_url: str, client: SourceClient, query: dict[str, str]) -> Iterato
     """Yield every page of a query in order; a page may be split over answers until `batchcomplete`."""
     basic = {"action": "query", "format": "json", "formatversion": "2", "maxlag": "5", **query}
     continued: dict[str, str] = {}
-    pieces: dict[int, dict[str, Any]] = {}
+    pieces: dict[str, dict[str, Any]] = {}
+    answers = 0
     known: set[str] = set()
     while True:
         answer = client.json(api_url, {**basic, **continued}, busy=_is_busy)
@@ -140,13 +145,16 @@ def _pages(api_url: str, client: SourceClient, query: dict[str, str]) -> Iterato
         if continued and not {"query", "batchcomplete"} & data.keys():
             raise answer.error("the MediaWiki API broke off in the middle of the list")
         pages = data.get("query", {}).get("pages", [])
-        client.saw(f"{page.get('pageid')} {continued}" for page in pages)
+        client.saw(f"{page.get('pageid')} {'imageinfo' in page}" for page in pages)
         for page in pages:
-            pieces.setdefault(page.get("pageid", -len(pieces) - 1), {}).update(page)
+            pieces.setdefault(str(page.get("pageid", -len(pieces) - 1)), {}).update(page)
+        answers += 1
+        if len(pieces) > MOST_PIECES or answers > MOST_ANSWERS:
+            raise answer.error(f"{len(pieces)} pages are not complete after {answers} answers (MOST_ANSWERS)")
         continued = {key: str(value) for key, value in data.get("continue", {}).items()}
         if data.get("batchcomplete") or not continued:
             yield from pieces.values()
-            pieces = {}
+            pieces, answers = {}, 0
         if not continued:
             return
 

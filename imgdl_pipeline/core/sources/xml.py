@@ -6,7 +6,9 @@ libxml2 parses it. It resolves no entities, loads no document type, and does not
 import codecs
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from html.entities import html5
+from xml.sax.saxutils import escape
 
 from lxml import etree
 
@@ -56,7 +58,6 @@ _HARMLESS = frozenset(
         etree.ErrorTypes.NS_ERR_QNAME,
         etree.ErrorTypes.ERR_DOCUMENT_END,
         etree.ErrorTypes.ERR_ATTRIBUTE_REDEFINED,
-        etree.ErrorTypes.ERR_TAG_NAME_MISMATCH,
         etree.ErrorTypes.WAR_NS_URI_RELATIVE,
         etree.ErrorTypes.WAR_NS_URI,
     }
@@ -80,24 +81,33 @@ def _parser(*, recover: bool) -> etree.XMLParser:
 def _recovered(
     document: Document, text: str, kind: str, entries: tuple[str, ...], error: etree.XMLSyntaxError
 ) -> etree._Element:
-    """Parse a damaged document, and make sure that no entry of it is lost or mixed with another."""
-    parser = _parser(recover=True)
-    try:
-        root = etree.fromstring(_VOID_TAG.sub(r"<\1\2/>", text).encode(), parser, base_url=document.url)
-    except etree.XMLSyntaxError:
+    """Parse a damaged document in such a way that no entry of it is lost or mixed with another."""
+    is_there = False
+    for mended in (text, _VOID_TAG.sub(r"<\1\2/>", text)):
+        parser = _parser(recover=True)
         root = None
-    if root is None:
+        with suppress(etree.XMLSyntaxError):
+            root = etree.fromstring(mended.encode(), parser, base_url=document.url)
+        if root is None:
+            continue
+        is_there = True
+        is_lossy = any(each.type not in _HARMLESS for each in parser.error_log)
+        if not is_lossy and _is_whole(root, text, entries):
+            return root
+    if not is_there:
         raise document.error(f"this is no {kind}: {error}")
+    raise document.error(f"the {kind} is damaged in line {error.lineno}: {error.msg}")
+
+
+def _is_whole(root: etree._Element, text: str, entries: tuple[str, ...]) -> bool:
+    """Return whether a tree has every entry that its text begins, none inside another, and its end."""
     plain = _without_cdata(text)
-    found = [element for element in root.iter() if local_name(element) in entries]
     names = "|".join(entries)
     begun = len(re.findall(rf"<(?:[\w.-]{{1,40}}:)?(?:{names})[\s/>]", plain, re.IGNORECASE))
+    found = [element for element in root.iter() if local_name(element) in entries]
     is_closed = f"</{_tag(root)}" in plain[-100_000:]
-    is_lossy = any(each.type not in _HARMLESS for each in parser.error_log)
     is_nested = any(local_name(parent) in entries for each in found for parent in each.iterancestors())
-    if len(found) < begun or not is_closed or is_nested or is_lossy:
-        raise document.error(f"the {kind} is damaged in line {error.lineno}: {error.msg}")
-    return root
+    return len(found) >= begun and is_closed and not is_nested
 
 
 def _tag(root: etree._Element) -> str:
@@ -134,16 +144,12 @@ def decoded(data: bytes, charset: str | None) -> str:
     """
     mark = next((name for bom, name in _BOMS if data.startswith(bom)), None)
     declared = _DECLARED.match(data[:300].removeprefix(codecs.BOM_UTF8))
-    named = (charset, mark, declared[1].decode() if declared else None)
-    encoding = next((name for name in named if name and _is_known(name)), None)
-    return (data.decode(encoding, "replace") if encoding else _guessed(data)).removeprefix("\ufeff")
-
-
-def _is_known(encoding: str) -> bool:
-    try:
-        return codecs.lookup(encoding)._is_text_encoding
-    except LookupError:
-        return False
+    name = declared[1].decode() if declared else ""
+    believable = "" if name.lower().startswith(("utf-16", "utf-32", "ucs-")) else name  # it is in plain bytes
+    for encoding in filter(None, (charset, mark, believable)):
+        with suppress(LookupError, ValueError):  # not an encoding of text
+            return data.decode(encoding, "replace").removeprefix("\ufeff")
+    return _guessed(data).removeprefix("\ufeff")
 
 
 def _guessed(data: bytes) -> str:
@@ -158,6 +164,7 @@ def _guessed(data: bytes) -> str:
 
 _NOT_IN_XML = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _AMPERSAND = re.compile(r"&(#[0-9]{1,7};|#[xX][0-9A-Fa-f]{1,6};|[A-Za-z][A-Za-z0-9]{1,31};)?")
+_QUOTES = {'"': "&quot;", "'": "&apos;"}
 _XML_NAMES = frozenset({"amp;", "lt;", "gt;", "quot;", "apos;"})
 
 
@@ -171,9 +178,10 @@ def _reference(match: re.Match[str]) -> str:
     name = match[1]
     if name is None:
         return "&amp;"
-    if name.startswith("#") or name in _XML_NAMES:
-        return match[0]
-    return html5.get(name, f"&amp;{name}")
+    if name.startswith("#"):
+        number = int(name[2:-1], 16) if name[1] in "xX" else int(name[1:-1])
+        return match[0] if number < 0x110000 and not _NOT_IN_XML.match(chr(number)) else ""
+    return match[0] if name in _XML_NAMES else escape(html5.get(name, f"&{name}"), _QUOTES)
 
 
 def _parts(text: str) -> Iterator[tuple[str, bool]]:

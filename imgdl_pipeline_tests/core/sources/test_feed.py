@@ -1,15 +1,19 @@
 import json
+import sys
+from contextlib import contextmanager
 from datetime import datetime, timezone
 
 import pytest
 
 from imgdl_pipeline.config.galleries import Gallery
 from imgdl_pipeline.core import sources
-from imgdl_pipeline.core.listing.build import list_gallery, read_links
+from imgdl_pipeline.core.listing.build import list_gallery, list_warnings, read_links
 from imgdl_pipeline.core.model.links import Link, links_table
 from imgdl_pipeline.core.model.settings import DownloadSettings
-from imgdl_pipeline.core.sources.client import SourceClient, SourceError
+from imgdl_pipeline.core.sources import feed
+from imgdl_pipeline.core.sources.client import BARREN_PAGES, SourceClient, SourceError
 from imgdl_pipeline.core.sources.feed import FeedSource
+from imgdl_pipeline_tests.support.server import WebServer
 
 RSS = """<?xml version="1.0" encoding="utf-8"?>
 <rss version="2.0" xmlns:media="http://search.yahoo.com/mrss/" xmlns:dc="http://purl.org/dc/elements/1.1/"
@@ -314,3 +318,340 @@ def test_a_feed_that_has_not_changed_is_not_sent_again_and_its_list_stays(server
     assert b"h.org" not in store.get("links/gallery=g/_validators.json")
     store.delete(["links/gallery=g/links.parquet"])
     assert list_again(max_images=1).num_rows == 1
+
+
+# Flaws that users have reported
+
+
+def rss(*items):
+    return f"<rss><channel>{''.join(items)}</channel></rss>"
+
+
+def enclosed(url, title="t"):
+    return f'<item><title>{title}</title><enclosure url="{url}" type="image/jpeg"/></item>'
+
+
+def test_a_raw_ampersand_stays_in_the_url_and_the_title(list_feed):
+    [link] = list_feed(rss(enclosed("https://h.org/p.jpg?ct=image/jpeg&id=1&size=large", "AT&T opens a lab")))
+    assert link.url == "https://h.org/p.jpg?ct=image/jpeg&id=1&size=large"
+    assert link.attributes["title"] == "AT&T opens a lab"
+
+
+@pytest.mark.parametrize("prefix", ["media", "itunes"])
+def test_a_prefix_that_is_not_declared_is_known_all_the_same(list_feed, prefix):
+    element = {"media": '<media:content url="{}" medium="image"/>', "itunes": '<itunes:image href="{}"/>'}
+    item = f"<item><title>one</title>{element[prefix].format('https://h.org/a.jpg')}</item>"
+    [link] = list_feed(rss(item), images=["enclosures", "thumbnails"])
+    assert (link.url, link.attributes["title"]) == ("https://h.org/a.jpg", "one")
+
+
+def test_media_that_is_not_declared_still_tells_of_its_picture(list_feed):
+    item = """<item><media:group><media:content url="https://h.org/s.jpg" width="10"/>
+      <media:content url="https://h.org/l.jpg" width="900"/><media:title>L</media:title></media:group></item>"""
+    [link] = list_feed(rss(item))
+    assert (link.url, link.attributes["width"], link.attributes["title"]) == ("https://h.org/l.jpg", 900, "L")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "content_type"),
+    [
+        ("iso-8859-1", "application/xml; charset=iso-8859-1"),
+        ("iso-8859-1", "application/rss+xml"),
+        ("utf-8", 'text/xml; charset="UTF-8"'),
+        ("utf-16", "text/xml"),
+    ],
+)
+def test_a_feed_is_read_in_its_encoding_wherever_that_is_named(list_feed, encoding, content_type):
+    body = '<?xml version="1.0"?>' + rss(enclosed("https://h.org/é.jpg", "café 1"))
+    [link] = list_feed(body.encode(encoding), content_type)
+    assert (link.url, link.attributes["title"]) == ("https://h.org/é.jpg", "café 1")
+
+
+def test_a_bad_byte_costs_one_character_of_one_title(list_feed):
+    body = rss(enclosed("https://h.org/1.jpg", "cut ?"), enclosed("https://h.org/2.jpg", "whole é"))
+    data = ('<?xml version="1.0" encoding="UTF-8"?>' + body).encode().replace(b"cut ?", b"cut \xc3")
+    assert [(link.url[-5:], link.attributes["title"]) for link in list_feed(data)] == [
+        ("1.jpg", "cut \ufffd"),
+        ("2.jpg", "whole é"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("title", "meant"),
+    [
+        ("a<br>b", "a b"),
+        ("a<br/>b", "a b"),
+        ("<![CDATA[AT&T <b>now</b> &amp; then]]>", "AT&T now & then"),
+        ("&lt;b&gt;R&amp;amp;D&lt;/b&gt;", "R&D"),
+        ("caf&eacute; &mdash; bar", "café — bar"),
+    ],
+)
+def test_a_title_is_read_as_a_person_sees_it(list_feed, title, meant):
+    [link] = list_feed(rss(enclosed("https://h.org/a.jpg", title)))
+    assert link.attributes["title"] == meant
+
+
+def test_xhtml_in_atom_keeps_its_words_apart(list_feed):
+    div = '<div xmlns="http://www.w3.org/1999/xhtml">{}</div>'
+    body = f"""<feed xmlns="http://www.w3.org/2005/Atom"><entry>
+      <title type="xhtml">{div.format("One<br/>two")}</title>
+      <content type="xhtml">{div.format("<p>A hill.</p><p>A sea.</p>")}</content>
+      <link rel="enclosure" href="https://h.org/a.jpg"/></entry></feed>"""
+    [link] = list_feed(body)
+    assert (link.attributes["title"], link.attributes["caption"]) == ("One two", "A hill. A sea.")
+
+
+def list_to(store, url, settings=None, **keys):
+    source = {"type": "feed", "url": url, **keys}
+    parsed = Gallery(name="g", source=source).source
+    return list_gallery("g", parsed, store, settings or DownloadSettings())
+
+
+def urls(store):
+    return read_links(store, "g")["url"].to_pylist()
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        rss(enclosed("https://h.org/a.jpg")) + "<script>count()</script>",
+        rss(enclosed("https://h.org/a.jpg", "Two<br>lines")),
+        rss('<item><enclosure url="https://h.org/a.jpg" url="https://h.org/a.jpg"/></item>'),
+        rss('<item><media:content url="https://h.org/a.jpg"/></item>'),
+    ],
+    ids=["markup after its end", "a br", "an attribute twice", "an undeclared prefix"],
+)
+def test_a_damaged_feed_that_is_whole_is_listed_and_its_damage_is_in_the_lists_warnings(
+    server, store, damaged
+):
+    links = list_to(store, server.serve("/feed", damaged.encode()))
+    assert urls(store) == ["https://h.org/a.jpg"]
+    [warning] = list_warnings(links)
+    assert f"GET {server.url('/feed')}: the feed is damaged, but whole: " in warning
+
+
+def test_a_feed_that_is_cut_short_leaves_the_old_list(server, store):
+    url = server.serve("/feed", WHOLE.encode())
+    list_to(store, url)
+    before = read_links(store, "g")
+    for cut in (WHOLE[:200], WHOLE[: len(WHOLE) // 2], WHOLE[:-8], WHOLE[: WHOLE.index("<item>")]):
+        server.serve("/feed", cut.encode())
+        with pytest.raises(SourceError, match="the feed is damaged in line"):
+            list_to(store, url)
+    assert read_links(store, "g").equals(before)
+
+
+def test_a_feed_that_is_too_long_is_an_error_that_says_how_long_it_may_be(list_feed, monkeypatch):
+    monkeypatch.setattr(feed, "XML_BYTES", 2_000)
+    assert list_feed(rss(enclosed("https://h.org/a.jpg")))
+    with pytest.raises(SourceError, match="the answer is longer than 2000 bytes"):
+        list_feed(rss(enclosed("https://h.org/a.jpg", "x" * 2_000)))
+
+
+# Where pictures are looked for
+
+
+PLACES = """<rss xmlns:media="http://search.yahoo.com/mrss/" xmlns:itunes="http://www.itunes.com/dtds/podcast-1.0.dtd"
+ xmlns:content="http://purl.org/rss/1.0/modules/content/"><channel>
+<item><title>t</title><enclosure url="https://h.org/enclosed.jpg"/>
+<media:group><media:thumbnail url="https://h.org/thumb.jpg" width="7" height="5"/></media:group>
+<itunes:image href="https://h.org/itunes.jpg"/>
+<description>&lt;p&gt;&lt;img src="https://h.org/described.jpg?a=1&amp;amp;b=2"&gt;</description>
+<content:encoded><![CDATA[<p>Hi <IMG alt="x" SRC='/encoded.jpg?a=1&b=2'><img src="data:image/png;base64,AA"><img>
+<img src=" https://h.org/last.jpg "></p>]]></content:encoded></item></channel></rss>"""
+
+
+@pytest.mark.parametrize(
+    ("places", "paths"),
+    [
+        (["enclosures"], ["/enclosed.jpg"]),
+        (["thumbnails"], ["/thumb.jpg", "/itunes.jpg"]),
+        (["content"], ["/described.jpg?a=1&b=2", "/encoded.jpg?a=1&b=2", "/last.jpg"]),
+        (["content", "enclosures"], ["/enclosed.jpg", "/described.jpg?a=1&b=2", "/encoded.jpg?a=1&b=2"]),
+    ],
+)
+def test_pictures_are_found_where_the_settings_say(list_feed, server, places, paths):
+    found = [link.url for link in list_feed(PLACES, images=places)]
+    expected = [f"https://h.org{path}" for path in paths]
+    expected = [server.url("/encoded.jpg?a=1&b=2") if "encoded" in url else url for url in expected]
+    assert found[: len(expected)] == expected
+    assert found[len(expected) :] in ([], ["https://h.org/last.jpg"])
+
+
+def test_a_thumbnails_size_is_its_own(list_feed):
+    thumb, _ = list_feed(PLACES, images=["thumbnails"])
+    assert (thumb.attributes["width"], thumb.attributes["height"]) == (7, 5)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '<content type="html">&lt;img src="a.jpg"&gt;</content>',
+        '<content type="html"><![CDATA[<img src="a.jpg">]]></content>',
+        '<content type="xhtml"><div xmlns="http://www.w3.org/1999/xhtml"><img src="a.jpg"/></div></content>',
+        '<content type="xhtml"><h:div xmlns:h="http://www.w3.org/1999/xhtml"><h:img src="a.jpg"/></h:div></content>',
+        '<summary type="html">&lt;img src="a.jpg"&gt;</summary>',
+    ],
+    ids=["escaped", "CDATA", "XHTML", "XHTML with a prefix", "a summary"],
+)
+def test_the_img_elements_of_atom_are_found_against_their_base(list_feed, content):
+    entry = f'<entry xml:base="https://h.org/blog/"><id>1</id><title>t</title>{content}</entry>'
+    [link] = list_feed(f'<feed xmlns="http://www.w3.org/2005/Atom">{entry}</feed>', images=["content"])
+    assert (link.url, link.attributes["title"]) == ("https://h.org/blog/a.jpg", "t")
+
+
+def test_a_json_feed_has_all_three_places_too(list_feed, server):
+    item = {"image": "/i.jpg", "banner_image": "/b.jpg", "content_html": "<img src='/c.jpg?a=1&amp;b=2'>"}
+    body = json.dumps({"version": "https://jsonfeed.org/version/1", "items": [item]})
+    for place, path in {"enclosures": "/i.jpg", "thumbnails": "/b.jpg", "content": "/c.jpg?a=1&b=2"}.items():
+        assert [link.url for link in list_feed(body, images=[place])] == [server.url(path)]
+
+
+@contextmanager
+def counted_calls(name):
+    """Count the Python calls in a module."""
+    counts = [0]
+
+    def count(frame, event, argument):
+        counts[0] += event == "call" and frame.f_code.co_filename == name
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        yield counts
+    finally:
+        sys.setprofile(before)
+
+
+def test_an_item_of_thousands_of_pictures_takes_linear_work(list_feed):
+    def work(number):
+        many = "".join(
+            f'<media:content url="https://h.org/{n}.jpg"><media:title>{n}</media:title></media:content>'
+            for n in range(number)
+        )
+        item = f"<item><title>t</title>{many}<media:credit>Ann</media:credit></item>"
+        body = f'<rss xmlns:media="http://search.yahoo.com/mrss/"><channel>{item}</channel></rss>'
+        with counted_calls(feed.__file__) as calls:
+            links = list_feed(body)
+        assert len(links) == number
+        assert links[-1].attributes == {"title": str(number - 1), "author": "Ann"}
+        return calls[0]
+
+    assert work(2_000) < 2.1 * work(1_000)
+
+
+# Pages
+
+
+def serve_pages(server, pages, follow=lambda number: number + 1, kind="rss"):
+    """A feed of several pages, each of two pictures."""
+
+    def answer(handler):
+        number = int(handler.path.partition("=")[2] or 1)
+        names = [f"https://h.org/{number}-{place}.jpg" for place in "ab"]
+        following = f"/feed?page={follow(number)}" if number < pages else None
+        if kind == "json":
+            items = [{"id": name, "image": name} for name in names]
+            data = {"version": "https://jsonfeed.org/version/1.1", "items": items, "next_url": following}
+            handler.answer(200, json.dumps(data).encode(), "application/feed+json")
+            return
+        link = f'<{{}}link xmlns:atom="http://www.w3.org/2005/Atom" rel="next" href="{following}"/>'
+        if kind == "rss":
+            body = rss(link.format("atom:") if following else "", *map(enclosed, names))
+        else:
+            entries = "".join(
+                f'<entry><id>{name}</id><link rel="enclosure" href="{name}"/></entry>' for name in names
+            )
+            own = link.format("") if following else ""
+            body = f'<feed xmlns="http://www.w3.org/2005/Atom">{own}{entries}</feed>'
+        handler.answer(200, body.encode(), "application/xml")
+
+    server.routes["/feed"] = answer
+    return server.url("/feed")
+
+
+@pytest.mark.parametrize("kind", ["rss", "atom", "json"])
+def test_next_pages_are_read_up_to_max_pages_and_more_is_said_aloud(server, store, kind):
+    url = serve_pages(server, 5, kind=kind)
+    links = list_to(store, url, max_pages=3)
+    assert urls(store) == [f"https://h.org/{page}-{place}.jpg" for page in (1, 2, 3) for place in "ab"]
+    assert list_warnings(links) == ["the feed goes on after 3 pages; max_pages allows more"]
+    links = list_to(store, url, max_pages=5)
+    assert (len(urls(store)), list_warnings(links)) == (10, [])
+    assert len(list_to(store, url, max_pages=9)) == 10
+    assert list_warnings(list_to(store, url)) == ["the feed goes on after 1 pages; max_pages allows more"]
+
+
+def test_a_next_link_of_an_entry_is_not_the_feeds(list_feed, server):
+    entry = '<entry><link rel="next" href="/other"/><link rel="enclosure" href="https://h.org/a.jpg"/></entry>'
+    assert len(list_feed(f'<feed xmlns="http://www.w3.org/2005/Atom">{entry}</feed>', max_pages=9)) == 1
+    assert server.paths() == ["/feed"]
+
+
+@pytest.mark.parametrize("kind", ["rss", "atom", "json"])
+def test_pages_that_go_in_circles_are_an_error_and_the_old_list_stays(server, store, kind):
+    url = serve_pages(server, 2, kind=kind)
+    list_to(store, url, max_pages=100)
+    serve_pages(server, 10**9, follow=lambda number: number % 3 + 1, kind=kind)
+    with pytest.raises(SourceError, match=r"20 pages in a row bring nothing new \(BARREN_PAGES\)"):
+        list_to(store, url, max_pages=100)
+    assert len(server.requests) == 2 + 3 + BARREN_PAGES
+    assert len(urls(store)) == 4
+
+
+def test_a_next_page_that_fails_fails_the_list(server, store):
+    url = serve_pages(server, 2)
+    first = server.routes["/feed"]
+    server.routes["/feed"] = lambda handler: (
+        handler.answer(404, b"gone") if "page=2" in handler.path else first(handler)
+    )
+    with pytest.raises(SourceError, match=r"page=2: the document could not be fetched \(status 404\): gone"):
+        list_to(store, url, max_pages=2)
+
+
+def test_a_next_page_may_not_lie_inside(server, store):
+    with WebServer() as inside:
+        link = f'<link rel="next" href="{inside.url("/feed")}"/>'
+        body = f'<feed xmlns="http://www.w3.org/2005/Atom">{link}</feed>'
+        with pytest.raises(SourceError, match="not a public address"):
+            list_to(store, server.serve("/feed", body.encode()), max_pages=2)
+        assert inside.requests == []
+
+
+def test_a_next_page_at_a_name_is_not_trusted_though_the_feed_has_the_same_name(server, store):
+    """A name may lead elsewhere when it is looked up again; an address may not."""
+    url = serve_pages(server, 2)
+    assert len(list_to(store, url, max_pages=2)) == 4
+    with pytest.raises(SourceError, match="not a public address"):
+        list_to(store, url.replace("127.0.0.1", "localhost"), max_pages=2)
+
+
+# Entries without a link
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        rss("<item><title>a</title></item><item><title>b</title></item><item><link>https://h.org/</link></item>"),
+        rss(*(f'<item><guid>{n}</guid><enclosure url="/{n}.mp3" type="audio/mpeg"/></item>' for n in range(3))),
+        json.dumps({"version": "https://jsonfeed.org/version/1.1", "items": [{"id": n} for n in "abc"]}),
+    ],
+    ids=["no enclosure", "other enclosures", "a JSON feed"],
+)
+def test_a_feed_whose_entries_have_no_link_is_said_aloud_with_both_numbers(server, store, body):
+    links = list_to(store, server.serve("/feed", body.encode()))
+    assert list_warnings(links) == ["g: the source has 3 entries, and 0 of them give a link"]
+
+
+def test_a_feed_of_some_pictures_has_no_warning(server, store):
+    body = rss(enclosed("https://h.org/a.jpg"), "<item><title>no picture</title></item>")
+    assert list_warnings(list_to(store, server.serve("/feed", body.encode()))) == []
+
+
+def test_a_feed_whose_entries_lost_their_links_leaves_the_old_list(server, store):
+    url = server.serve("/feed", WHOLE.encode())
+    list_to(store, url)
+    server.serve("/feed", WHOLE.replace("enclosure", "closure").encode())
+    with pytest.raises(SourceError, match="lists nothing, and listed 10 links"):
+        list_to(store, url)
+    assert len(urls(store)) == 10
