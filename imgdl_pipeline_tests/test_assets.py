@@ -124,6 +124,17 @@ def test_an_unset_secret_fails_its_own_gallerys_run_only(materialize, galleries)
     assert materialize(galleries, "mine").success
 
 
+def test_a_step_that_its_source_fails_ends_with_the_cause_and_nothing_behind_it(materialize, galleries):
+    result = materialize(galleries, "locked", raise_on_error=False)
+    [failure] = result.get_step_failure_events()[:1]
+    data = failure.event_specific_data
+    words = "source.client_id needs the environment variable NO_SUCH, which is not set"
+    assert data.user_failure_data.description == words
+    told = {name: value.value for name, value in data.user_failure_data.metadata.items()}
+    assert told == {"gallery": "locked", "source": "imgur", "error": "MissingSecretError"}
+    assert (data.error.cause, data.error.context) == (None, None)
+
+
 def test_a_run_may_override_the_settings_in_its_config(materialize, galleries, server):
     config = {"resources": {"downloads": {"config": {"user_agent": "trial/1.0", "limit": 1}}}}
     result = materialize(galleries, "mine", run_config=config)

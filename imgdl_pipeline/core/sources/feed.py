@@ -4,6 +4,7 @@ Specifications: https://www.rssboard.org/rss-specification, RFC 4287, RFC 5005 (
 https://www.rssboard.org/media-rss and https://www.jsonfeed.org/version/1.1/.
 """
 
+import re
 from collections.abc import Generator, Iterator, Mapping
 from itertools import islice
 from typing import Any, Literal
@@ -79,7 +80,7 @@ def _of_page(
     if text.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
         feed = _json_feed(document, parsed_json(text))
         items = [item for item in feed["items"] if isinstance(item, dict)]
-        client.saw(str(item.get("id") or item.get("url")) for item in items)
+        client.saw(str(item.get("id") or item) for item in items)
         for item in items:
             yield from _of_json_item(document.url, feed, item, source.images)
         following = feed.get("next_url")
@@ -124,8 +125,7 @@ def _entries(root: etree._Element) -> Iterator[etree._Element]:
 
 
 def _identity(entry: etree._Element) -> str:
-    named = _first(entry, "guid", "id", "link", "title") or _page(entry)
-    return named if named else repr(etree.tostring(entry))
+    return _first(entry, "guid", "id") or repr(etree.tostring(entry))
 
 
 def _next_page(root: etree._Element) -> str | None:
@@ -161,11 +161,13 @@ _THUMBNAILS = {
 }
 
 
+_PREFIX = re.compile(r"<(/?)[A-Za-z][\w.-]{0,40}:")
+
+
 def _markup(element: etree._Element) -> str:
     """Return an element's content as HTML, whether it is escaped or consists of elements."""
-    if len(element):
-        return str(etree.tostring(element, encoding="unicode", method="html", with_tail=False))
-    return element.text or ""
+    inner = (etree.tostring(child, encoding="unicode", method="html") for child in element)
+    return (element.text or "") + "".join(_PREFIX.sub(r"<\1", each) for each in inner)
 
 
 def _pictures(html: str, base: str) -> Iterator[str]:
@@ -295,13 +297,12 @@ _MEDIA_ATTRIBUTES: dict[str, Any] = {
 
 def _described(item: etree._Element) -> dict[str, Any]:
     """Return the attributes that an item gives all its pictures."""
-    caption = _first(item, "description", "summary", "content")
     return drop_empty(
         {
-            "title": plain_text(_first(item, "title")),
-            "caption": plain_text(caption),
+            "title": _plain(item, "title"),
+            "caption": _plain(item, "description", "summary", "content"),
             "author": _author(item),
-            "credit": plain_text(_first(item, "rights", "copyright")),
+            "credit": _plain(item, "rights", "copyright"),
             "license_url": _license_url(item),
             "page": _page(item),
             "date": iso_date(_first(item, "pubdate", "published", "date", "updated")),
@@ -318,6 +319,12 @@ def _child(item: etree._Element, *names: str) -> etree._Element | None:
             if local_name(child) == name and not _is_media(child, name):
                 return child
     return None
+
+
+def _plain(item: etree._Element, *names: str) -> str:
+    """Return a child's text without markup, whether that is escaped or consists of elements."""
+    child = _child(item, *names)
+    return "" if child is None else plain_text(_markup(child))
 
 
 def _first(item: etree._Element, *names: str) -> str | None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO, Any, Literal
+from urllib.parse import unquote
 
 import obstore
 import obstore.store
@@ -158,7 +159,7 @@ def _objects(url: str) -> list[_File]:
     match = re.match(r"(\w+://[^/]+)/(.+)", url)
     if not match:
         raise SourceError(f"{url}: give a bucket and a path, as in s3://bucket/lists/links.csv")
-    bucket, key = match.groups()
+    bucket, key = match[1], _key(match[2])
     try:
         store = obstore.store.from_url(bucket)
         keys = _matching_keys(store, key) if re.search(r"[*?\[]", key) else [key]
@@ -167,6 +168,11 @@ def _objects(url: str) -> list[_File]:
     if not keys:
         raise SourceError(f"{url}: nothing matches")
     return [_File(f"{bucket}/{each}", _object_opener(store, bucket, each)) for each in keys]
+
+
+def _key(path: str) -> str:
+    """Return the key for a URL's path, read as the store's own URL is: with its escapes and dots resolved."""
+    return "/".join(segment for segment in unquote(path).split("/") if segment != ".")
 
 
 def _matching_keys(store: Any, pattern: str) -> list[str]:

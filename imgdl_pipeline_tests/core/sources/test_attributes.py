@@ -1,3 +1,5 @@
+import string
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -5,13 +7,16 @@ from hypothesis import strategies as st
 from imgdl_pipeline.core.model.links import Link
 from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.sources.attributes import (
+    HTML_CHARS,
     distinct,
     drop_empty,
     first_href,
     iso_date,
     iso_of_epoch,
+    joined,
     may_be_jpeg,
     number,
+    parsed_html,
     plain_text,
 )
 from imgdl_pipeline.core.sources.client import SourceClient
@@ -108,3 +113,83 @@ def test_what_may_be_a_jpeg_is_let_through(kind):
 @pytest.mark.parametrize("kind", ["image/png", "video/mp4", "text/html", "audio/mpeg"])
 def test_what_is_said_to_be_something_else_is_not(kind):
     assert not may_be_jpeg(kind)
+
+
+@pytest.mark.parametrize("text", ["1_000", "١٢", "1" * 16, "1e3", "0x10", "+1", "", [], 6.0])
+def test_what_is_written_unlike_a_count_is_none(text):
+    assert number(text) is None
+
+
+@given(st.one_of(st.none(), st.integers(), st.floats(), st.text(), st.booleans()))
+def test_any_value_is_a_time_or_none(value):
+    assert iso_of_epoch(value) is None or "T" in iso_of_epoch(value)
+
+
+URL = st.text(string.ascii_letters + "/:?#[]@.\\ %\n\0é", max_size=20)
+
+
+@given(URL, URL)
+def test_any_url_can_be_joined_to_any_base(base, url):
+    assert isinstance(joined(base, url), str)
+    assert isinstance(first_href(f'<a href="{url}">', base), str | None)
+
+
+@pytest.mark.parametrize(
+    ("url", "whole"),
+    [
+        ("b.jpg", "https://h.org/x/b.jpg"),
+        ("/b.jpg", "https://h.org/b.jpg"),
+        ("//i.org/b.jpg", "https://i.org/b.jpg"),
+        ("\n b.jpg ", "https://h.org/x/b.jpg"),
+        ("b.jpg?x=1&y=2,3", "https://h.org/x/b.jpg?x=1&y=2,3"),
+        ("http://[bad", "http://[bad"),
+    ],
+)
+def test_a_link_is_made_whole_and_one_that_is_none_stays(url, whole):
+    assert joined("https://h.org/x/a", url) == whole
+
+
+@pytest.mark.parametrize(
+    ("html", "text"),
+    [
+        ("AT&T", "AT&T"),
+        ("AT&amp;T", "AT&T"),
+        ("R&D &eacute; &#233; &nosuch;", "R&D é é &nosuch;"),
+        ("5 < 6", "5 < 6"),
+        ("a<!-- no -->b", "ab"),
+        ("a<script>no()</script>b", "ab"),
+        ('<div style="display:none">a<div style="display:none">b</div>c</div>d', "d"),
+        ('<span style="DISPLAY : NONE">a</span>b', "b"),
+        ("<table><tr><td>a</td><td>b</td></tr></table>", "a b"),
+        ("a<br>b<hr>c", "a b c"),
+        ("<", "<"),
+        ("&", "&"),
+        (None, ""),
+        (7, ""),
+    ],
+)
+def test_a_text_of_html_is_what_is_seen_of_it(html, text):
+    assert plain_text(html) == text
+
+
+@pytest.mark.parametrize(
+    "piece", ["<b>", "</b>", "<div style='display:none'>", "<!--", "&amp;", "<a href=x>", "<"]
+)
+def test_any_amount_of_html_is_read_in_linear_time(piece):
+    assert isinstance(plain_text(piece * 50_000 + "x"), str)
+
+
+def test_html_that_is_too_long_is_read_to_the_bound():
+    assert len(plain_text("<b>" + "x" * 2 * HTML_CHARS)) == HTML_CHARS - len("<b>")
+
+
+@given(st.text())
+def test_any_html_has_a_root_or_none_and_nothing_is_loaded(html):
+    root = parsed_html(html)
+    assert root is None or root.tag == "html"
+
+
+def test_a_list_that_ends_by_itself_has_no_warning():
+    with SourceClient(DownloadSettings(), {}) as client:
+        assert len(list(distinct([Link("a"), Link("b")], 3, client))) == 2
+        assert client.warnings == []

@@ -543,7 +543,10 @@ def test_an_item_of_thousands_of_pictures_takes_linear_work(list_feed):
 # Pages
 
 
-def serve_pages(server, pages, follow=lambda number: number + 1, kind="rss"):
+RSS_ITEM = '<item><guid>{url}</guid><enclosure url="{url}"/></item>'
+
+
+def serve_pages(server, pages, follow=lambda number: number + 1, kind="rss", item=RSS_ITEM):
     """A feed of several pages, each of two pictures."""
 
     def answer(handler):
@@ -557,7 +560,8 @@ def serve_pages(server, pages, follow=lambda number: number + 1, kind="rss"):
             return
         link = f'<{{}}link xmlns:atom="http://www.w3.org/2005/Atom" rel="next" href="{following}"/>'
         if kind == "rss":
-            body = rss(link.format("atom:") if following else "", *map(enclosed, names))
+            items = [item.format(url=name) for name in names]
+            body = rss(link.format("atom:") if following else "", *items)
         else:
             entries = "".join(
                 f'<entry><id>{name}</id><link rel="enclosure" href="{name}"/></entry>' for name in names
@@ -583,7 +587,9 @@ def test_next_pages_are_read_up_to_max_pages_and_more_is_said_aloud(server, stor
 
 
 def test_a_next_link_of_an_entry_is_not_the_feeds(list_feed, server):
-    entry = '<entry><link rel="next" href="/other"/><link rel="enclosure" href="https://h.org/a.jpg"/></entry>'
+    entry = (
+        '<entry><link rel="next" href="/other"/><link rel="enclosure" href="https://h.org/a.jpg"/></entry>'
+    )
     assert len(list_feed(f'<feed xmlns="http://www.w3.org/2005/Atom">{entry}</feed>', max_pages=9)) == 1
     assert server.paths() == ["/feed"]
 
@@ -597,6 +603,20 @@ def test_pages_that_go_in_circles_are_an_error_and_the_old_list_stays(server, st
         list_to(store, url, max_pages=100)
     assert len(server.requests) == 2 + 3 + BARREN_PAGES
     assert len(urls(store)) == 4
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        '<item><title>Untitled</title><enclosure url="{url}"/></item>',
+        '<item><link>https://h.org/</link><enclosure url="{url}"/></item>',
+        '<item><enclosure url="{url}"/></item>',
+    ],
+    ids=["one title", "one link", "nothing but a picture"],
+)
+def test_pages_of_items_that_look_alike_are_no_circle_while_their_pictures_are_new(server, store, item):
+    list_to(store, serve_pages(server, 25, item=item), max_pages=30)
+    assert len(urls(store)) == 50
 
 
 def test_a_next_page_that_fails_fails_the_list(server, store):
@@ -632,8 +652,12 @@ def test_a_next_page_at_a_name_is_not_trusted_though_the_feed_has_the_same_name(
 @pytest.mark.parametrize(
     "body",
     [
-        rss("<item><title>a</title></item><item><title>b</title></item><item><link>https://h.org/</link></item>"),
-        rss(*(f'<item><guid>{n}</guid><enclosure url="/{n}.mp3" type="audio/mpeg"/></item>' for n in range(3))),
+        rss(
+            "<item><title>a</title></item><item><title>b</title></item><item><link>https://h.org/</link></item>"
+        ),
+        rss(
+            *(f'<item><guid>{n}</guid><enclosure url="/{n}.mp3" type="audio/mpeg"/></item>' for n in range(3))
+        ),
         json.dumps({"version": "https://jsonfeed.org/version/1.1", "items": [{"id": n} for n in "abc"]}),
     ],
     ids=["no enclosure", "other enclosures", "a JSON feed"],

@@ -13,7 +13,7 @@ import pytest
 from imgdl_pipeline.config.galleries import Gallery
 from imgdl_pipeline.core import sources
 from imgdl_pipeline.core.download.run import download_gallery
-from imgdl_pipeline.core.listing.build import list_gallery
+from imgdl_pipeline.core.listing.build import list_gallery, list_warnings, read_links
 from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.sources import gallery_dl
 from imgdl_pipeline.core.sources.client import SourceClient, SourceError
@@ -244,3 +244,71 @@ def test_a_header_that_cannot_be_sent_is_left_out(program):
 def test_no_message_among_the_files_is_an_empty_list(program):
     program("print('[]')")
     assert listed("https://h.org/") == []
+
+
+def list_to(store, **keys):
+    source = Gallery(name="g", source={"type": "gallery_dl", "url": "https://h.org/", **keys}).source
+    return list_gallery("g", source, store, DownloadSettings())
+
+
+SECRET = "s3cr3tS3CR3Ts3cr3tS3CR3T"
+WITH_SECRETS = [
+    3,
+    "https://h.org/a.jpg",
+    {"_http_headers": {"Cookie": f"sid={SECRET}; a=b", "Authorization": f"Bearer {SECRET}"}},
+]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "print(json.dumps([{message}])[:-9]); sys.exit(1)",
+        "print(json.dumps([{message}])); sys.exit(1)",
+        "print(json.dumps([{message}, 7]))",
+        "print(json.dumps([{message}, [-1, {{'error': 'HttpError', 'message': str({message}[2])}}]]))",
+        "print('[]'); print({message}, file=sys.stderr); sys.exit(1)",
+    ],
+    ids=["cut", "an exit code", "no list of messages", "among the messages", "on standard error"],
+)
+def test_no_header_of_a_download_is_in_an_error(program, script, caplog):
+    program(script.format(message=WITH_SECRETS))
+    with pytest.raises(SourceError) as caught:
+        listed("https://h.org/")
+    assert SECRET not in f"{caught.value} {caplog.text}"
+
+
+def test_no_header_of_a_download_is_in_a_warning(program, store):
+    program(
+        f"print(json.dumps([{WITH_SECRETS}])); print('cookie {WITH_SECRETS[2]['_http_headers']['Cookie']}', file=sys.stderr)"
+    )
+    links = list_to(store)
+    assert SECRET not in str(list_warnings(links))
+    assert SECRET in read_links(store, "g")["request_headers"][0].as_py()
+
+
+def test_what_the_program_says_aloud_and_did_not_look_into_is_in_the_lists_warnings(program, store):
+    messages = [[3, "https://h.org/a.jpg", {}], [6, "https://h.org/more", {}], [6, "https://h.org/even", {}]]
+    program(f"print(json.dumps({messages})); print('[warning] \\x1b[31mslow', file=sys.stderr)")
+    assert list_warnings(list_to(store)) == [
+        "https://h.org/: [warning]  [31mslow",
+        "https://h.org/: gallery-dl did not look into 2 pages",
+    ]
+
+
+def test_files_that_are_no_jpegs_are_said_aloud_with_both_numbers(program, store):
+    messages = [[3, f"https://h.org/{n}.png", {"extension": "png"}] for n in range(3)]
+    program(f"print(json.dumps({messages}))")
+    assert list_warnings(list_to(store)) == ["g: the source has 3 entries, and 0 of them give a link"]
+
+
+def test_a_gallerys_own_time_limit_ends_the_program_and_the_old_list_stays(program, store):
+    program(
+        "time.sleep(60 if sys.argv[-1].endswith('slow') else 0); print('[[3, \"https://h.org/a.jpg\", {}]]')"
+    )
+    list_to(store)
+    source = Gallery(name="g", source={"type": "gallery_dl", "url": "https://h.org/slow"}).source
+    with pytest.raises(
+        SourceError, match=r"did not (end|list its links) within 0.[45]\d* s; list_timeout allows more"
+    ):
+        list_gallery("g", source, store, DownloadSettings(), list_timeout=0.5)
+    assert read_links(store, "g").num_rows == 1

@@ -3,7 +3,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from imgdl_pipeline.config.galleries import Gallery
 from imgdl_pipeline.core import sources
+from imgdl_pipeline.core.listing.build import list_gallery, list_warnings, read_links
 from imgdl_pipeline.core.model.settings import DownloadSettings, MissingSecretError
 from imgdl_pipeline.core.sources.client import SourceClient, SourceError
 from imgdl_pipeline.core.sources.openverse import OpenverseSource
@@ -183,3 +185,46 @@ def test_a_second_page_that_fails_fails_the_list(openverse):
 
 def test_a_search_without_results_lists_nothing(server):
     assert Openverse(server, pages=0).listed() == []
+
+
+def list_to(store, openverse, **keys):
+    source = {"type": "openverse", "q": "hills", "api_url": openverse.server.url("/v1"), **keys}
+    return list_gallery("g", Gallery(name="g", source=source).source, store, DownloadSettings())
+
+
+def test_pages_that_repeat_are_an_error_and_the_old_list_stays(openverse, store):
+    assert list_to(store, openverse).num_rows == 6
+    data = json.dumps({"results": [result(1), result(2)]}).encode()
+    openverse.server.routes["/v1/images/"] = lambda handler: handler.answer(200, data, "application/json")
+    with pytest.raises(SourceError, match=r"20 pages in a row bring nothing new \(BARREN_PAGES\)"):
+        list_to(store, openverse)
+    assert read_links(store, "g").num_rows == 6
+
+
+def test_the_limits_of_a_search_are_in_the_lists_warnings(openverse, store):
+    openverse.pages = 99
+    openverse.special[13] = [(401, b"{}", {})]
+    links = list_to(store, openverse)
+    assert (links.num_rows, list_warnings(links)) == (24, ["hills: Openverse gives no more than 12 pages"])
+    assert list_warnings(list_to(store, openverse, max_images=3)) == [
+        "the list ends at 3 links, because max_images says so"
+    ]
+
+
+def test_results_that_are_no_jpegs_are_said_aloud_with_both_numbers(openverse, store):
+    results = [{**result(n), "filetype": "png"} for n in range(5)] + [{"id": "no url"}, "odd"]
+    openverse.special[1] = [(200, json.dumps({"page_count": 1, "results": results}).encode(), {})]
+    assert list_warnings(list_to(store, openverse)) == [
+        "g: the source has 6 entries, and 0 of them give a link"
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"tags": 7}, {"tags": [7, {"name": None}]}, {"license": None}, {"width": "wide"}, {"id": None}],
+)
+def test_an_odd_result_is_listed_all_the_same(openverse, changes):
+    openverse.special[1] = [
+        (200, json.dumps({"page_count": 1, "results": [{**result(1), **changes}]}).encode(), {})
+    ]
+    assert len(openverse.listed()) == 1

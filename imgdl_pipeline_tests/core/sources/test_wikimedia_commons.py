@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imgdl_pipeline.config.galleries import Gallery
 from imgdl_pipeline.core import sources
+from imgdl_pipeline.core.listing.build import list_gallery, list_warnings, read_links
 from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.sources.attributes import plain_text
 from imgdl_pipeline.core.sources.client import SourceClient, SourceError
@@ -233,3 +235,61 @@ def test_tracking_is_no_part_of_a_link(url, cut):
 @given(st.text())
 def test_any_html_is_plain_text(html):
     assert "\n" not in plain_text(html)
+
+
+def list_to(store, commons, category="Galaxies", **keys):
+    source = {"type": "wikimedia_commons", "category": category, "api_url": commons.server.url("/w/api.php")}
+    return list_gallery(
+        "g",
+        Gallery(name="g", source={**source, **keys}).source,
+        store,
+        DownloadSettings(user_agent="t/1 (m@h.org)"),
+    )
+
+
+def test_an_api_that_goes_in_circles_is_an_error_and_the_old_list_stays(commons, store):
+    commons.serve("Galaxies", batch(page(1), page(2)))
+    list_to(store, commons)
+    more = {"continue": {"gcmcontinue": "x", "continue": "-"}}
+    commons.serve("Galaxies", batch(page(3), **more))
+    with pytest.raises(SourceError, match="the MediaWiki API goes round in circles"):
+        list_to(store, commons)
+    assert read_links(store, "g").num_rows == 2
+    assert len(commons.queries()) == 3
+
+
+def test_many_subcategories_without_files_are_no_circle(commons):
+    """Categories that hold nothing but further categories are common, and dozens of them in a row."""
+    empty = [f"By year {number}" for number in range(30)]
+    commons.serve("Top", subcategories(*empty, "Last"), type_="subcat")
+    commons.serve("Last", batch(page(1)))
+    assert names(commons.listed("Top", depth=1)) == ["1.jpg"]
+    assert names(commons.listed("Top", depth=2)) == ["1.jpg"]
+
+
+def test_many_subcategories_of_the_same_files_are_no_circle(commons):
+    commons.serve("Top", subcategories(*(f"View {number}" for number in range(30)), "Last"), type_="subcat")
+    for number in range(30):
+        commons.serve(f"View {number}", batch(page(1)))
+    commons.serve("Last", batch(page(2)))
+    assert names(commons.listed("Top", depth=1)) == ["1.jpg", "2.jpg"]
+
+
+def test_a_category_without_jpegs_is_said_aloud_with_both_numbers(commons, store):
+    commons.serve("Nothing here", batch(*(page(n, mime="image/png") for n in range(4))))
+    links = list_to(store, commons, "Nothing here")
+    assert list_warnings(links) == ["g: the source has 4 entries, and 0 of them give a link"]
+
+
+def test_max_images_is_in_the_lists_warnings(commons, store):
+    commons.serve("Galaxies", batch(page(1), page(2)))
+    assert list_warnings(list_to(store, commons, max_images=1)) == [
+        "the list ends at 1 links, because max_images says so"
+    ]
+
+
+@given(st.text("&?=utm_abc%./", max_size=30))
+def test_any_query_keeps_its_other_parameters(query):
+    cut = without_tracking(f"https://h.org/a.jpg?{query}")
+    kept = [each for each in query.split("&") if each and not each.startswith("utm_")]
+    assert cut == "https://h.org/a.jpg" + ("?" + "&".join(kept) if kept else "")

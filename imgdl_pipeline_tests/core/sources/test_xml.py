@@ -152,7 +152,9 @@ def test_an_html_reference_to_a_character_of_xmls_own_stays_a_character(name, me
     assert warnings == []
 
 
-@pytest.mark.parametrize("reference", ["&#0;", "&#11;", "&#x1F;", "&#8;", "&#xD800;", "&#xFFFF;", "&#9999999;"])
+@pytest.mark.parametrize(
+    "reference", ["&#0;", "&#11;", "&#x1F;", "&#8;", "&#xD800;", "&#xFFFF;", "&#9999999;"]
+)
 def test_a_reference_to_what_xml_cannot_hold_costs_no_item(reference):
     root, _ = read(rss(item(f"a{reference}b", f"https://h.org/a.jpg?x={reference}&y=1"), item("c")))
     assert len(list(root.iter("item"))) == 2
@@ -204,7 +206,19 @@ def pictured(*titles_):
     return rss(*(item(title, str(number)) for number, title in enumerate(titles_)))
 
 
-STRAY = ["</b>", "</p>", "</a></p>", "</title>", "</br>", "</item>", "</rss>", "<b>", "<p><p>", "<br>", "<x:y>"]
+STRAY = [
+    "</b>",
+    "</p>",
+    "</a></p>",
+    "</title>",
+    "</br>",
+    "</item>",
+    "</rss>",
+    "<b>",
+    "<p><p>",
+    "<br>",
+    "<x:y>",
+]
 
 
 @pytest.mark.parametrize("stray", STRAY)
@@ -249,7 +263,7 @@ def test_a_document_that_is_cut_anywhere_is_an_error(place):
         '<!ENTITY a "ha">',
         '<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;"><!ENTITY c "&b;&b;&b;">',
         '<!ENTITY a SYSTEM "file:///etc/hostname">',
-        '<!ENTITY % a "<!ENTITY b \'x\'>"> %a;',
+        "<!ENTITY % a \"<!ENTITY b 'x'>\"> %a;",
     ],
 )
 def test_a_document_that_declares_entities_is_refused(declaration):

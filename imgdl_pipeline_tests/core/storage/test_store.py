@@ -1,5 +1,8 @@
+import errno
+import os
 import re
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
 
@@ -178,3 +181,23 @@ def test_a_column_that_should_be_there_is_missed(store, tmp_path):
     pq.write_table(table, tmp_path / "store/l.parquet")
     with pytest.raises(StoreError, match="has no column request_headers"):
         store.read_table("l.parquet", LINKS)
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_of_many_that_create_a_file_one_succeeds_also_without_hard_links(store, monkeypatch, has_links):
+    def refused(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    if not has_links:
+        monkeypatch.setattr(os, "link", refused)
+    with ThreadPoolExecutor(8) as pool:
+        created = list(pool.map(lambda number: store.create("a/b.json", b"%d" % number), range(40)))
+    assert sum(created) == 1
+    assert store.get("a/b.json") == b"%d" % created.index(True)
+    assert [file.path for file in store.list("a")] == ["a/b.json"]
+
+
+def test_a_file_that_cannot_be_created_is_an_error_that_says_why(store, tmp_path):
+    store.put("a", b"a file")
+    with pytest.raises(StoreError, match=r"cannot store .*(Not a directory|File exists)"):
+        store.create("a/b.json", b"x")
