@@ -5,7 +5,6 @@ import io
 import itertools
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -14,7 +13,7 @@ import urllib3
 from imgdl_pipeline.core.http.transport import header_text
 from imgdl_pipeline.core.jpeg.header import JPEG_START
 from imgdl_pipeline.core.model.outcome import FetchError, Reason
-from imgdl_pipeline.core.model.temporary import needing_room, temporary_file
+from imgdl_pipeline.core.model.temporary import discard, needing_room, temporary_file
 
 CHUNK_BYTES = 256 * 1024
 IN_MEMORY_BYTES = 4 * 1024 * 1024
@@ -133,8 +132,7 @@ class _Kept:
 
     def close(self) -> None:
         if self._file is not None:
-            with suppress(OSError):  # the same error again: the buffer cannot be flushed
-                self._file.close()
+            discard(self._file)
 
 
 def _check_start(start: bytes, raw: urllib3.HTTPResponse) -> None:

@@ -19,7 +19,7 @@ from imgdl_pipeline.core.listing.within import Interrupted, call_within
 from imgdl_pipeline.core.model.links import ATTRIBUTES_CHARS, DistinctLinks, TooLargeError
 from imgdl_pipeline.core.model.schemas import CATALOG, LINKS
 from imgdl_pipeline.core.model.settings import CONTACT_HOSTS, DownloadSettings, SourceSettings
-from imgdl_pipeline.core.model.temporary import needing_room, temporary_file
+from imgdl_pipeline.core.model.temporary import needing_room, opened_temporary
 from imgdl_pipeline.core.sources import SourceClient, SourceError, Unchanged, list_links
 from imgdl_pipeline.core.storage.checkpoints import Checkpoints
 from imgdl_pipeline.core.storage.layout import catalog_path, links_path, unseen_links_path, validators_path
@@ -84,7 +84,7 @@ def list_gallery(
     known = _known_validators(gallery, source, store, before)
     client = SourceClient(settings, environ, validators=known, seconds=list_timeout)
     length_before = {} if before is None else {LENGTH_BEFORE: str(before.num_rows).encode()}
-    with temporary_file() as file:
+    with opened_temporary() as file:
 
         def write() -> None:
             try:

@@ -9,17 +9,21 @@ from collections.abc import Iterable
 SHOWN_CHARS = 500
 """Maximum length of a shown text; longer ones are cut, because strangers control some of them."""
 
-_USERINFO = re.compile(r"([/\\]{2})[^/\\?#\s@]*(?:@[^/\\?#\s@]*)*@")
-_PARAMETER = re.compile(r"([?&;#])([^=&#?;\s]{1,100})=([^&#;\s\"'<>]+)")
+HIDDEN_CHARS = 200_000
+"""The most characters of a text in which secrets are looked for before it is cut."""
+
+_USERINFO = re.compile(r"([/\\]{2}|\bhttps?:(?![/\\]))[^/\\?#\s@]*(?:@[^/\\?#\s@]*)*@", re.IGNORECASE)
+_PARAMETER = re.compile(r"([?&;#]|\\u0026)([^=&#?;\s\\]{1,100})=([^&#;?\s\"'<>\\]+)")
 
 _SECRET_NAME = re.compile(
-    r"key|token|secret|sig|passw|pwd|auth|credential|session|jwt|policy"
-    r"|(^|[_-])(code|sid|pass|otp|pin)$",
+    r"key|token|secret|sig|passw|passphrase|pwd|auth|credential|sess|jwt|hmac|policy"
+    r"|(^|[_-])(code|sid|pass|pw|otp|pin)$",
     re.IGNORECASE,
 )
 """Names of parameters that hold secrets, as in `X-Amz-Signature`, `access_token`, `sig` and `code`."""
 
 _RANDOM = re.compile(r"(?=[^0-9]*[0-9])(?=[^A-Za-z]*[A-Za-z])[A-Za-z0-9_~.+/=%-]{20,}")
+_ESCAPE = re.compile("%[0-9A-Fa-f]{2}")
 """A long value of letters and digits, as keys are; it is hidden whatever its parameter is called."""
 
 
@@ -37,7 +41,7 @@ def hide_secrets(text: str, secrets: Iterable[str] = ()) -> str:
 
 def _without_value(match: re.Match[str]) -> str:
     before, name, value = match.groups()
-    is_secret = _SECRET_NAME.search(name) or _RANDOM.fullmatch(value)
+    is_secret = _SECRET_NAME.search(name) or _RANDOM.fullmatch(_ESCAPE.sub("", value))
     return f"{before}{name}=…" if is_secret else match[0]
 
 
@@ -48,4 +52,4 @@ def one_line(text: str, chars: int = SHOWN_CHARS) -> str:
 
 def shown(text: str, chars: int = SHOWN_CHARS) -> str:
     """Return a stranger's text as one short line without secrets."""
-    return one_line(hide_secrets(text[: 4 * chars]), chars)
+    return one_line(hide_secrets(text[:HIDDEN_CHARS]), chars)

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO
 
 from imgdl_pipeline.core.model.outcome import ResourceError
@@ -15,9 +15,32 @@ def needing_room() -> Iterator[None]:
         yield
     except OSError as error:
         raise ResourceError(
-            f"cannot write a temporary file in {tempfile.gettempdir()}: {error.strerror or error}; "
+            f"cannot write a temporary file in {_folder()}: {error.strerror or error}; "
             "make room there, or let TMPDIR name another folder"
         ) from error
+
+
+def _folder() -> str:
+    try:
+        return tempfile.gettempdir()
+    except OSError:
+        return "any temporary folder"
+
+
+def discard(file: IO[bytes]) -> None:
+    """Close and so delete a temporary file, also if the disk is too full for the rest of its buffer."""
+    with suppress(OSError):
+        file.close()
+
+
+@contextmanager
+def opened_temporary() -> Iterator[IO[bytes]]:
+    """Open a temporary file for the length of a `with` block; raises like `temporary_file`."""
+    file = temporary_file()
+    try:
+        yield file
+    finally:
+        discard(file)
 
 
 def temporary_file() -> IO[bytes]:

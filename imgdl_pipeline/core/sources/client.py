@@ -37,7 +37,7 @@ from imgdl_pipeline.core.http.urls import check_scheme, without_userinfo
 from imgdl_pipeline.core.model.outcome import FetchError
 from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.model.shown import hide_secrets, shown
-from imgdl_pipeline.core.model.temporary import needing_room, temporary_file
+from imgdl_pipeline.core.model.temporary import discard, needing_room, temporary_file
 
 logger = logging.getLogger(__name__)
 
@@ -399,7 +399,7 @@ def _received(response: requests.Response, url: str, request: str, limit: int | 
         with needing_room():
             file.seek(0)
     except BaseException:
-        file.close()
+        discard(file)
         raise
     start = shown(_start(file.read(4 * SHOWN_CHARS)), SHOWN_CHARS)
     file.seek(0)

@@ -24,7 +24,7 @@ from pydantic import Field
 from imgdl_pipeline.core.model.links import Link
 from imgdl_pipeline.core.model.settings import MaxImages, SourceSettings
 from imgdl_pipeline.core.model.shown import hide_secrets, shown
-from imgdl_pipeline.core.model.temporary import temporary_file
+from imgdl_pipeline.core.model.temporary import opened_temporary
 from imgdl_pipeline.core.sources.attributes import distinct, drop_empty, number, plain_text
 from imgdl_pipeline.core.sources.client import SHOWN_CHARS, SourceClient, SourceError
 from imgdl_pipeline.core.sources.json_items import JsonItemsError, json_items
@@ -108,7 +108,7 @@ def _command(source: GalleryDlSource) -> list[str]:
 
 def _messages(source: GalleryDlSource, client: SourceClient) -> Generator[list[Any], None, None]:
     """Run the program and yield its messages; each message is a list that begins with its kind."""
-    with temporary_file() as printed, temporary_file() as errors:
+    with opened_temporary() as printed, opened_temporary() as errors:
         code = _run(_command(source), source, client, printed, errors)
         printed.seek(0)
         said_to_people = shown(_end(errors), SHOWN_CHARS)

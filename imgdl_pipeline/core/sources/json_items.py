@@ -9,6 +9,8 @@ CHUNK_CHARS = 1 << 20
 LONGEST_ITEM = 10_000_000
 """The most characters of one item."""
 
+LONGEST_NUMBER = 5_000
+LONGEST_WORD = 10
 SHOWN_NAMES = 20
 _BLANKS = " \t\r\n"
 
@@ -52,19 +54,27 @@ class _Text:
             try:
                 value, end = self._decoder.raw_decode(self._text, self._place)
             except json.JSONDecodeError as error:
+                if not self._may_be_cut(error):
+                    raise self.error(error.msg, error.pos) from None
                 if len(self._text) - self._place > LONGEST_ITEM:
                     raise self.error(f"an item has more than {LONGEST_ITEM} characters") from None
                 if not self._more():
                     raise self.error(error.msg) from None
                 continue
+            except ValueError:
+                raise self.error("a number has too many digits") from None
             except RecursionError:
                 raise self.error("nested too deeply") from None
-            if end < len(self._text) or not self._more():  # a number may go on in the next piece
+            if self._text[end : end + LONGEST_NUMBER].strip("0123456789.eE+-") or not self._more():
                 self._place = end
                 return value
 
-    def error(self, words: str) -> JsonItemsError:
-        line = self._line + self._text.count("\n", 0, self._place)
+    def _may_be_cut(self, error: json.JSONDecodeError) -> bool:
+        """Return whether an error may come from the end of the piece, in a text or a word such as null."""
+        return error.msg.startswith("Unterminated") or error.pos >= len(self._text) - LONGEST_WORD
+
+    def error(self, words: str, place: int | None = None) -> JsonItemsError:
+        line = self._line + self._text.count("\n", 0, self._place if place is None else place)
         return JsonItemsError(f"{line}: {words}")
 
     def _more(self) -> bool:

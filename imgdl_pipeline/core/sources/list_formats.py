@@ -30,6 +30,7 @@ LARGEST_VALUES = 100_000
 MOST_BYTES = 50_000_000
 """The most bytes of one column in one row group: so many a value, and so many besides."""
 
+NESTED_ROWS = 250
 ROWS_AT_A_TIME = 200
 """Rows of a Parquet file that are held as objects: a small file may hold the same long text very often."""
 
@@ -220,8 +221,11 @@ def read_json(file: ListFile) -> Generator[ListRow, None, None]:
         try:
             for number, (name, item) in enumerate(json_items(stream)):
                 place = f"{file.name}: item {number}"
+                is_link = isinstance(item, dict) or (isinstance(item, str) and "://" in item)
+                if name and not is_link:  # another list of the object
+                    continue
                 row = _row(item, file, place)
-                if file.url_column in row.values:
+                if _without(row.values, file.url_column)[0] is not None:
                     with_links.add(name)
                 if len(with_links) > 1:
                     both = " and ".join(map(repr, sorted(with_links)))
@@ -267,8 +271,9 @@ def read_parquet(file: ListFile) -> Generator[ListRow, None, None]:
     try:
         parquet = pq.ParquetFile(file.data, read_dictionary=_text_columns(file))
         leaves = _kept_leaves(parquet, file)
+        batch_rows = NESTED_ROWS if any("." in leaf for leaf in leaves) else BATCH_ROWS
         number = 0
-        for batch in parquet.iter_batches(batch_size=BATCH_ROWS, columns=leaves):
+        for batch in parquet.iter_batches(batch_size=batch_rows, columns=leaves):
             for start in range(0, batch.num_rows, ROWS_AT_A_TIME):
                 part = batch.slice(start, ROWS_AT_A_TIME)
                 columns = [_values(part.column(place)) for place in range(part.num_columns)]
@@ -277,7 +282,7 @@ def read_parquet(file: ListFile) -> Generator[ListRow, None, None]:
                     yield ListRow(
                         dict(zip(part.schema.names, cells, strict=True)), f"{file.name}: row {number}"
                     )
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise SourceError(f"{file.name}: not valid Parquet: {error}") from None
 
 
@@ -285,7 +290,11 @@ def _text_columns(file: ListFile) -> list[str]:
     """Return the columns of text, which are read as dictionaries: equal values are held once."""
     schema = pq.read_schema(file.data)
     file.data.seek(0)
-    return [field.name for field in schema if pa.types.is_string(field.type)]
+    return [field.name for field in schema if _is_text(field.type)]
+
+
+def _is_text(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_))
 
 
 def _kept_leaves(parquet: pq.ParquetFile, file: ListFile) -> list[str]:
@@ -293,6 +302,9 @@ def _kept_leaves(parquet: pq.ParquetFile, file: ListFile) -> list[str]:
     schema = parquet.schema_arrow
     if len(schema.names) > MAX_COLUMNS:
         raise SourceError(f"{file.name}: there are more than {MAX_COLUMNS} columns (MAX_COLUMNS)")
+    twice = next((name for name in schema.names if schema.names.count(name) > 1), None)
+    if twice is not None:
+        raise SourceError(f"{file.name}: two columns have the same name, {twice!r}; rename one of them")
     if file.url_column not in schema.names and file.url_column.partition(".")[0] not in schema.names:
         found = ", ".join(map(repr, schema.names)) or "none"
         raise SourceError(
@@ -367,24 +379,29 @@ def _names_link(path: str, url_column: str) -> bool:
 def _values(column: pa.Array) -> list[Any]:
     """Return a column's values as Python objects; what Python cannot hold becomes text or null."""
     if pa.types.is_dictionary(column.type):
-        texts = _texts(pc.utf8_slice_codeunits(column.dictionary, 0, ATTRIBUTES_CHARS + 1))
+        texts = _texts(column.dictionary)
         return [None if place is None else texts[place] for place in column.indices.to_pylist()]
     if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
         column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
     try:
         values: list[Any] = column.to_pylist()
-    except (ValueError, OverflowError, ImportError, pa.ArrowException):
+    except _ODD:
         return [_value(column, place) for place in range(len(column))]
     return values
 
 
+_ODD = (ValueError, OverflowError, ImportError, LookupError, pa.ArrowException)
+"""What pyarrow raises for values that Python cannot hold."""
+
+
 def _texts(column: pa.Array) -> list[Any]:
+    """Return a column's texts, cut to what a link may have, with every byte that is not UTF-8 replaced."""
     try:
-        values: list[Any] = column.to_pylist()
-    except UnicodeDecodeError:
+        values: list[Any] = pc.utf8_slice_codeunits(column, 0, ATTRIBUTES_CHARS + 1).to_pylist()
+    except _ODD:
         values = [
-            None if each is None else each.decode("utf-8", "replace")
-            for each in column.cast(pa.binary()).to_pylist()
+            None if each is None else each[: 4 * ATTRIBUTES_CHARS].decode("utf-8", "replace")
+            for each in column.cast(pa.large_binary()).to_pylist()
         ]
     return values
 
@@ -392,13 +409,13 @@ def _texts(column: pa.Array) -> list[Any]:
 def _value(column: pa.Array, place: int) -> Any:
     try:
         return column[place].as_py()
-    except UnicodeDecodeError:
-        return column.slice(place, 1).cast(pa.binary())[0].as_py().decode("utf-8", "replace")
-    except (ValueError, OverflowError, ImportError, pa.ArrowException):
+    except _ODD:
+        to = pa.large_binary() if _is_text(column.type) else pa.string()
         try:
-            return column.slice(place, 1).cast(pa.string())[0].as_py()
-        except pa.ArrowException:
+            value = column.slice(place, 1).cast(to)[0].as_py()
+        except _ODD:
             return None
+        return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
 READERS: dict[str, Callable[[ListFile], Generator[ListRow, None, None]]] = {

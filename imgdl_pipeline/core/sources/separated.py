@@ -34,6 +34,9 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_MARKED = frozenset({"utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"})
+"""Encodings of which a byte order mark says more than a setting."""
+
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[ \t]*(\r\n|\r|\n|$)', re.IGNORECASE)
 """The first line with which Excel names a file's delimiter."""
 
@@ -62,8 +65,8 @@ def encoding_of(sample: bytes, *, is_whole: bool) -> str:
         if sample.startswith(mark):
             return name
     even, odd = sample[::2].count(0), sample[1::2].count(0)
-    if even or odd:
-        return "utf-16-le" if odd >= even else "utf-16-be"
+    if max(even, odd) > max(len(sample) // 20 + 1, 10 * min(even, odd)):
+        return "utf-16-le" if odd > even else "utf-16-be"
     try:
         codecs.getincrementaldecoder("utf-8")().decode(sample, final=is_whole)
     except UnicodeDecodeError:
@@ -85,7 +88,9 @@ def open_text(
     sample = data.read(SAMPLE_BYTES)
     data.seek(0)
     is_whole = len(sample) < SAMPLE_BYTES
-    encoding = encoding or encoding_of(sample, is_whole=is_whole)
+    marked = next((name for mark, name in _BOMS if sample.startswith(mark)), None)
+    if encoding is None or (marked and codecs.lookup(encoding).name in _MARKED):
+        encoding = encoding_of(sample, is_whole=is_whole)
     is_utf8 = codecs.lookup(encoding).name in ("utf-8", "utf-8-sig")
     errors = ELSE_CP1252 if is_utf8 else "replace"
     text = codecs.getincrementaldecoder(encoding)(errors).decode(sample)
@@ -121,11 +126,13 @@ def read_rows(
             sample = sample[named.end() :]
         found = delimiter or (named[1] if named else delimiter_of(sample, url_column))
         first_line = 2 if named else 1
-        if _quotes_are_text(sample, found):
-            reader = csv.reader(bounded_lines(stream, found), delimiter=found, quoting=csv.QUOTE_NONE)
+        if _quotes_are_text(sample, found, url_column):
+            reader = csv.reader(
+                bounded_lines(stream, found, first_line), delimiter=found, quoting=csv.QUOTE_NONE
+            )
             rows: Iterator[Row] = (Row(first_line + reader.line_num - 1, cells) for cells in reader)
         else:
-            rows = _split(bounded_lines(stream, found), found, first_line)
+            rows = _split(bounded_lines(stream, found, first_line), found, first_line)
         yield from (row for row in rows if any(map(str.strip, row.cells)))
 
 
@@ -159,8 +166,11 @@ def _evenness(rows: list[list[str]]) -> tuple[float, int]:
     return (sum(len(row) == width for row in rows) / len(rows), width) if width > 1 else (0.0, 0)
 
 
-def _quotes_are_text(text: str, delimiter: str) -> bool:
-    """Return whether quotes are plain characters: the sample is not well quoted, but even without quoting."""
+def _quotes_are_text(text: str, delimiter: str, url_column: str) -> bool:
+    """Return whether quotes are plain characters: the sample is not well quoted, but even without quoting.
+
+    Then every cell of the url column must hold a link, too: lines within quotes may happen to be even.
+    """
     if '"' not in text:
         return False
     lines = [line for line in io.StringIO(text, newline="") if line.strip()]
@@ -170,21 +180,25 @@ def _quotes_are_text(text: str, delimiter: str) -> bool:
             return False
     except csv.Error:
         pass
-    widths = {len(row) for row in csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)}
-    return len(widths) == 1
+    header, *rows = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+    if any(len(row) != len(header) for row in rows):
+        return False
+    names = [normal(each) for each in header]
+    place = names.index(normal(url_column)) if normal(url_column) in names else None
+    return place is None or all("://" in row[place] for row in rows)
 
 
 class LineError(Exception):
     """Raised if a line is too long, with its number."""
 
 
-def bounded_lines(stream: TextIO, delimiter: str = "\0") -> Iterator[str]:
-    """Yield the lines of a text.
+def bounded_lines(stream: TextIO, delimiter: str = "\0", first: int = 1) -> Iterator[str]:
+    """Yield the lines of a text, of which `first` is the number of the first one.
 
     Raises:
         LineError: A line has more than `LONGEST_LINE` characters or `MOST_CELLS` cells.
     """
-    for number, line in enumerate(iter(lambda: stream.readline(LONGEST_LINE), ""), start=1):
+    for number, line in enumerate(iter(lambda: stream.readline(LONGEST_LINE), ""), start=first):
         if len(line) == LONGEST_LINE:
             raise LineError(f"{number}: the line has {LONGEST_LINE} characters or more (LONGEST_LINE)")
         if len(line) > MOST_CELLS and line.count(delimiter) > MOST_CELLS:

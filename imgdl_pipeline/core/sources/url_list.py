@@ -25,7 +25,7 @@ from pydantic import Field, field_validator
 from imgdl_pipeline.core.model.links import Link
 from imgdl_pipeline.core.model.settings import SourceSettings
 from imgdl_pipeline.core.model.shown import hide_secrets
-from imgdl_pipeline.core.model.temporary import needing_room, temporary_file
+from imgdl_pipeline.core.model.temporary import discard, needing_room, opened_temporary, temporary_file
 from imgdl_pipeline.core.sources.client import SourceClient, SourceError
 from imgdl_pipeline.core.sources.list_formats import ENDINGS, READERS, ListFile, Rows
 
@@ -113,8 +113,8 @@ def _format_of(name: str) -> str:
 
 def _ending(name: str) -> str:
     path = re.sub(r"[?#].*$", "", name) if "://" in name else name
-    ending = re.sub(r"\.gz$", "", path.lower()).rpartition(".")[2]
-    return ENDINGS.get(ending, ending)
+    _, dot, ending = re.sub(r"\.gz$", "", path.lower()).rpartition("/")[2].rpartition(".")
+    return ENDINGS.get(ending, ending) if dot else ""
 
 
 # Finding and opening files
@@ -189,13 +189,14 @@ def _object_opener(store: Any, bucket: str, key: str) -> Callable[[], IO[bytes]]
                 with needing_room():
                     file.write(chunk)
                 _check_length(f"{bucket}/{key}", file.tell())
+            with needing_room():
+                file.seek(0)
         except (obstore.exceptions.BaseError, OSError) as error:
-            file.close()
+            discard(file)
             raise SourceError(f"{bucket}/{key}: {str(error).partition(chr(10))[0]}") from None
         except BaseException:
-            file.close()
+            discard(file)
             raise
-        file.seek(0)
         return file
 
     return open_
@@ -221,12 +222,13 @@ def _decompressed(raw: IO[bytes], name: str, *, is_sought: bool) -> Iterator[IO[
     if not is_sought:
         yield unzipped
         return
-    with temporary_file() as file:
+    with opened_temporary() as file:
         try:
             shutil.copyfileobj(unzipped, _Writer(file))
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise SourceError(f"{name}: damaged gzip: {error}") from None
-        file.seek(0)
+        with needing_room():
+            file.seek(0)
         yield file
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from imgdl_pipeline.core.model.schemas import SCHEMA_VERSION, SCHEMA_VERSION_KEY
-from imgdl_pipeline.core.model.temporary import needing_room, temporary_file
+from imgdl_pipeline.core.model.temporary import needing_room, opened_temporary
 from imgdl_pipeline.core.storage.object_store import ObjectStore, StoreError, UnreadableError, first_line
 
 _DICTIONARY_COLUMNS = ["status", "reason", "detail", "mode"]
@@ -104,7 +104,7 @@ class Store(ObjectStore):
         Raises:
             StoreError: The file was not stored.
         """
-        with temporary_file() as file:
+        with opened_temporary() as file:
             write_parquet(file, table)
             self.write_file(path, file)
 
