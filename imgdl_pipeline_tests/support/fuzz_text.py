@@ -1,8 +1,8 @@
 """Fuzzes every parser of strangers' text, guided by the coverage of our code.
 
-`pip install atheris`, then `python -m imgdl_pipeline_tests.support.fuzz_text [SECONDS [CORPUS]]`. The first byte
-of an input chooses the parser. It ends at the first input that raises what it should not, or takes two seconds;
-that input is written to the current folder.
+`pip install atheris`, then `python -m imgdl_pipeline_tests.support.fuzz_text [SECONDS [CORPUS]]`. The first
+byte of an input chooses the parser. It ends at the first input that raises what it should not, or takes two
+seconds; that input is written to the current folder.
 """
 
 import sys

@@ -27,6 +27,15 @@ _ESCAPE = re.compile("%[0-9A-Fa-f]{2}")
 """A long value of letters and digits, as keys are; it is hidden whatever its parameter is called."""
 
 
+_HEADER = re.compile(
+    r"((?:authorization|cookie|api-key|auth-token)[\"']?[ \t]{0,9}:[ \t]{0,9})[^\r\n,}]+", re.IGNORECASE
+)
+_SCHEME = re.compile(r"\b(Bearer|Basic|Client-ID) +[^\s\"',}]+", re.IGNORECASE)
+"""Headers with a secret, which servers and programs may repeat."""
+
+_JSON_VALUE = re.compile(r'("([^"\s]{1,100})"[ \t]{0,9}:[ \t]{0,9}")([^"\r\n]+)"')
+
+
 def hide_secrets(text: str, secrets: Iterable[str] = ()) -> str:
     """Return a text without the user names, passwords, keys and signatures in its URLs.
 
@@ -36,7 +45,14 @@ def hide_secrets(text: str, secrets: Iterable[str] = ()) -> str:
     """
     for secret in filter(None, secrets):
         text = text.replace(secret, "…")
-    return _PARAMETER.sub(_without_value, _USERINFO.sub(r"\1…@", text))
+    text = _HEADER.sub(r"\1…", _SCHEME.sub(r"\1 …", _USERINFO.sub(r"\1…@", text)))
+    return _PARAMETER.sub(_without_value, _JSON_VALUE.sub(_without_json_value, text))
+
+
+def _without_json_value(match: re.Match[str]) -> str:
+    before, name, value = match.groups()
+    is_secret = name.lower() != "code" and _SECRET_NAME.search(name)  # APIs name their errors so
+    return f'{before}…"' if is_secret or _RANDOM.fullmatch(value) else match[0]
 
 
 def _without_value(match: re.Match[str]) -> str:

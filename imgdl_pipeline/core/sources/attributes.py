@@ -81,7 +81,7 @@ HTML_CHARS = 100_000
 
 def parsed_html(html: str, most_chars: int = HTML_CHARS) -> etree._Element | None:
     """Parse an HTML fragment in linear time; return None if it has no content. Nothing is loaded."""
-    parser = etree.HTMLParser(no_network=True, remove_pis=True, encoding="utf-8", huge_tree=False)
+    parser = etree.HTMLParser(no_network=True, remove_pis=True, encoding="utf-8", huge_tree=True)
     text = html[:most_chars].replace("\0", "").encode("utf-8", "replace")
     try:
         root: etree._Element | None = etree.fromstring(b"<body>" + text, parser)

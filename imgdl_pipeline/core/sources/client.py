@@ -140,6 +140,16 @@ class Document(Answer):
         """Return the whole body."""
         return self.file.read()
 
+    def json(self) -> Any:
+        """Return the body as JSON, or None if it is not JSON.
+
+        Raises:
+            SourceError: It has more than `JSON_VALUES` values.
+        """
+        body = self.read()
+        _check_values(self.request, body)
+        return parsed_json(body)
+
 
 class SourceClient:
     """An HTTP client for sources.
@@ -204,7 +214,8 @@ class SourceClient:
             SourceError: Three requests failed, or the server stayed busy for longer than 300 s, or says that
                 it will.
         """
-        full = f"{url}?{urlencode(parameters)}" if parameters else url
+        query = urlencode(parameters or {})
+        full = f"{url}{'&' if '?' in url else '?'}{query}" if query else url
         request = f"GET {hide_secrets(full)}"
         return self._patiently(request, lambda: self._ask_api(full, headers or {}, request), busy, pause)
 
@@ -281,6 +292,10 @@ class SourceClient:
         key, digest = (hashlib.sha256(each.encode()).hexdigest() for each in (name, text))
         self.validators[key] = {"digest": digest}
         return self._known.get(key) == {"digest": digest}
+
+    def begin_list(self) -> None:
+        """Note that the next page is of another list, so that it need not bring anything new."""
+        self._barren = 0
 
     def saw(self, entries: Iterable[str]) -> None:
         """Count the entries of a page, named by their identities.

@@ -24,7 +24,7 @@ from imgdl_pipeline.core.sources.attributes import (
     parsed_html,
     plain_text,
 )
-from imgdl_pipeline.core.sources.client import Document, SourceClient, names_an_address, parsed_json
+from imgdl_pipeline.core.sources.client import Document, SourceClient, names_an_address
 from imgdl_pipeline.core.sources.xml import XML_BYTES, local_name, parsed_xml
 
 Place = Literal["enclosures", "thumbnails", "content"]
@@ -78,7 +78,8 @@ def _of_page(
     """Yield the pictures of one page, and return the URL of the next page, if there is one."""
     text = document.read()
     if text.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
-        feed = _json_feed(document, parsed_json(text))
+        document.file.seek(0)
+        feed = _json_feed(document, document.json())
         items = [item for item in feed["items"] if isinstance(item, dict)]
         client.saw(str(item.get("id") or item) for item in items)
         for item in items:

@@ -38,6 +38,8 @@ OUTPUT_BYTES = 2_000_000_000
 """The most that the program may print."""
 
 WAIT_S = 0.1
+END_BYTES = 100_000
+"""The end of the output in which secrets are hidden before a part of it is shown."""
 
 JPEG_EXTENSIONS = frozenset({"jpg", "jpeg", "jpe", "jfif"})
 IS_JPEG = f"extension.lower() in {('', *sorted(JPEG_EXTENSIONS))}"
@@ -133,8 +135,8 @@ def _messages(source: GalleryDlSource, client: SourceClient) -> Generator[list[A
 def _end(file: IO[bytes]) -> str:
     """Return the last characters of a file."""
     size = file.seek(0, io.SEEK_END)
-    file.seek(max(0, size - 4 * SHOWN_CHARS))
-    end = file.read().decode("utf-8", "replace").strip()
+    file.seek(max(0, size - END_BYTES))
+    end = hide_secrets(file.read().decode("utf-8", "replace").strip())
     file.seek(0)
     return end[-SHOWN_CHARS:]
 

@@ -27,7 +27,6 @@ from imgdl_pipeline.core.sources.client import (
     SourceError,
     Unchanged,
     names_an_address,
-    parsed_json,
 )
 
 DEPTH = 10
@@ -106,7 +105,7 @@ class _Reader:
             if document.status in gone:
                 self._gone += 1
                 return None
-            data = parsed_json(document.read())
+            data = document.json()
             if isinstance(data, dict) and _kind(data) in _KINDS:
                 return data
             raise document.error("this is no IIIF manifest or collection")
@@ -167,16 +166,30 @@ def changed_manifests(collection: Json, url: str, reader: "_Reader") -> Iterator
         page = reader.read(place)
         if page is None:
             return
-        if is_last and reader.client.is_known(f"changes of {url}", json.dumps([collection, page])):
+        if (
+            is_last
+            and url == reader.source.manifest
+            and reader.client.is_known(f"changes of {url}", json.dumps([collection, page]))
+        ):
             raise Unchanged
         is_last = False
         for activity in reversed(_list(page.get("orderedItems"))):
-            manifest = _id(activity.get("object")) if isinstance(activity, dict) else ""
-            if manifest and manifest not in seen:
-                seen.add(manifest)
-                if _kind(activity) not in ("delete", "remove"):
-                    yield urljoin(place, manifest)
+            for manifest, is_there in _changed(activity):
+                if manifest and manifest not in seen:
+                    seen.add(manifest)
+                    if is_there:
+                        yield urljoin(place, manifest)
         place = urljoin(place, _id(page.get("prev"))) if page.get("prev") else url
+
+
+def _changed(activity: Any) -> Iterator[tuple[str, bool]]:
+    """Yield the manifests of an activity, and whether they are there after it."""
+    if not isinstance(activity, dict):
+        return
+    kind = _kind(activity)
+    yield _id(activity.get("object")), kind not in ("delete", "remove", "move")
+    if kind == "move":
+        yield _id(activity.get("target")), True
 
 
 def _kind(resource: Json) -> str:

@@ -17,6 +17,7 @@ from pydantic import Field
 
 from imgdl_pipeline.core.model.links import Link
 from imgdl_pipeline.core.model.settings import HttpUrl, MaxImages, SourceSettings
+from imgdl_pipeline.core.model.shown import hide_secrets
 from imgdl_pipeline.core.sources.attributes import distinct, drop_empty, joined, plain_text
 from imgdl_pipeline.core.sources.client import Document, SourceClient, SourceError, names_an_address
 from imgdl_pipeline.core.sources.xml import XML_BYTES, local_name, parsed_xml
@@ -51,13 +52,14 @@ def _of_sitemaps(source: SitemapSource, client: SourceClient) -> Iterator[Link]:
         if number == SITEMAPS:
             raise SourceError(f"there are more than {SITEMAPS} sitemaps (SITEMAPS); name a smaller index")
         is_trusted = number == 0 or (names_an_address(source.url) and _origin(url) == _origin(source.url))
-        root = _root(url, client, is_trusted=is_trusted)
+        root, base = _root(url, client, is_trusted=is_trusted)
         entries = [element for element in root if local_name(element) in ("sitemap", "url")]
+        client.begin_list()
         client.saw(_location(entry) for entry in entries)
         for entry in entries:
-            location = joined(url, _location(entry))
+            location = joined(base, _location(entry))
             if local_name(entry) == "url":
-                yield from _of_page(entry, location, url)
+                yield from _of_page(entry, location, base)
             elif location not in known:
                 known.add(location)
                 waiting.append(location)
@@ -67,12 +69,13 @@ def _origin(url: str) -> list[str]:
     return url.split("/", 3)[:3]
 
 
-def _root(url: str, client: SourceClient, *, is_trusted: bool) -> etree._Element:
+def _root(url: str, client: SourceClient, *, is_trusted: bool) -> tuple[etree._Element, str]:
+    """Return a sitemap and its own URL, after redirects."""
     with client.document(url, limit=XML_BYTES, is_trusted=is_trusted, heeds_robots=True) as document:
         root = parsed_xml(_unzipped(document), client, "sitemap", ("url", "sitemap"))
         if local_name(root) not in ("urlset", "sitemapindex"):
             raise document.error("this is no sitemap: neither urlset nor sitemapindex")
-        return root
+        return root, document.url
 
 
 def _unzipped(document: Document) -> Document:
@@ -112,7 +115,7 @@ def _of_page(entry: etree._Element, page: str, base: str) -> Iterator[Link]:
                 "title": plain_text(_text(own["title"])) if "title" in own else None,
                 "caption": plain_text(_text(own["caption"])) if "caption" in own else None,
                 "license_url": _text(own["license"]) if "license" in own else None,
-                "page": page,
+                "page": hide_secrets(page),
                 "date": date,
             }
             yield Link.from_text(joined(base, location), drop_empty(described))

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from imgdl_pipeline.core.model.links import Link
 from imgdl_pipeline.core.model.settings import HttpUrl, MaxImages, SourceSettings
+from imgdl_pipeline.core.model.shown import hide_secrets
 from imgdl_pipeline.core.sources.attributes import (
     distinct,
     drop_empty,
@@ -29,7 +30,7 @@ PAGE_BYTES = 10_000_000
 _JPEG_PATH = re.compile(r"\.(jpe?g|jpe|jfif)$", re.IGNORECASE)
 _OTHER_PATH = re.compile(r"\.(png|gif|svg|webp|avif|ico|bmp)$", re.IGNORECASE)
 _BETWEEN, _TO_BLANK, _TO_COMMA = re.compile(r"[\s,]*"), re.compile(r"\S*"), re.compile(r"[^,]*")
-_DESCRIPTOR = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?|\.\d{1,9})([wx])\s*")
+_DESCRIPTOR = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?|\.\d{1,9})([wx])(?:\s+\d{1,9}h)?\s*")
 
 _LAZY = ("data-src", "data-original", "data-lazy-src")
 """Attributes in which pages keep a picture's URL until it is scrolled to."""
@@ -54,22 +55,38 @@ def list_links(source: WebPageSource, client: SourceClient) -> Iterator[Link]:
 
 def _of_page(source: WebPageSource, client: SourceClient) -> Iterator[Link]:
     with client.document(source.url, limit=PAGE_BYTES, heeds_robots=True) as document:
-        html = decoded(document.read(), document.charset or _meta_charset(document.text))
-        root = parsed_html(html, PAGE_BYTES)
+        data = document.read()
+        html = decoded(data, document.charset, _meta_charset(data))
+        root = parsed_html(html, PAGE_BYTES) if _HTML_TAG.search(html[:HEAD_CHARS]) else None
         if root is None:
             raise document.error("this is no HTML page")
-    base = joined(document.url, next((each.get("href") or "" for each in root.iter("base")), ""))
-    page = {"page": document.url, "album": " ".join((root.findtext(".//title") or "").split())}
+    base = joined(
+        document.url, next((each.get("href") for each in root.iter("base") if each.get("href")), "")
+    )
+    page = {"page": hide_secrets(document.url), "album": " ".join((root.findtext(".//title") or "").split())}
     found = [*_meta_images(root), *_img_elements(root), *_links_to_files(root)]
-    client.saw(url for url, _ in found)
+    client.entries += max(len(found), sum(1 for _ in root.iter("img")))
     for url, described in found:
-        if not url.startswith("data:") and not _OTHER_PATH.search(url.partition("?")[0]):
+        if _may_be_wanted(url):
             yield Link.from_text(joined(base, url), drop_empty({**page, **described}))
 
 
-def _meta_charset(start: str) -> str | None:
-    found = re.search(r"<meta[^>]{0,200}charset\s*=\s*[\"']?([\w.:-]{1,40})", start, re.IGNORECASE)
+HEAD_CHARS = 100_000
+_HTML_TAG = re.compile(
+    r"<(!doctype\s+html|html|head|body|title|meta|img|div|p|a|picture|h1)[\s>]", re.IGNORECASE
+)
+
+
+def _meta_charset(data: bytes) -> str | None:
+    """Return the charset that a page states in its first 1024 bytes, as HTML has it."""
+    start = data[:1024].decode("latin-1")
+    found = re.search(r"<meta[^>]{0,500}charset\s*=\s*[\"']?([\w.:-]{1,40})", start, re.IGNORECASE)
     return found[1] if found else None
+
+
+def _may_be_wanted(url: str) -> bool:
+    """Return whether a URL may be of a JPEG: it is no data, and ends like no other kind of picture."""
+    return bool(url) and not url.startswith("data:") and not _OTHER_PATH.search(url.partition("?")[0])
 
 
 def _meta_images(root: etree._Element) -> Iterator[tuple[str, dict[str, object]]]:
@@ -86,24 +103,32 @@ def _img_elements(root: etree._Element) -> Iterator[tuple[str, dict[str, object]
             "height": number(img.get("height")),
         }
         sources = [each for each in _siblings(img) if may_be_jpeg(each.get("type"))]
-        srcsets = [each.get("srcset") or each.get("data-srcset") or "" for each in (img, *sources)]
-        lazy = next((img.get(name) for name in _LAZY if img.get(name)), None)
-        url = largest(" , ".join(filter(None, srcsets))) or lazy or img.get("src") or ""
-        if url.strip():
-            yield url.strip(), dict(described)
+        srcsets = [each.get(name) or "" for each in (img, *sources) for name in ("srcset", "data-srcset")]
+        others = (img.get(name) or "" for name in (*_LAZY, "src"))
+        urls = [largest(" , ".join(filter(None, srcsets))) or "", *others]
+        url = next((each.strip() for each in urls if _may_be_wanted(each.strip())), "")
+        if url:
+            yield url, described
 
 
 def _siblings(img: etree._Element) -> list[etree._Element]:
-    """Return the source elements of an img's picture element."""
+    """Return the source elements of an img's picture element; libxml2 nests what follows them in them."""
+    found: list[etree._Element] = []
     parent = img.getparent()
-    is_picture = parent is not None and parent.tag == "picture"
-    return [each for each in parent if each.tag == "source"] if is_picture and parent is not None else []
+    while parent is not None and parent.tag == "source":
+        found.append(parent)
+        parent = parent.getparent()
+    if parent is not None and parent.tag == "picture":
+        found += [each for each in parent if each.tag == "source" and each not in found]
+    return found
 
 
 def largest(srcset: str) -> str | None:
     """Return the URL of a srcset's largest candidate, by its width or density; None if it is empty."""
     best: tuple[float, str] | None = None
     for url, descriptor in _candidates(srcset):
+        if not _may_be_wanted(url):
+            continue
         size = _DESCRIPTOR.fullmatch(descriptor)
         scale = float(size[1]) * (1 if size[2] == "w" else 1000) if size else 1000.0
         if best is None or scale > best[0]:

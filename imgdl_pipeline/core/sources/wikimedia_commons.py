@@ -136,6 +136,7 @@ def _pages(api_url: str, client: SourceClient, query: dict[str, str]) -> Iterato
     pieces: dict[str, dict[str, Any]] = {}
     answers = 0
     known: set[str] = set()
+    client.begin_list()
     while True:
         answer = client.json(api_url, {**basic, **continued}, busy=_is_busy)
         data = _query_data(answer)

@@ -137,14 +137,19 @@ _BOMS = (
 _DECLARED = re.compile(rb"""\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([\w.:-]{1,40})["']""")
 
 
-def decoded(data: bytes, charset: str | None) -> str:
+def decoded(data: bytes, charset: str | None, declared_charset: str | None = None) -> str:
     """Decode a document: by its HTTP charset (RFC 7303), its byte order mark, its declaration, or a guess.
 
     A byte that is wrong becomes U+FFFD and costs nothing else.
+
+    Args:
+        data: The document.
+        charset: The charset that the HTTP header states.
+        declared_charset: The charset that the document itself states; None looks for an XML declaration.
     """
     mark = next((name for bom, name in _BOMS if data.startswith(bom)), None)
     declared = _DECLARED.match(data[:300].removeprefix(codecs.BOM_UTF8))
-    name = declared[1].decode() if declared else ""
+    name = declared_charset or (declared[1].decode() if declared else "")
     believable = "" if name.lower().startswith(("utf-16", "utf-32", "ucs-")) else name  # it is in plain bytes
     for encoding in filter(None, (charset, mark, believable)):
         with suppress(LookupError, ValueError):  # not an encoding of text

@@ -154,7 +154,9 @@ def test_a_list_loses_what_it_is_shorter_by(lists, lost):
         (["a"], []),
     ],
 )
-def test_rows_without_a_link_are_in_the_lists_warnings_with_both_numbers(tmp_path, store, loopback, rows, words):
+def test_rows_without_a_link_are_in_the_lists_warnings_with_both_numbers(
+    tmp_path, store, loopback, rows, words
+):
     path = tmp_path / "links.csv"
     path.write_text("\n".join(["url,title", *(f"{row},x" for row in rows)]))
     links = list_source({"type": "url_list", "path": str(path)}, store, loopback)
@@ -224,7 +226,9 @@ def test_validators_that_are_damaged_are_not_used(store, server, loopback):
         assert "If-None-Match" not in server.requests[-1][1]
 
 
-def test_a_source_that_takes_too_long_fails_in_words_and_the_old_list_stays(list_file, store, server, loopback):
+def test_a_source_that_takes_too_long_fails_in_words_and_the_old_list_stays(
+    list_file, store, server, loopback
+):
     list_file("a")
     server.routes["/feed"] = lambda handler: server.release.wait(30)
     words = r"^the source did not list its links within 0\.3 s; list_timeout allows more$"

@@ -50,7 +50,9 @@ def test_a_value_is_returned(stop):
     assert listings() == []
 
 
-@pytest.mark.parametrize("error", [ValueError("x"), SourceError("x"), Cancelled(), KeyboardInterrupt(), SystemExit(3)])
+@pytest.mark.parametrize(
+    "error", [ValueError("x"), SourceError("x"), Cancelled(), KeyboardInterrupt(), SystemExit(3)]
+)
 def test_what_is_raised_is_raised_in_the_calling_thread(stop, error):
     def fail():
         raise error
@@ -92,7 +94,7 @@ def test_code_that_swallows_an_interrupt_is_interrupted_again(stop):
         while True:
             try:
                 compute()
-            except BaseException as error:  # noqa: BLE001
+            except BaseException as error:
                 swallowed.append(type(error))
                 if len(swallowed) == 2:
                     raise
@@ -213,7 +215,9 @@ def test_a_source_that_nothing_ends_fails_all_the_same_and_the_old_list_stays(
 def test_a_source_that_fails_is_named_with_its_line_and_the_old_list_stays(then, list_shop, store):
     then.update({"end": lambda client: None, "fail": lambda client: {}["no such key"]})
     list_shop("end", 10)
-    with pytest.raises(SourceError, match=r"not what was expected: KeyError in test_within\.py:\d+: 'no such key'"):
+    with pytest.raises(
+        SourceError, match=r"not what was expected: KeyError in test_within\.py:\d+: 'no such key'"
+    ):
         list_shop("fail")
     assert read_links(store, "g").num_rows == 1
 

@@ -55,6 +55,11 @@ def test_json_is_asked_for_and_parsed(client, server):
     assert headers["X-Key"] == "k"
 
 
+def test_the_parameters_of_an_api_are_added_to_those_that_its_url_has(client, server):
+    client.json(serve_json(server, "/api", {}) + "?site=1", {"q": "x"})
+    assert server.paths() == ["/api?site=1&q=x"]
+
+
 def test_html_where_json_should_be_has_no_data_and_is_shown(client, server):
     answer = client.json(server.serve("/api", b"<html>blocked</html>", Content_Type="text/html"))
     assert answer.data is None

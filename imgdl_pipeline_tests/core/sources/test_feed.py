@@ -347,7 +347,8 @@ def test_a_prefix_that_is_not_declared_is_known_all_the_same(list_feed, prefix):
 
 def test_media_that_is_not_declared_still_tells_of_its_picture(list_feed):
     item = """<item><media:group><media:content url="https://h.org/s.jpg" width="10"/>
-      <media:content url="https://h.org/l.jpg" width="900"/><media:title>L</media:title></media:group></item>"""
+      <media:content url="https://h.org/l.jpg" width="900"/>
+      <media:title>L</media:title></media:group></item>"""
     [link] = list_feed(rss(item))
     assert (link.url, link.attributes["width"], link.attributes["title"]) == ("https://h.org/l.jpg", 900, "L")
 
@@ -457,8 +458,9 @@ PLACES = """<rss xmlns:media="http://search.yahoo.com/mrss/" xmlns:itunes="http:
 <media:group><media:thumbnail url="https://h.org/thumb.jpg" width="7" height="5"/></media:group>
 <itunes:image href="https://h.org/itunes.jpg"/>
 <description>&lt;p&gt;&lt;img src="https://h.org/described.jpg?a=1&amp;amp;b=2"&gt;</description>
-<content:encoded><![CDATA[<p>Hi <IMG alt="x" SRC='/encoded.jpg?a=1&b=2'><img src="data:image/png;base64,AA"><img>
-<img src=" https://h.org/last.jpg "></p>]]></content:encoded></item></channel></rss>"""
+<content:encoded><![CDATA[<p>Hi <IMG alt="x" SRC='/encoded.jpg?a=1&b=2'>
+<img><img src="data:image/png;base64,AA"><img src=" https://h.org/last.jpg "></p>]]></content:encoded>
+</item></channel></rss>"""
 
 
 @pytest.mark.parametrize(
@@ -489,7 +491,7 @@ def test_a_thumbnails_size_is_its_own(list_feed):
         '<content type="html">&lt;img src="a.jpg"&gt;</content>',
         '<content type="html"><![CDATA[<img src="a.jpg">]]></content>',
         '<content type="xhtml"><div xmlns="http://www.w3.org/1999/xhtml"><img src="a.jpg"/></div></content>',
-        '<content type="xhtml"><h:div xmlns:h="http://www.w3.org/1999/xhtml"><h:img src="a.jpg"/></h:div></content>',
+        '<content><h:p xmlns:h="http://www.w3.org/1999/xhtml"><h:img src="a.jpg"/></h:p></content>',
         '<summary type="html">&lt;img src="a.jpg"&gt;</summary>',
     ],
     ids=["escaped", "CDATA", "XHTML", "XHTML with a prefix", "a summary"],

@@ -432,8 +432,26 @@ JSON = st.recursive(
         st.lists(inner, max_size=3),
         st.dictionaries(
             st.sampled_from(
-                ["id", "@id", "type", "@type", "items", "body", "service", "label", "metadata", "value"]
-                + ["sequences", "canvases", "images", "resource", "motivation", "format", "rights", "navDate"]
+                [
+                    "id",
+                    "@id",
+                    "type",
+                    "@type",
+                    "items",
+                    "body",
+                    "service",
+                    "label",
+                    "metadata",
+                    "value",
+                    "sequences",
+                    "canvases",
+                    "images",
+                    "resource",
+                    "motivation",
+                    "format",
+                    "rights",
+                    "navDate",
+                ]
             ),
             inner,
             max_size=4,
