@@ -24,6 +24,7 @@ class _Host:
         busy_until: When its last attempt ended, or when the wait after it ends.
         asking: Number of attempts in progress.
         failures: Consecutive failed connections.
+        troubles: Attempts without a definite answer since the last one.
         paused: URLs of the links that were answered with too long a pause.
         last: The error of the last attempt.
     """
@@ -32,6 +33,7 @@ class _Host:
     busy_until: float
     asking: int = 0
     failures: int = 0
+    troubles: int = 0
     paused: set[str] = field(default_factory=set)
     last: FetchError | None = None
 
@@ -87,10 +89,10 @@ class CircuitBreaker:
                 del self._hosts[host]
                 return
             known.since = known.busy_until = self._clock()
-            known.failures, known.last = 0, None
+            known.failures, known.troubles, known.last = 0, 0, None
             known.paused.clear()
 
-    def failed(self, host: str, url: str, error: FetchError, wait_s: float, *, is_long: bool = False) -> None:
+    def failed(self, host: str, url: str, error: FetchError, wait_s: float, *, is_long: bool = False) -> int:
         """Note the end of an attempt without a definite answer, and give the host up if it was one too many.
 
         Args:
@@ -99,12 +101,16 @@ class CircuitBreaker:
             error: The reason, after which another attempt may succeed.
             wait_s: Seconds that the link will wait for its next attempt.
             is_long: Whether the host asked for too long a pause.
+
+        Returns:
+            The number of attempts at the host without a definite answer since the last one.
         """
         with self._lock:
             known = self._hosts.get(host)
             if known is None:
-                return
+                return 0
             known.asking -= 1
+            known.troubles += 1
             known.busy_until = max(known.busy_until, self._clock() + wait_s)
             known.last = error
             if isinstance(error, UnreachableError):
@@ -115,12 +121,13 @@ class CircuitBreaker:
                 known.paused.add(url)
             if known.failures >= self._failures:
                 words = f"{known.failures} connections to {host} failed in a row in this run"
-                self._give_up(host, FetchError(Reason.CONNECTION, f"not tried: {words}"))
+                self._give_up(host, FetchError(Reason.CONNECTION, words))
             elif len(known.paused) >= LONG_PAUSES:
                 words = f"the host asked {len(known.paused)} links for a pause longer than this run waits"
                 self._give_up(host, _not_tried(error, words))
             elif self._clock() - known.since >= self._patience_s:
                 self._out_of_patience(host, error)
+            return known.troubles
 
     def released(self, host: str) -> None:
         """Note the end of an attempt that was put back without an answer."""
@@ -153,4 +160,4 @@ class CircuitBreaker:
 
 
 def _not_tried(error: FetchError, words: str) -> FetchError:
-    return FetchError(error.reason, f"not tried: {words}", http_status=error.http_status)
+    return FetchError(error.reason, words, http_status=error.http_status)

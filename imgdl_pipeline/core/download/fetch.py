@@ -13,6 +13,7 @@ import re
 import ssl
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -40,6 +41,7 @@ from imgdl_pipeline.core.http.transport import (
 from imgdl_pipeline.core.http.urls import check_scheme, host_of
 from imgdl_pipeline.core.model.outcome import RETRYABLE_STATUSES, FetchError, Reason, RetryAfter
 from imgdl_pipeline.core.model.settings import DownloadSettings
+from imgdl_pipeline.core.model.shown import hide_secrets
 
 MAX_REDIRECTS = 10
 DIGESTS = ("sha1", "sha256", "md5")
@@ -158,11 +160,14 @@ class Fetcher:
         redirect = redirect or Redirect(url, 0, self._settings.timeout)
         conditions = (validators or Validators()).headers()
         with deadline_scope(Deadline(redirect.seconds, self._stop)) as deadline:
+            headers = _Headers(url, own_headers or {}, conditions)
             try:
-                headers = _Headers(url, own_headers or {}, conditions)
                 return self._follow(redirect, headers, _Expected(expected or {}), deadline)
             except _TRANSLATED as error:
                 raise fetch_error(error, self._settings.timeout) from error
+            except FetchError as error:
+                error.detail = hide_secrets(error.detail, headers.secrets())
+                raise
 
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._local, "session", None)
@@ -238,6 +243,16 @@ class _Headers:
     url: str
     own: Mapping[str, str]
     conditions: Mapping[str, str]
+
+    def secrets(self) -> list[str]:
+        """Return what nothing that is stored may repeat: the own headers, and a password in them."""
+        words = (word for value in self.own.values() for word in (value, *value.split()))
+        found = [word for word in words if len(word) > 3]
+        for word in found.copy():
+            with suppress(ValueError):
+                plain = base64.b64decode(word, validate=True).decode()
+                found += [each for each in (plain, plain.partition(":")[2]) if len(each) > 3]
+        return sorted(found, key=len, reverse=True)
 
     def for_url(self, url: str) -> Mapping[str, str]:
         """Return the headers for one request; `url` must be spelled as it will be sent."""
@@ -373,7 +388,9 @@ def _receive_body(response: requests.Response, expected: _Expected, max_bytes: i
 
 
 def _optional_text(value: str | None) -> str | None:
-    return None if value is None else header_text(value)[:1000]
+    """Return a header that can be sent again and stored: neither long nor with control characters."""
+    text = None if value is None else header_text(value)
+    return text if text is not None and len(text) <= 1000 and text.isprintable() else None
 
 
 _TRANSLATED = (rq.RequestException, u3.HTTPError, http.client.HTTPException, OSError, UnicodeError)

@@ -302,7 +302,7 @@ class _Work:
         refusal = self.breaker.begin(host)
         if refusal is not None:
             self.paces.release(host)
-            return self._without_image(job, refusal)
+            return self._without_image(job, _given_up(refusal, job))
         try:
             fetched = self.fetcher.fetch(
                 job.url, job.expected, _validators(job.known), job.request_headers, job.redirect
@@ -364,10 +364,12 @@ class _Work:
     def _record(
         self, error: FetchError, url: str, host: str, started: float, wait_s: float, *, is_long: bool
     ) -> None:
-        if isinstance(error, RetryAfter) and not is_long:
-            self.paces.throttled(host, started)
         if error.retryable:
-            self.breaker.failed(host, url, error, wait_s, is_long=is_long)
+            troubles = self.breaker.failed(host, url, error, wait_s, is_long=is_long)
+            asks_for_less = isinstance(error, RetryAfter) and not is_long
+            is_in_trouble = troubles >= TROUBLES_IN_A_ROW and not isinstance(error, UnreachableError)
+            if asks_for_less or is_in_trouble:
+                self.paces.throttled(host, started)
         elif error.http_status is not None:
             self._answered(host)
         else:  # not an answer of this host: a refusal by a rule, or a name that does not exist
@@ -423,6 +425,16 @@ class _Work:
             fetched_at=now,
             failures=job.failures,
         )
+
+
+TROUBLES_IN_A_ROW = 8
+"""Attempts without a definite answer after which a host is asked more slowly, whatever its trouble is."""
+
+
+def _given_up(refusal: FetchError, job: Job) -> FetchError:
+    """Return the error for a link of a host that was given up."""
+    words = f"not tried{' again' if job.attempts else ''}: {refusal.detail}"
+    return FetchError(refusal.reason, words, http_status=refusal.http_status)
 
 
 def _validators(known: Download | None) -> Validators:

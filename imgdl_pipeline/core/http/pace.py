@@ -20,7 +20,7 @@ LONGEST_CRAWL_DELAY_S = 10.0
 LONGEST_TURN_S = 0.25
 """Longest wait in seconds for a turn with a worker; for a longer one, the link is put back."""
 
-SLOWEST = 0.05
+SLOWEST = 0.2
 """The lowest rate in requests per second that a host is slowed to by its answers."""
 
 UNKNOWN_RATE = 10.0
@@ -34,7 +34,7 @@ soon after the last; steepest if nothing good came in between."""
 
 RISE = 0.001
 """The part by which a good answer raises the rate. It doubles with every `RISE_ANSWERS` good answers in a
-row, up to `STEPS` times; also at first, if the first requests were refused."""
+row, up to `STEPS` times; after several refusals in a row, it is so high at once."""
 
 RISE_ANSWERS = 200
 STEPS = 6
@@ -114,7 +114,7 @@ class Pace:
             is_far_off = good < SOON_ANSWERS or self._steps + good // RISE_ANSWERS > 2
             fall = STEEPEST_FALL if not good else STEEP_FALL if is_far_off else FALL
             self.rate = max(min(SLOWEST, self.limit), self.rate * fall)
-            self._steps = 0 if good else self._steps
+            self._steps = 0 if good else STEPS  # nothing good: rise fast when the host is well again
         elif good >= FEW_ANSWERS and self._gap:
             self.rate = max(SLOWEST, FALL / self._gap)
         else:

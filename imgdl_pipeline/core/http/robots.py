@@ -50,9 +50,14 @@ class _Rules:
 
 @dataclass(slots=True)
 class _Asking:
-    """The lock that is held while a host's file is fetched, and the failures so far."""
+    """The lock that is held while a host's file is fetched, the failures so far, and where it goes on.
+
+    A redirect may have to wait for its host's pace; then the next link's request goes on with it.
+    """
 
     lock: threading.Lock
+    url: str
+    redirects: int = 0
     failures: int = 0
     error: Exception | None = None
 
@@ -111,7 +116,7 @@ class Robots:
 
     def _fetch_once(self, origin: str, session: requests.Session) -> _Rules:
         with self._lock:
-            asking = self._asking.setdefault(origin, _Asking(threading.Lock()))
+            asking = self._asking.setdefault(origin, _Asking(threading.Lock(), f"{origin}/robots.txt"))
         failures_before = asking.failures
         while not asking.lock.acquire(timeout=deadline.current().slice()):
             pass
@@ -121,7 +126,7 @@ class Robots:
                 return known
             if asking.error is not None and asking.failures > failures_before:
                 raise asking.error  # all threads that waited for this request share its failure
-            rules = _fetch(f"{origin}/robots.txt", session, self._agent)
+            rules = _fetch(asking, session, self._agent)
             if rules.rules is not None:
                 self._paces.crawl_delay(host_of(origin), rules.rules.crawl_delay_s)
             return self._keep(origin, rules)
@@ -135,6 +140,7 @@ class Robots:
     def _note_failure(self, origin: str, asking: _Asking, error: Exception) -> None:
         """Count a failure; refuse the host after `MAX_ROBOTS_FAILURES`. Called with the host's lock held."""
         asking.failures, asking.error = asking.failures + 1, error
+        asking.url, asking.redirects = f"{origin}/robots.txt", 0
         if asking.failures < MAX_ROBOTS_FAILURES:
             return
         if isinstance(error, RetryAfter):
@@ -144,20 +150,18 @@ class Robots:
             self._keep(origin, _Rules(refusal=words, reason=Reason.CONNECTION))
 
 
-def _fetch(url: str, session: requests.Session, agent: str) -> _Rules:
+def _fetch(asking: _Asking, session: requests.Session, agent: str) -> _Rules:
     """Fetch a host's rules, and treat each failure as RFC 9309, 2.3.1 specifies."""
-    for redirects in range(MAX_ROBOTS_REDIRECTS + 1):
+    while asking.redirects <= MAX_ROBOTS_REDIRECTS:
         try:
-            answer = _ask(url, session, agent)
+            answer = _ask(asking.url, session, agent)
         except FetchError as error:
-            if isinstance(error, RetryAfter) or not (redirects or error.reason is Reason.SCHEME):
+            if isinstance(error, RetryAfter) or not (asking.redirects or error.reason is Reason.SCHEME):
                 raise
-            return (
-                _Rules()
-            )  # a failure of another host, or a redirect to nowhere, is as if there were no file
+            return _Rules()  # a failure behind a redirect is as if there were no file
         if isinstance(answer, _Rules):
             return answer
-        url = answer
+        asking.url, asking.redirects = answer, asking.redirects + 1
     return _Rules()  # too many redirects: treated as if there were no file
 
 

@@ -142,13 +142,16 @@ def _write_list(
     distinct = DistinctLinks(now)
     schema = LINKS.with_metadata({**LINKS.metadata, **metadata})
     with parquet_writer(file, schema) as writer:
-        for batch in distinct.batches(list_links(source, client)):
-            with needing_room():
-                writer.write_batch(batch.replace_schema_metadata(schema.metadata))
+        try:
+            for batch in distinct.batches(list_links(source, client)):
+                with needing_room():
+                    writer.write_batch(batch.replace_schema_metadata(schema.metadata))
+        except (AttributeError, TypeError, ValueError) as error:  # another package's source gives no links
+            raise client.unexpected(error) from error
     if distinct.cut:
         client.warn(
             f"{gallery}: {distinct.cut} links have attributes of more than {ATTRIBUTES_CHARS} characters "
-            "(ATTRIBUTES_CHARS); their long texts are cut"
+            "(ATTRIBUTES_CHARS); their long texts are cut, or all of them left out"
         )
 
 

@@ -1,11 +1,13 @@
 """Run a source's code for a limited time, also if it only computes.
 
 Sockets and waits of the `SourceClient` end by themselves. Other Python code, such as another package's
-source, is interrupted by an exception in its thread. What cannot be interrupted at all, such as a call of a C
-library, is left to itself, and the listing fails all the same.
+source, is interrupted by an exception in its thread. A call of a C library cannot be interrupted; it is left
+to itself, and the listing fails all the same. If such a call lets no other Python code run, the process ends,
+and standard error shows where it was.
 """
 
 import ctypes
+import faulthandler
 import logging
 import threading
 import time
@@ -16,6 +18,11 @@ logger = logging.getLogger(__name__)
 
 WAIT_S = 0.25
 """Longest wait of the calling thread in seconds, so that an interrupt reaches it soon."""
+
+HARD_STOP_S = 30.0
+"""Seconds after the time is over at which the process ends, if the call lets no other Python code run."""
+
+STANDARD_ERROR = 2
 
 STOP_S = 2.0
 """Seconds that an interrupted function has to end."""
@@ -48,6 +55,7 @@ def call_within(seconds: float, stop: threading.Event, function: Callable[[], T]
 
     thread = threading.Thread(target=run, name="imgdl-listing", daemon=True)
     ends_at = time.monotonic() + seconds
+    faulthandler.dump_traceback_later(seconds + HARD_STOP_S, exit=True, file=STANDARD_ERROR)
     thread.start()
     try:
         while thread.is_alive() and time.monotonic() < ends_at:
@@ -56,6 +64,7 @@ def call_within(seconds: float, stop: threading.Event, function: Callable[[], T]
     finally:
         if thread.is_alive():
             _interrupt(thread, stop)
+        faulthandler.cancel_dump_traceback_later()
     if is_over or not outcome:
         raise TimeoutError(f"not done within {seconds:g} s")
     succeeded, value = outcome[0]

@@ -45,7 +45,7 @@ class Link:
         whole = _SURROGATE.sub("\ufffd", text.strip())  # JSON may hold lone ones
         url, secret = _without_userinfo(whole.partition("#")[0].rstrip())
         headers = {name: " ".join(value.split()) for name, value in (request_headers or {}).items()}
-        if secret is not None:
+        if secret and secret.strip(":"):
             token = base64.b64encode(unquote_to_bytes(secret if ":" in secret else f"{secret}:")).decode()
             headers["Authorization"] = f"Basic {token}"
         return Link(url, attributes or {}, headers)

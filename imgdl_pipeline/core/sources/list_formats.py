@@ -31,7 +31,7 @@ MOST_BYTES = 50_000_000
 """The most bytes of one column in one row group: so many a value, and so many besides."""
 
 NESTED_ROWS = 250
-ROWS_AT_A_TIME = 200
+ROWS_AT_A_TIME = 1_000
 """Rows of a Parquet file that are held as objects: a small file may hold the same long text very often."""
 
 
@@ -274,14 +274,12 @@ def read_parquet(file: ListFile) -> Generator[ListRow, None, None]:
         batch_rows = NESTED_ROWS if any("." in leaf for leaf in leaves) else BATCH_ROWS
         number = 0
         for batch in parquet.iter_batches(batch_size=batch_rows, columns=leaves):
+            names, cut = batch.schema.names, [_cut(column) for column in batch.columns]
             for start in range(0, batch.num_rows, ROWS_AT_A_TIME):
-                part = batch.slice(start, ROWS_AT_A_TIME)
-                columns = [_values(part.column(place)) for place in range(part.num_columns)]
+                columns = [_values(column.slice(start, ROWS_AT_A_TIME)) for column in cut]
                 for cells in zip_longest(*columns):
                     number += 1
-                    yield ListRow(
-                        dict(zip(part.schema.names, cells, strict=True)), f"{file.name}: row {number}"
-                    )
+                    yield ListRow(dict(zip(names, cells, strict=True)), f"{file.name}: row {number}")
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise SourceError(f"{file.name}: not valid Parquet: {error}") from None
 
@@ -379,8 +377,7 @@ def _names_link(path: str, url_column: str) -> bool:
 def _values(column: pa.Array) -> list[Any]:
     """Return a column's values as Python objects; what Python cannot hold becomes text or null."""
     if pa.types.is_dictionary(column.type):
-        texts = _texts(column.dictionary)
-        return [None if place is None else texts[place] for place in column.indices.to_pylist()]
+        column = column.dictionary_decode()
     if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
         column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
     try:
@@ -394,16 +391,22 @@ _ODD = (ValueError, OverflowError, ImportError, LookupError, pa.ArrowException)
 """What pyarrow raises for values that Python cannot hold."""
 
 
-def _texts(column: pa.Array) -> list[Any]:
-    """Return a column's texts, cut to what a link may have, with every byte that is not UTF-8 replaced."""
+def _cut(column: pa.Array) -> pa.Array:
+    """Return a column whose texts are cut to what a link may have; bytes that are not UTF-8 are replaced.
+
+    It stays a dictionary if its texts together would be large.
+    """
+    if not pa.types.is_dictionary(column.type):
+        return column
     try:
-        values: list[Any] = pc.utf8_slice_codeunits(column, 0, ATTRIBUTES_CHARS + 1).to_pylist()
+        texts = pc.utf8_slice_codeunits(column.dictionary, 0, ATTRIBUTES_CHARS + 1)
     except _ODD:
-        values = [
-            None if each is None else each[: 4 * ATTRIBUTES_CHARS].decode("utf-8", "replace")
-            for each in column.cast(pa.large_binary()).to_pylist()
-        ]
-    return values
+        plain = column.dictionary.cast(pa.large_binary()).to_pylist()
+        ends = (each and each[: 4 * ATTRIBUTES_CHARS] for each in plain)
+        texts = pa.array([None if each is None else each.decode("utf-8", "replace") for each in ends])
+    cut = pa.DictionaryArray.from_arrays(column.indices, texts)
+    longest = pc.max(pc.binary_length(texts)).as_py() or 0
+    return cut if longest * len(column) > MOST_BYTES else cut.dictionary_decode()
 
 
 def _value(column: pa.Array, place: int) -> Any:

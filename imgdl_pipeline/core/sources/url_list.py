@@ -137,7 +137,7 @@ def _on_the_web(url: str, client: SourceClient) -> Iterator[IO[bytes]]:
 def _local_files(path: str) -> list[_File]:
     absolute = Path(path).expanduser().absolute()
     if absolute.is_dir():
-        names = [str(each) for each in sorted(absolute.iterdir()) if _ending(each.name) in READERS]
+        names = [str(each) for each in sorted(absolute.iterdir()) if _is_list(each)]
         if not names:
             raise SourceError(f"{absolute}: no file in this folder is one of {', '.join(READERS)}")
     elif absolute.is_file():
@@ -148,6 +148,11 @@ def _local_files(path: str) -> list[_File]:
     if not files:
         raise SourceError(f"{absolute}: there is no such file, and no file matches")
     return files
+
+
+def _is_list(file: Path) -> bool:
+    """Return whether a file of a folder is a list: hidden files are none."""
+    return not file.name.startswith(".") and _ending(file.name) in READERS
 
 
 def _opener(name: str) -> Callable[[], IO[bytes]]:
@@ -219,6 +224,12 @@ def _decompressed(raw: IO[bytes], name: str, *, is_sought: bool) -> Iterator[IO[
         yield raw
         return
     unzipped: Any = io.BufferedReader(_Bounded(gzip.GzipFile(fileobj=raw), name))
+    try:
+        is_twice = unzipped.peek(2)[:2] == b"\x1f\x8b"
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise SourceError(f"{name}: damaged gzip: {error}") from None
+    if is_twice:
+        raise SourceError(f"{name}: the file is compressed twice")
     if not is_sought:
         yield unzipped
         return

@@ -21,6 +21,10 @@ XML_TAGS = 1_000_000
 """The most tags and attributes of an XML document; each takes some 200 bytes of memory."""
 
 
+XML_REFERENCES = 3_000_000
+"""The most `&` of an XML document."""
+
+
 def parsed_xml(
     document: Document, client: SourceClient, kind: str, entries: tuple[str, ...]
 ) -> etree._Element:
@@ -35,7 +39,10 @@ def parsed_xml(
     Raises:
         SourceError: The document is not XML, is cut short, is too large, or declares entities.
     """
-    text = _mended(decoded(document.read(), document.charset))
+    text = decoded(document.read(), document.charset)
+    if text.count("&") > XML_REFERENCES:
+        raise document.error(f"the {kind} has more than {XML_REFERENCES} times & (XML_REFERENCES)")
+    text = _mended(text)
     if text.count("<") + text.count("=") > XML_TAGS:
         raise document.error(f"the {kind} has more than {XML_TAGS} tags and attributes (XML_TAGS)")
     try:

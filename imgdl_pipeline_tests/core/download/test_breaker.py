@@ -70,7 +70,7 @@ def test_a_host_that_gives_nothing_for_its_patience_is_given_up_with_its_last_tr
         clock.now += 30.0
     refusal = breaker.begin("h.org")
     assert (refusal.code, refusal.retryable) == (error.code, False)
-    assert "not tried: in 300 s (host_patience), the host gave no image" in refusal.detail
+    assert "in 300 s (host_patience), the host gave no image" in refusal.detail
     assert error.detail in refusal.detail
 
 

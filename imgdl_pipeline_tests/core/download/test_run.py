@@ -588,6 +588,38 @@ def test_no_second_holds_more_requests_to_a_host_than_the_setting_allows(store, 
     assert (len(times) - 1) / (times[-1] - times[0]) > 10, "and not much fewer either"
 
 
+def test_a_robots_txt_that_redirects_is_followed_however_slowly_its_host_is_asked(store, server, loopback):
+    server.redirect("/robots.txt", "/rules.txt")
+    server.serve("/rules.txt", b"User-agent: *\nDisallow: /no")
+    allowed, forbidden = server.serve("/a.jpg", PICTURE), server.serve("/no.jpg", PICTURE)
+    listed(store, allowed, forbidden)
+    told = rows(download(store, loopback.overridden_by({"requests_per_second": 3, "robots_txt": True})))
+    assert (told[allowed]["status"], told[forbidden]["reason"]) == ("ok", "robots")
+    assert sorted(server.paths()) == ["/a.jpg", "/robots.txt", "/rules.txt"]
+
+
+def test_a_host_that_answers_500_is_asked_more_slowly(store, server, loopback):
+    listed(store, *(server.serve(f"/{number}.jpg", b"", 500) for number in range(2_000)))
+    settings = loopback.overridden_by({"host_patience": 1.5, "attempts": 4, "robots_txt": False})
+    run = download(store, settings, retry=None)
+    assert len(server.paths()) < 60
+    assert run.seconds < 5
+
+
+def test_a_password_that_a_server_repeats_is_in_no_row(store, server, loopback):
+    def answer(handler):
+        repeated = handler.headers["Authorization"]
+        handler.send_raw(f"HTTP/1.1 403 no {repeated} bob:s3cret\r\nETag: {repeated}\r\n\r\n".encode())
+
+    server.routes["/a.jpg"] = answer
+    link = Link.from_text(server.url("/a.jpg").replace("http://", "http://bob:s3cret@"))
+    store.write_table(links_path("g"), links_table([link], NOW))
+    [only] = rows(download(store, loopback)).values()
+    token = base64.b64encode(b"bob:s3cret").decode()
+    assert not any(word in str(only) for word in ("s3cret", token))
+    assert only["reason"] == "http_403"
+
+
 def test_a_crawl_delay_in_robots_txt_is_heeded(store, server, loopback):
     times = []
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgdl_pipeline.core.http.pace import LONGEST_CRAWL_DELAY_S, LONGEST_TURN_S, Pace, Paces, TooSoon
+from imgdl_pipeline.core.http.pace import LONGEST_CRAWL_DELAY_S, LONGEST_TURN_S, SLOWEST, Pace, Paces, TooSoon
 
 
 def test_without_a_limit_no_request_waits():
@@ -148,7 +148,7 @@ def test_a_host_that_refuses_everything_is_asked_ever_more_slowly():
     pace = Pace()
     for second in range(100):
         pace.throttled(float(second), float(second))
-    assert pace.rate == pytest.approx(0.05)
+    assert pace.rate == pytest.approx(SLOWEST)
 
 
 def test_refusals_of_requests_that_were_sent_before_the_rate_fell_count_once():

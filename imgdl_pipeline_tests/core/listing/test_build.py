@@ -174,7 +174,8 @@ def test_long_attributes_are_cut_which_is_in_the_lists_warnings(tmp_path, store,
     path.write_text(f"url,title,text\na,short,short\nb,kept,{'x' * 3_000}\n")
     links = list_source({"type": "url_list", "path": str(path)}, store, loopback)
     assert list_warnings(links) == [
-        "g: 1 links have attributes of more than 2000 characters (ATTRIBUTES_CHARS); their long texts are cut"
+        "g: 1 links have attributes of more than 2000 characters (ATTRIBUTES_CHARS); "
+        "their long texts are cut, or all of them left out"
     ]
     cut = json.loads(read_links(store, "g")["attributes"][1].as_py())
     assert (cut["title"], len(cut["text"])) == ("kept", links_module.CUT_CHARS)
