@@ -155,6 +155,14 @@ def distinct(links: Iterable[Link], most: int | None, client: "SourceClient") ->
             return
 
 
+_JPEG_PATH = re.compile(r"\.(jpe?g|jpe|jfif)$", re.IGNORECASE)
+
+
+def names_a_jpeg(url: str) -> bool:
+    """Return whether a URL's path ends like that of a JPEG file."""
+    return _JPEG_PATH.search(url.partition("#")[0].partition("?")[0]) is not None
+
+
 JPEG_TYPES = frozenset({"image/jpeg", "image/jpg", "image/pjpeg"})
 
 

@@ -426,13 +426,17 @@ def _start(body: bytes) -> str:
     return body[: 4 * SHOWN_CHARS].decode("utf-8", "replace")
 
 
-def names_an_address(url: str) -> bool:
-    """Return whether a URL's host is an address, which no name server can turn into another one."""
+def is_trusted_like(own: str, url: str) -> bool:
+    """Return whether a URL from a document may be trusted like the galleries file's own URL.
+
+    That is so at the same origin if the own URL gives its host as an address: a name server may turn a name
+    into another address the second time.
+    """
     try:
-        ipaddress.ip_address(urlsplit(url).hostname or "")
+        ipaddress.ip_address(urlsplit(own).hostname or "")
     except ValueError:
         return False
-    return True
+    return own.lower().split("/", 3)[:3] == url.lower().split("/", 3)[:3]
 
 
 def _answer_or_problem(ask: Callable[[], T], request: str) -> T | str:

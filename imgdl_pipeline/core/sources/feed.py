@@ -24,7 +24,7 @@ from imgdl_pipeline.core.sources.attributes import (
     parsed_html,
     plain_text,
 )
-from imgdl_pipeline.core.sources.client import Document, SourceClient, names_an_address
+from imgdl_pipeline.core.sources.client import Document, SourceClient, is_trusted_like
 from imgdl_pipeline.core.sources.xml import XML_BYTES, local_name, parsed_xml
 
 Place = Literal["enclosures", "thumbnails", "content"]
@@ -57,7 +57,7 @@ def list_links(source: FeedSource, client: SourceClient) -> Iterator[Link]:
 def _of_pages(source: FeedSource, client: SourceClient) -> Iterator[Link]:
     url: str | None = source.url
     for page in range(source.max_pages):
-        is_trusted = page == 0 or (names_an_address(source.url) and _same_origin(str(url), source.url))
+        is_trusted = page == 0 or is_trusted_like(source.url, str(url))
         with client.document(
             str(url), limit=XML_BYTES, conditionally=page == 0, is_trusted=is_trusted
         ) as document:
@@ -66,10 +66,6 @@ def _of_pages(source: FeedSource, client: SourceClient) -> Iterator[Link]:
         if url is None:
             return
     client.warn(f"the feed goes on after {source.max_pages} pages; max_pages allows more")
-
-
-def _same_origin(one: str, other: str) -> bool:
-    return one.split("/", 3)[:3] == other.split("/", 3)[:3]
 
 
 def _of_page(

@@ -26,7 +26,7 @@ from imgdl_pipeline.core.sources.client import (
     SourceClient,
     SourceError,
     Unchanged,
-    names_an_address,
+    is_trusted_like,
 )
 
 DEPTH = 10
@@ -79,7 +79,6 @@ class _Reader:
     def __init__(self, source: IiifSource, client: SourceClient) -> None:
         self.source = source
         self.client = client
-        self._origin = _origin(source.manifest) if names_an_address(source.manifest) else None
         self._visited: set[str] = set()
         self._gone = 0
 
@@ -92,9 +91,8 @@ class _Reader:
         self._visited.add(url)
         is_first = len(self._visited) == 1
         self.client.saw([url])
-        return self._resource(
-            url, is_trusted=is_first or _origin(url) == self._origin, may_be_gone=not is_first
-        )
+        is_trusted = is_first or is_trusted_like(self.source.manifest, url)
+        return self._resource(url, is_trusted=is_trusted, may_be_gone=not is_first)
 
     def _resource(self, url: str, *, is_trusted: bool, may_be_gone: bool) -> Json | None:
         """Fetch a resource; return None for a member that is gone."""
@@ -114,10 +112,6 @@ class _Reader:
         """Say how many members are gone."""
         if self._gone:
             self.client.warn(f"{self._gone} members of the collection are gone, and are passed over")
-
-
-def _origin(url: str) -> str:
-    return "/".join(url.split("/", 3)[:3]).lower()
 
 
 def _below(url: str, reader: _Reader, depth: int, resource: Json | None = None) -> Iterator[Link]:

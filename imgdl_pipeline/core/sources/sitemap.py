@@ -6,7 +6,6 @@ https://developers.google.com/search/docs/crawling-indexing/sitemaps/image-sitem
 
 import gzip
 import io
-import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,14 +17,12 @@ from pydantic import Field
 from imgdl_pipeline.core.model.links import Link
 from imgdl_pipeline.core.model.settings import HttpUrl, MaxImages, SourceSettings
 from imgdl_pipeline.core.model.shown import hide_secrets
-from imgdl_pipeline.core.sources.attributes import distinct, drop_empty, joined, plain_text
-from imgdl_pipeline.core.sources.client import Document, SourceClient, SourceError, names_an_address
+from imgdl_pipeline.core.sources.attributes import distinct, drop_empty, joined, names_a_jpeg, plain_text
+from imgdl_pipeline.core.sources.client import Document, SourceClient, SourceError, is_trusted_like
 from imgdl_pipeline.core.sources.xml import XML_BYTES, local_name, parsed_xml
 
 SITEMAPS = 10_000
 """The most sitemaps that one gallery may have."""
-
-_JPEG_PATH = re.compile(r"\.(jpe?g|jpe|jfif)$", re.IGNORECASE)
 
 
 class SitemapSource(SourceSettings):
@@ -51,7 +48,7 @@ def _of_sitemaps(source: SitemapSource, client: SourceClient) -> Iterator[Link]:
     for number, url in enumerate(waiting):
         if number == SITEMAPS:
             raise SourceError(f"there are more than {SITEMAPS} sitemaps (SITEMAPS); name a smaller index")
-        is_trusted = number == 0 or (names_an_address(source.url) and _origin(url) == _origin(source.url))
+        is_trusted = number == 0 or is_trusted_like(source.url, url)
         root, base = _root(url, client, is_trusted=is_trusted)
         entries = [element for element in root if local_name(element) in ("sitemap", "url")]
         client.begin_list()
@@ -63,10 +60,6 @@ def _of_sitemaps(source: SitemapSource, client: SourceClient) -> Iterator[Link]:
             elif location not in known:
                 known.add(location)
                 waiting.append(location)
-
-
-def _origin(url: str) -> list[str]:
-    return url.split("/", 3)[:3]
 
 
 def _root(url: str, client: SourceClient, *, is_trusted: bool) -> tuple[etree._Element, str]:
@@ -103,7 +96,7 @@ def _text(element: etree._Element) -> str:
 
 def _of_page(entry: etree._Element, page: str, base: str) -> Iterator[Link]:
     date = next((_text(child) for child in entry if local_name(child) == "lastmod"), "")
-    if _JPEG_PATH.search(page.partition("?")[0]):
+    if names_a_jpeg(page):
         yield Link.from_text(page, drop_empty({"date": date}))
     for image in entry:
         if local_name(image) != "image":

@@ -18,6 +18,7 @@ from imgdl_pipeline.core.sources.attributes import (
     drop_empty,
     joined,
     may_be_jpeg,
+    names_a_jpeg,
     number,
     parsed_html,
 )
@@ -27,7 +28,6 @@ from imgdl_pipeline.core.sources.xml import decoded
 PAGE_BYTES = 10_000_000
 """The longest page, decompressed."""
 
-_JPEG_PATH = re.compile(r"\.(jpe?g|jpe|jfif)$", re.IGNORECASE)
 _OTHER_PATH = re.compile(r"\.(png|gif|svg|webp|avif|ico|bmp)$", re.IGNORECASE)
 _BETWEEN, _TO_BLANK, _TO_COMMA = re.compile(r"[\s,]*"), re.compile(r"\S*"), re.compile(r"[^,]*")
 _DESCRIPTOR = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?|\.\d{1,9})([wx])(?:\s+\d{1,9}h)?\s*")
@@ -160,5 +160,5 @@ def _end_of(pattern: re.Pattern[str], text: str, place: int) -> int:
 def _links_to_files(root: etree._Element) -> Iterator[tuple[str, dict[str, object]]]:
     for link in root.iter("a"):
         href = (link.get("href") or "").strip()
-        if _JPEG_PATH.search(href.partition("?")[0].partition("#")[0]):
+        if names_a_jpeg(href):
             yield href, {"title": " ".join("".join(link.itertext()).split())[:200]}

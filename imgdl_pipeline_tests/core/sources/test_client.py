@@ -14,7 +14,7 @@ from imgdl_pipeline.core.sources.client import (
     SourceClient,
     SourceError,
     Unchanged,
-    names_an_address,
+    is_trusted_like,
     parsed_json,
 )
 from imgdl_pipeline_tests.support.server import WebServer
@@ -361,5 +361,11 @@ def test_a_text_is_known_if_it_was_the_same_the_last_time():
         ("", False),
     ],
 )
-def test_a_host_is_an_address_or_a_name(url, answer):
-    assert names_an_address(url) is answer
+def test_what_is_at_the_same_origin_is_trusted_only_if_its_host_is_an_address(url, answer):
+    assert is_trusted_like(url, url) is answer
+
+
+def test_what_is_at_another_origin_is_not_trusted():
+    assert is_trusted_like("http://127.0.0.1:80/x", "http://127.0.0.1:80/y")
+    assert not is_trusted_like("http://127.0.0.1:80/x", "http://127.0.0.1:81/x")
+    assert not is_trusted_like("http://127.0.0.1:80/x", "https://127.0.0.1:80/x")
