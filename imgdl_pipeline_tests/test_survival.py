@@ -220,7 +220,13 @@ from imgdl_pipeline.core.storage.object_store import StoreError
 from imgdl_pipeline_tests.test_survival import SETTINGS, listed
 
 folder, before, during, after, *urls = sys.argv[1:]
-mount = lambda how: subprocess.run(["mount", "-o", *how.split(), folder], check=True)
+def mount(how):
+    for _ in range(200):  # while a file is being written, the disk cannot turn read-only
+        done = subprocess.run(["mount", "-o", *how.split(), folder], capture_output=True, text=True)
+        if "busy" not in done.stderr:
+            break
+    assert done.returncode == 0, done.stderr
+
 mount(before)
 store, said = Store(folder + "/store"), []
 listed(store, urls)
