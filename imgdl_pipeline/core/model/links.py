@@ -42,8 +42,13 @@ class Link:
         request_headers: dict[str, str] | None = None,
     ) -> "Link":
         """Return a link from a source's raw text. Convert a name and password to a header (RFC 7617)."""
-        whole = _SURROGATE.sub("\ufffd", text.strip())  # JSON may hold lone ones
-        url, secret = _without_userinfo(whole.partition("#")[0].rstrip())
+        whole = text.strip()
+        if not whole.isascii():
+            whole = _SURROGATE.sub("\ufffd", whole)  # JSON may hold lone ones
+        url = whole.partition("#")[0].rstrip()
+        secret = None
+        if "@" in url:
+            url, secret = _without_userinfo(url)
         headers = {name: " ".join(value.split()) for name, value in (request_headers or {}).items()}
         if secret and secret.strip(":"):
             token = base64.b64encode(unquote_to_bytes(secret if ":" in secret else f"{secret}:")).decode()
@@ -131,7 +136,10 @@ class DistinctLinks:
         return len(self._seen) > known
 
     def _row(self, link: Link) -> tuple[str, str, str | None]:
-        attributes = attributes_json({name: _bounded(value) for name, value in link.attributes.items()})
+        known = link.attributes
+        if any(type(value) is not str or len(value) > CUT_CHARS for value in known.values()):
+            known = {name: _bounded(value) for name, value in known.items()}
+        attributes = attributes_json(known)
         if len(attributes) > ATTRIBUTES_CHARS:
             self.cut += 1
             attributes = attributes_json({name: _cut(value) for name, value in link.attributes.items()})
