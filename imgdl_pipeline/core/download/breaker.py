@@ -124,7 +124,7 @@ class CircuitBreaker:
                 self._give_up(host, FetchError(Reason.CONNECTION, words))
             elif len(known.paused) >= LONG_PAUSES:
                 words = f"the host asked {len(known.paused)} links for a pause longer than this run waits"
-                self._give_up(host, _not_tried(error, words))
+                self._give_up(host, _in_words(error, words))
             elif self._clock() - known.since >= self._patience_s:
                 self._out_of_patience(host, error)
             return known.troubles
@@ -152,12 +152,12 @@ class CircuitBreaker:
 
     def _out_of_patience(self, host: str, error: FetchError) -> FetchError:
         words = f"in {self._patience_s:g} s (host_patience), the host gave no image and no definite answer"
-        return self._give_up(host, _not_tried(error, f"{words}, at last: {error.detail}"))
+        return self._give_up(host, _in_words(error, f"{words}, at last: {error.detail}"))
 
     def _give_up(self, host: str, refusal: FetchError) -> FetchError:
         self._hosts.pop(host, None)
         return self._given_up.setdefault(host, refusal)
 
 
-def _not_tried(error: FetchError, words: str) -> FetchError:
+def _in_words(error: FetchError, words: str) -> FetchError:
     return FetchError(error.reason, words, http_status=error.http_status)

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -96,10 +96,7 @@ class Rows:
             SourceError: There are rows, and no row has the column.
         """
         if self.without_link == self.read and self.url_column.partition(".")[0] not in self._columns:
-            found = ", ".join(map(repr, self._columns)) or "none"
-            raise SourceError(
-                f"{self.name}: there is no {self.url_column!r}, only {found}; name it in source.url_column"
-            )
+            raise _no_column(self.name, self.url_column, self._columns)
         return f"{self.name}: {self.without_link} of {self.read} rows have no {self.url_column}"
 
     def _texts(self, value: Any, place: str) -> Iterator[str]:
@@ -117,6 +114,11 @@ class Rows:
             )
         elif value is not None:
             raise SourceError(f"{place}: {self.url_column!r} is {_kind(value)}, not a link")
+
+
+def _no_column(name: str, url_column: str, columns: Iterable[str]) -> SourceError:
+    found = ", ".join(map(repr, columns)) or "none"
+    return SourceError(f"{name}: there is no {url_column!r}, only {found}; name it in source.url_column")
 
 
 def _without(values: dict[str, Any], path: str) -> tuple[Any, dict[str, Any]]:
@@ -209,10 +211,7 @@ def _columns(cells: list[str], file: ListFile) -> list[str | None]:
         is_url = normal(name) == normal(file.url_column)
         names.append(file.url_column if is_url else name or None)
     if file.url_column not in names:
-        found = ", ".join(repr(name) for name in names if name) or "none"
-        raise SourceError(
-            f"{file.name}: there is no {file.url_column!r}, only {found}; name it in source.url_column"
-        )
+        raise _no_column(file.name, file.url_column, filter(None, names))
     return names
 
 
@@ -230,7 +229,7 @@ def read_json(file: ListFile) -> Generator[ListRow, None, None]:
                 if name and not is_link:  # another list of the object
                     continue
                 row = _row(item, file, place)
-                if _without(row.values, file.url_column)[0] is not None:
+                if name and _without(row.values, file.url_column)[0] is not None:
                     with_links.add(name)
                 if len(with_links) > 1:
                     both = " and ".join(map(repr, sorted(with_links)))
@@ -309,10 +308,7 @@ def _kept_leaves(parquet: pq.ParquetFile, file: ListFile) -> list[str]:
     if twice is not None:
         raise SourceError(f"{file.name}: two columns have the same name, {twice!r}; rename one of them")
     if file.url_column not in schema.names and file.url_column.partition(".")[0] not in schema.names:
-        found = ", ".join(map(repr, schema.names)) or "none"
-        raise SourceError(
-            f"{file.name}: there is no {file.url_column!r}, only {found}; name it in source.url_column"
-        )
+        raise _no_column(file.name, file.url_column, schema.names)
     _check_type(schema, file)
     columns = [parquet.schema.column(place) for place in range(len(parquet.schema))]
     kept = [

@@ -353,7 +353,7 @@ def list_to(store, server, settings=LOOPBACK, **keys):
     return list_gallery("g", Gallery(name="g", source=source).source, store, settings)
 
 
-# What a manifest says of its images
+# What a manifest states about its images
 
 
 def test_the_canvases_of_all_sequences_are_listed_in_order(list_manifest):
