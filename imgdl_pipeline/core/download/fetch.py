@@ -38,7 +38,7 @@ from imgdl_pipeline.core.http.transport import (
     retry_after,
     send,
 )
-from imgdl_pipeline.core.http.urls import check_scheme, host_of
+from imgdl_pipeline.core.http.urls import host_of
 from imgdl_pipeline.core.model.outcome import RETRYABLE_STATUSES, FetchError, Reason, RetryAfter
 from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.model.shown import hide_secrets
@@ -183,7 +183,6 @@ class Fetcher:
         url = redirect.url
         for redirects in range(redirect.redirects, MAX_REDIRECTS + 1):
             try:
-                check_scheme(url)
                 arrived = self._request(url, headers, expected)
             except TooSoon as error:
                 return Redirect(url, redirects, deadline.left(), error.seconds)
@@ -193,7 +192,6 @@ class Fetcher:
             if isinstance(arrived, Fetched):
                 return arrived
             url = arrived
-            check_scheme(url)
             if host_of(url) != redirect.host:
                 return Redirect(url, redirects + 1, deadline.left())
         raise FetchError(Reason.REDIRECTS, f"redirected more than {MAX_REDIRECTS} times")

@@ -13,7 +13,7 @@ from imgdl_pipeline.core.http.opt_out import product_token
 from imgdl_pipeline.core.http.pace import Paces
 from imgdl_pipeline.core.http.robots_rules import RobotsRules, read_rules
 from imgdl_pipeline.core.http.transport import get, redirect_target, retry_after
-from imgdl_pipeline.core.http.urls import check_scheme, host_of
+from imgdl_pipeline.core.http.urls import host_of
 from imgdl_pipeline.core.model.outcome import FetchError, Reason, RetryAfter
 
 MAX_BYTES = 512 * 1024  # RFC 9309, 2.5: read at least 500 kibibytes
@@ -173,7 +173,6 @@ def _ask(url: str, session: requests.Session, agent: str) -> _Rules | str:
             RFC 9309 treats 429 as a missing file, but here it counts as a failure: a host that limits the
             rate of requests means requests for images, too.
     """
-    check_scheme(url)
     with get(session, url) as response:
         target = redirect_target(response)
         if target is not None:

@@ -1,4 +1,4 @@
-"""Check the scheme of URLs, and name their hosts."""
+"""Name the hosts of URLs, and remove user names and passwords from them."""
 
 import re
 from urllib.parse import urlsplit
@@ -6,16 +6,6 @@ from urllib.parse import urlsplit
 from imgdl_pipeline.core.http.spelling import DEFAULT_PORTS, spelled
 from imgdl_pipeline.core.model.outcome import FetchError
 from imgdl_pipeline.core.model.settings import HOST_SLOTS
-
-
-def check_scheme(url: str) -> None:
-    """Check that a link is an http or https URL with a host.
-
-    Raises:
-        FetchError: `scheme` if it is not.
-    """
-    spelled(url)
-
 
 _USERINFO = re.compile(r"//[^/?#\s]*@")
 

@@ -33,7 +33,7 @@ from imgdl_pipeline.core.http.transport import (
     redirect_target,
     retry_after,
 )
-from imgdl_pipeline.core.http.urls import check_scheme, without_userinfo
+from imgdl_pipeline.core.http.urls import without_userinfo
 from imgdl_pipeline.core.model.outcome import FetchError
 from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.model.shown import hide_secrets, shown
@@ -369,7 +369,6 @@ class SourceClient:
     ) -> Document:
         with self._in_time():
             for _ in range(MAX_DOCUMENT_REDIRECTS + 1):
-                check_scheme(url)
                 if heeds_robots:
                     self._robots.check(str(prepared(url).url), session)
                 with get(session, url, validators) as response:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from imgdl_pipeline.core.http.address_guard import AddressGuard, _connect_to_first
 from imgdl_pipeline.core.http.deadline import Deadline, deadline_scope
 from imgdl_pipeline.core.http.opt_out import check_opt_out
-from imgdl_pipeline.core.http.urls import check_scheme, host_of, without_userinfo
+from imgdl_pipeline.core.http.spelling import spelled
+from imgdl_pipeline.core.http.urls import host_of, without_userinfo
 from imgdl_pipeline.core.model.outcome import FetchError, Reason
 from imgdl_pipeline_tests.support.server import deaf_port
 
@@ -91,18 +92,18 @@ def test_a_name_that_cannot_be_one_is_dns():
     ],
 )
 def test_only_http_and_https_links_with_a_host_pass(url):
-    assert refusal(check_scheme, url).reason is Reason.SCHEME
+    assert refusal(spelled, url).reason is Reason.SCHEME
 
 
 @pytest.mark.parametrize("url", ["http://h.org/", "HTTPS://H.org:8443/a.jpg?x", "http://[::1]:80/"])
 def test_http_and_https_links_pass(url):
-    check_scheme(url)
+    spelled(url)
 
 
 @given(st.text())
 def test_any_text_is_a_link_that_passes_or_a_refusal(text):
     try:
-        check_scheme(text)
+        spelled(text)
     except FetchError as error:
         assert error.reason is Reason.SCHEME
 
@@ -152,7 +153,7 @@ def test_a_host_is_the_same_however_it_is_spelled(url, host):
 
 
 def test_a_password_is_not_in_the_detail_of_a_broken_url():
-    assert "s3cret" not in refusal(check_scheme, "http://bob:s3cret@ex\u2100mple.com/").detail
+    assert "s3cret" not in refusal(spelled, "http://bob:s3cret@ex\u2100mple.com/").detail
 
 
 def test_an_address_that_does_not_answer_leaves_time_for_the_next():
