@@ -10,7 +10,8 @@ export DAGSTER_HOME ?= $(CURDIR)/.dagster_home
 .PHONY: demo dev test check lint format docs screenshots bench sessions lock clean
 
 demo: .venv/installed $(DAGSTER_HOME)/dagster.yaml  ## run the embedded demo gallery and print a summary
-	@$(BIN)/python -m imgdl_pipeline demo
+	@$(BIN)/imgdl run demo
+	@echo look at it in the web UI: make dev
 
 dev: .venv/installed $(DAGSTER_HOME)/dagster.yaml  ## open the web UI
 	$(BIN)/dagster dev

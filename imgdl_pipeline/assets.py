@@ -1,19 +1,30 @@
-"""Define the three assets, all partitioned by gallery: gallery_links → gallery_images → gallery_catalog."""
+"""Define the assets: gallery_links → gallery_images → gallery_catalog, in either of two forms.
 
+Usually all galleries share three assets, and each is a partition of them. With `asset_per_gallery`, each has
+three assets of its own.
+"""
+
+import hashlib
+import inspect
 import os
-import time
-from collections.abc import Callable, Iterator
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import dagster as dg
 import pyarrow as pa
 
 from imgdl_pipeline.config.galleries import Galleries, Gallery
 from imgdl_pipeline.core import sources
+from imgdl_pipeline.core.catalog.audit import fresh_for
 from imgdl_pipeline.core.catalog.build import build_catalog
 from imgdl_pipeline.core.catalog.contact_sheet import contact_sheet
-from imgdl_pipeline.core.listing.build import list_gallery, list_warnings
+from imgdl_pipeline.core.listing.build import list_digest, list_gallery, list_warnings
+from imgdl_pipeline.core.model.digest import TableDigest
 from imgdl_pipeline.core.model.outcome import ResourceError
 from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS, LINKS
 from imgdl_pipeline.core.model.settings import MissingSecretError
@@ -30,11 +41,29 @@ from imgdl_pipeline.metadata import (
     images_metadata,
     links_metadata,
 )
-from imgdl_pipeline.resources import Downloads
+from imgdl_pipeline.progress import reporting
+from imgdl_pipeline.resources import ImageDownloads
 
 STORE_VARIABLE = "IMGDL_STORE"
-PROGRESS_S = 5.0
-"""Seconds between two progress lines, because each line costs Dagster a write to its database."""
+GALLERY_METADATA = "imgdl_pipeline/gallery"
+"""The metadata of a gallery's own assets that names the gallery."""
+
+StageName = Literal["links", "images", "catalog"]
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryStage:
+    """A stage of the pipeline, for one gallery or for all.
+
+    Args:
+        name: What the stage makes: `links`, `images` or `catalog`.
+        gallery: The gallery; None where an asset has a partition per gallery.
+        upstream: The keys of the assets that the stage's asset depends on.
+    """
+
+    name: StageName
+    gallery: Gallery | None = None
+    upstream: tuple[dg.AssetKey, ...] = ()
 
 
 class AssetKeys(NamedTuple):
@@ -45,10 +74,17 @@ class AssetKeys(NamedTuple):
     catalog: dg.AssetKey
 
     @staticmethod
-    def of(galleries: Galleries) -> "AssetKeys":
-        """Return the asset keys of a galleries file, with its key prefix if it has one."""
+    def of(galleries: Galleries, gallery: str | None = None) -> "AssetKeys":
+        """Return the asset keys of a galleries file, with its key prefix if it has one.
+
+        Args:
+            galleries: The settings of the file.
+            gallery: The gallery whose own assets they are, with `asset_per_gallery`.
+        """
         prefix = galleries.assets.key_prefix
-        return AssetKeys(*(dg.AssetKey([*prefix, f"gallery_{name}"]) for name in AssetKeys._fields))
+        if gallery is None:
+            return AssetKeys(*(dg.AssetKey([*prefix, f"gallery_{name}"]) for name in AssetKeys._fields))
+        return AssetKeys(*(dg.AssetKey([*prefix, "gallery", gallery, name]) for name in AssetKeys._fields))
 
 
 def partitions_of(galleries: Galleries) -> dg.StaticPartitionsDefinition:
@@ -56,100 +92,280 @@ def partitions_of(galleries: Galleries) -> dg.StaticPartitionsDefinition:
     return dg.StaticPartitionsDefinition([each.name for each in galleries.galleries])
 
 
-def build_assets(galleries: Galleries) -> list[dg.AssetsDefinition]:
-    """Return the assets of a galleries file, with one partition per gallery."""
-    return [_links_asset(galleries), _images_asset(galleries), _catalog_asset(galleries)]
+def _materialize_links(
+    context: dg.AssetExecutionContext, galleries: Galleries, gallery: Gallery, downloads: ImageDownloads
+) -> dg.MaterializeResult[None]:
+    """The link list as the gallery's source returned it: one row per distinct link."""
+    reporting(gallery.name, "links", context.log.info)
+    store, settings = open_store(galleries), downloads.settings(galleries, gallery)
+    if downloads.jpegs:
+        downloads.jpegs.start()  # start them during the listing; the next step needs them
+    links = list_gallery(
+        gallery.name,
+        gallery.source,
+        store,
+        settings,
+        allow_empty=gallery.allow_empty,
+        list_timeout=gallery.list_timeout,
+    )
+    for words in list_warnings(links):
+        context.log.warning(words)
+    return dg.MaterializeResult(
+        metadata=links_metadata(links, store.location(links_path(gallery.name))),
+        data_version=dg.DataVersion(list_digest(links)),
+    )
 
 
-_Body = Callable[..., dg.MaterializeResult[None]]
+def _materialize_images(
+    context: dg.AssetExecutionContext, galleries: Galleries, gallery: Gallery, downloads: ImageDownloads
+) -> dg.MaterializeResult[None]:
+    """The image files, and the ledger of what happened to each link."""
+    store, report = open_store(galleries), reporting(gallery.name, "images", context.log.info)
+    with sources.serving(gallery.source):
+        run = downloads.download(galleries, gallery, store, report)
+    context.log.info(
+        "%d links tried in %.1f s: %s", run.tried.num_rows, run.seconds, format_counts(run.tried)
+    )
+    if run.waiting:
+        context.log.warning("%d links wait for the next run: this one reached its limit", run.waiting)
+    return dg.MaterializeResult(metadata=images_metadata(run, store.location(downloads_path(gallery.name))))
+
+
+DIGESTED = ("url", "status", "reason", "sha256", "duplicate_of", "attributes")
+"""The catalog's columns that its data version depends on; facts about an image follow from its SHA-256."""
+
+
+def _materialize_catalog(
+    context: dg.AssetExecutionContext, galleries: Galleries, gallery: Gallery, downloads: ImageDownloads
+) -> dg.MaterializeResult[None]:
+    """One row per link: what is known of its image, or why there is none."""
+    report = reporting(gallery.name, "catalog", context.log.info)
+    store, settings = open_store(galleries), downloads.settings(galleries, gallery)
+    run = build_catalog(gallery.name, store, settings, jpegs=downloads.jpegs, on_progress=report)
+    context.log.info("%d images checked; %s", run.checked, format_counts(run.catalog))
+    sheet = contact_sheet(gallery.name, run.catalog, store, downloads.jpegs)
+    return dg.MaterializeResult(
+        metadata=catalog_metadata(run, store.location(catalog_path(gallery.name)), sheet),
+        data_version=dg.DataVersion(TableDigest.of(run.catalog, *DIGESTED)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """How a stage is materialized, and what its asset says of itself."""
+
+    materialize: Callable[..., dg.MaterializeResult[None]]
+    schema: pa.Schema
+    kinds: tuple[str, ...]
+    upstream: tuple[StageName, ...]
+
+    @property
+    def code(self) -> Any:
+        """The code reference to its function."""
+        return file_reference(Path(__file__), "code", inspect.getsourcelines(self.materialize)[1])
+
+
+_STAGES: dict[StageName, _Stage] = {
+    "links": _Stage(_materialize_links, LINKS, ("parquet",), ()),
+    "images": _Stage(_materialize_images, DOWNLOADS, ("jpeg", "parquet"), ("links",)),
+    "catalog": _Stage(_materialize_catalog, CATALOG, ("parquet",), ("images", "links")),
+}
+
+Execute = Callable[
+    [dg.AssetExecutionContext, GalleryStage, ImageDownloads], Iterator[dg.MaterializeResult[None]]
+]
+
+
+OnFailure = Callable[[dg.AssetExecutionContext, Gallery], None]
+SpecOf = Callable[[GalleryStage], dg.AssetSpec]
+Specs = list[tuple[GalleryStage, dg.AssetSpec]]
+
+
+def specs_of(galleries: Galleries, spec_of: SpecOf | None = None) -> Specs:
+    """Return the stages that have an asset, upstream ones first, with the specs of their assets.
+
+    Args:
+        galleries: The settings of the galleries file.
+        spec_of: Returns the spec of a stage's asset; by default `asset_spec`.
+    """
+    partitions = partitions_of(galleries)
+
+    def own_spec(stage: GalleryStage) -> dg.AssetSpec:
+        return asset_spec(galleries, stage, partitions)
+
+    specs: Specs = []
+    for gallery in galleries.galleries if galleries.asset_per_gallery else (None,):
+        keys: dict[StageName, dg.AssetKey] = {}
+        for name, how in _STAGES.items():
+            stage = GalleryStage(name, gallery, tuple(keys[upstream] for upstream in how.upstream))
+            spec = (spec_of or own_spec)(stage)
+            keys[name] = spec.key
+            specs.append((stage, spec))
+    return specs
+
+
+def asset_spec(
+    galleries: Galleries,
+    stage: GalleryStage,
+    partitions: dg.StaticPartitionsDefinition,
+    references: Sequence[Any] = (),
+) -> dg.AssetSpec:
+    """Return the spec of a stage's asset.
+
+    Args:
+        galleries: The settings of the galleries file.
+        stage: The stage.
+        partitions: The result of `partitions_of`, used where all galleries share the asset.
+        references: Code references of the UI, besides the one to the stage's code.
+    """
+    how, gallery = _STAGES[stage.name], stage.gallery
+    keys = AssetKeys.of(galleries, gallery.name if gallery else None)
+    settings = galleries.asset_settings(gallery) if gallery else galleries.assets
+    described = galleries.assets.descriptions.get(f"gallery_{stage.name}")  # type: ignore[call-overload]
+    return dg.AssetSpec(
+        getattr(keys, stage.name),
+        deps=[*stage.upstream, *_lists_of(galleries, stage)],
+        partitions_def=None if gallery else partitions,
+        group_name=settings.group_name,
+        description=described or inspect.getdoc(how.materialize),
+        owners=list(settings.owners),
+        tags=dict(settings.tags),
+        kinds={*how.kinds, *galleries.assets.kinds},
+        automation_condition=settings.automation_condition,
+        freshness_policy=_freshness_policy(galleries, stage),
+        metadata={
+            "dagster/column_schema": column_schema(how.schema),
+            "dagster/code_references": _code_references([*references, how.code]),
+            **({GALLERY_METADATA: gallery.name} if gallery else {}),
+        },
+    )
+
+
+@contextmanager
+def ignoring_beta() -> Iterator[None]:
+    """Silence Dagster's warning about its code references, which are in beta."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        yield
+
+
+def file_reference(file: Path, label: str, line: int = 1) -> Any:
+    """Return a code reference to a file, which the UI shows as a link."""
+    with ignoring_beta():
+        return dg.LocalFileCodeReference(file_path=str(file.absolute()), line_number=line, label=label)
+
+
+def _code_references(references: list[Any]) -> dg.CodeReferencesMetadataValue:
+    with ignoring_beta():
+        return dg.CodeReferencesMetadataValue(code_references=references)
+
+
+def _freshness_policy(galleries: Galleries, stage: GalleryStage) -> dg.FreshnessPolicy | None:
+    """Return the policy of a gallery's own catalog: Dagster judges assets, but no single partitions."""
+    if stage.gallery is None or stage.name != "catalog":
+        return None
+    window = fresh_for(
+        galleries.schedule_of(stage.gallery), galleries.check_settings(stage.gallery).fresh_days
+    )
+    return None if window is None else dg.FreshnessPolicy.time_window(fail_window=window)
+
+
+def materialize(
+    galleries: Galleries,
+    context: dg.AssetExecutionContext,
+    stage: GalleryStage,
+    downloads: ImageDownloads,
+) -> dg.MaterializeResult[None]:
+    """Run a stage of one gallery.
+
+    Raises:
+        dagster.Failure: A source, a secret, the store or the disk failed; says why.
+    """
+    if stage.gallery is None:
+        raise ValueError("a stage runs for one gallery")
+    with failing_in_words(stage.gallery):
+        return _STAGES[stage.name].materialize(context, galleries, stage.gallery, downloads)
+
+
+def build_assets(
+    galleries: Galleries,
+    specs: Specs | None = None,
+    execute: Execute | None = None,
+    on_failure: OnFailure = lambda *_: None,
+) -> list[dg.AssetsDefinition]:
+    """Return the assets of a galleries file.
+
+    Args:
+        galleries: The settings of the file.
+        specs: The stages with their specs; by default those of `specs_of`.
+        execute: Runs a stage of one gallery, and yields its result; by default `materialize`.
+        on_failure: Called in a step that fails, before its error is raised.
+    """
+
+    def own_execute(
+        context: dg.AssetExecutionContext, stage: GalleryStage, downloads: ImageDownloads
+    ) -> Iterator[dg.MaterializeResult[None]]:
+        yield materialize(galleries, context, stage, downloads)
+
+    return [
+        _asset(galleries, stage, spec, execute or own_execute, on_failure)
+        for stage, spec in specs or specs_of(galleries)
+    ]
 
 
 def _asset(
-    galleries: Galleries, key: dg.AssetKey, schema: pa.Schema, *kinds: str, **more: Any
-) -> Callable[[_Body], dg.AssetsDefinition]:
-    """Return the asset decorator with the settings that all three assets share."""
-    settings = galleries.assets
-    make: Callable[[_Body], dg.AssetsDefinition] = dg.asset(
-        key=key,
-        partitions_def=partitions_of(galleries),
-        group_name=settings.group_name,
-        description=settings.descriptions.get(key.path[-1]),  # type: ignore[call-overload]
-        owners=list(settings.owners),
-        tags=dict(settings.tags),
-        kinds={*kinds, *settings.kinds},
-        metadata={"dagster/column_schema": column_schema(schema)},
-        **more,
+    galleries: Galleries,
+    stage: GalleryStage,
+    spec: dg.AssetSpec,
+    execute: Execute,
+    on_failure: OnFailure,
+) -> dg.AssetsDefinition:
+    @dg.multi_asset(
+        name=unique_name("__".join(spec.key.path)),
+        specs=[spec],
+        pool=galleries.assets.pool if stage.name == "images" else None,
     )
-    return make
+    def gallery_asset(
+        context: dg.AssetExecutionContext, image_downloads: ImageDownloads
+    ) -> Iterator[dg.MaterializeResult[None]]:
+        gallery = stage.gallery or _gallery_of(context.partition_key, galleries)
+        try:
+            yield from execute(context, replace(stage, gallery=gallery), image_downloads)
+        except Exception:
+            try:
+                on_failure(context, gallery)
+            except Exception as error:  # noqa: BLE001 -- the step's own error is the one to show
+                context.log.warning("what follows a failure failed, too: %s", hide_secrets(str(error)))
+            raise
+
+    return gallery_asset
 
 
-def _links_asset(galleries: Galleries) -> dg.AssetsDefinition:
-    keys = AssetKeys.of(galleries)
-
-    @_asset(galleries, keys.links, LINKS, "parquet", deps=_upstream(galleries))
-    def gallery_links(context: dg.AssetExecutionContext, downloads: Downloads) -> dg.MaterializeResult[None]:
-        """The link list as the gallery's source returned it: one row per distinct link."""
-        gallery = galleries.gallery(context.partition_key)
-        with failing_in_words(gallery):
-            store, settings = open_store(galleries), downloads.settings(galleries, gallery)
-            if downloads.jpegs:
-                downloads.jpegs.start()  # start them during the listing; the next step needs them
-            links = list_gallery(
-                gallery.name,
-                gallery.source,
-                store,
-                settings,
-                allow_empty=gallery.allow_empty,
-                list_timeout=gallery.list_timeout,
-            )
-        for words in list_warnings(links):
-            context.log.warning(words)
-        return dg.MaterializeResult(metadata=links_metadata(links, store.location(links_path(gallery.name))))
-
-    return gallery_links
+def unique_name(text: str) -> str:
+    """Return a text as a name that Dagster allows for steps and schedules, another one for each text."""
+    name = re.sub(r"[^A-Za-z0-9_]", "_", text)
+    return name if name == text else f"{name}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def _images_asset(galleries: Galleries) -> dg.AssetsDefinition:
-    keys, pool = AssetKeys.of(galleries), galleries.assets.pool
-
-    @_asset(galleries, keys.images, DOWNLOADS, "jpeg", "parquet", deps=[keys.links], pool=pool)
-    def gallery_images(context: dg.AssetExecutionContext, downloads: Downloads) -> dg.MaterializeResult[None]:
-        """The image files, and the ledger of what happened to each link."""
-        gallery = galleries.gallery(context.partition_key)
-        with failing_in_words(gallery):
-            store = open_store(galleries)
-            with sources.serving(gallery.source):
-                run = downloads.download(galleries, gallery, store, every_few_seconds(context.log.info))
-        context.log.info(
-            "%d links tried in %.1f s: %s", run.tried.num_rows, run.seconds, format_counts(run.tried)
-        )
-        if run.waiting:
-            context.log.warning("%d links wait for the next run: this one reached its limit", run.waiting)
-        location = store.location(downloads_path(gallery.name))
-        return dg.MaterializeResult(metadata=images_metadata(run, location))
-
-    return gallery_images
+def runs_of(galleries: Galleries, specs: Specs) -> dict[str, dict[str, Any]]:
+    """Return what a `dagster.RunRequest` says to run each gallery: its partition, or its own assets."""
+    if not galleries.asset_per_gallery:
+        return {each.name: {"partition_key": each.name} for each in galleries.galleries}
+    keys: dict[str, list[dg.AssetKey]] = {each.name: [] for each in galleries.galleries}
+    for stage, spec in specs:
+        if stage.gallery:
+            keys[stage.gallery.name].append(spec.key)
+    return {name: {"asset_selection": selected} for name, selected in keys.items()}
 
 
-def _catalog_asset(galleries: Galleries) -> dg.AssetsDefinition:
-    keys = AssetKeys.of(galleries)
-
-    @_asset(galleries, keys.catalog, CATALOG, "parquet", deps=[keys.images, keys.links])
-    def gallery_catalog(
-        context: dg.AssetExecutionContext, downloads: Downloads
-    ) -> dg.MaterializeResult[None]:
-        """One row per link: what is known of its image, or why there is none."""
-        gallery = galleries.gallery(context.partition_key)
-        say = every_few_seconds(context.log.info)
-        with failing_in_words(gallery):
-            store, settings = open_store(galleries), downloads.settings(galleries, gallery)
-            run = build_catalog(gallery.name, store, settings, jpegs=downloads.jpegs, on_progress=say)
-            context.log.info("%d images checked; %s", run.checked, format_counts(run.catalog))
-            sheet = contact_sheet(gallery.name, run.catalog, store, downloads.jpegs)
-        location = store.location(catalog_path(gallery.name))
-        return dg.MaterializeResult(metadata=catalog_metadata(run, location, sheet))
-
-    return gallery_catalog
+def _gallery_of(name: str, galleries: Galleries) -> Gallery:
+    """Return the gallery of a partition; a run that waited in a queue may be of one that is gone."""
+    try:
+        return galleries.gallery(name)
+    except KeyError:
+        raise dg.Failure(
+            f"the gallery {name} is not in the galleries file any more", allow_retries=False
+        ) from None
 
 
 @contextmanager
@@ -169,9 +385,12 @@ def failing_in_words(gallery: Gallery) -> Iterator[None]:
         raise dg.Failure(words, metadata={**place, "error": type(error).__name__}) from None
 
 
-def _upstream(galleries: Galleries) -> list[dg.AssetDep]:
+def _lists_of(galleries: Galleries, stage: GalleryStage) -> list[dg.AssetDep]:
     """Return the assets that write galleries' link lists, each once, with a mapping for any partitioning."""
-    named = (getattr(each.source, "asset", None) for each in galleries.galleries)
+    if stage.name != "links":
+        return []
+    members = [stage.gallery] if stage.gallery else galleries.galleries
+    named = (getattr(each.source, "asset", None) for each in members)
     keys = (dg.AssetKey.from_user_string(name) for name in dict.fromkeys(filter(None, named)))
     return [dg.AssetDep(key, partition_mapping=dg.AllPartitionMapping()) for key in keys]
 
@@ -179,18 +398,3 @@ def _upstream(galleries: Galleries) -> list[dg.AssetDep]:
 def open_store(galleries: Galleries) -> Store:
     """Open the store that IMGDL_STORE names, or else the one in the galleries file."""
     return Store(os.environ.get(STORE_VARIABLE) or galleries.store)
-
-
-def every_few_seconds(
-    log: Callable[[str], None], clock: Callable[[], float] = time.monotonic
-) -> Callable[[object], None]:
-    """Return a progress callback that logs at most once every PROGRESS_S seconds."""
-    due = clock() + PROGRESS_S
-
-    def say(progress: object) -> None:
-        nonlocal due
-        if clock() >= due:
-            due = clock() + PROGRESS_S
-            log(str(progress))
-
-    return say

@@ -1,298 +1,212 @@
 """Define the asset checks of each gallery: none stops a run, and each reports its findings in its metadata.
 
-All checks run in one step, because a step per check would cost more than the check itself.
+All checks of a gallery run in one step, because a step per check would cost more than the check itself.
+
+Dagster plans the checks with a run, and counts those that the run does not reach as failed. So a step that
+fails tells the verdicts on the gallery's last catalog again: one broken source turns no verdict red.
 """
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import datetime, timezone
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from imgdl_pipeline.assets import AssetKeys, open_store, partitions_of
-from imgdl_pipeline.config.galleries import Galleries
-from imgdl_pipeline.core.catalog.audit import (
-    altered_files,
-    is_stale,
-    last_refreshed,
-    lost_links,
-    refreshed_at,
-    unknown_files,
-    untried_links,
+# Dagster shows a verdict at its partition only with this, and has no public name for it.
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluationTargetMaterializationData,
 )
-from imgdl_pipeline.core.listing.build import lengths
-from imgdl_pipeline.core.model.outcome import Status
-from imgdl_pipeline.core.model.schemas import CATALOG
-from imgdl_pipeline.core.model.settings import CheckSettings
-from imgdl_pipeline.core.storage.layout import catalog_path
-from imgdl_pipeline.core.storage.store import Store
-from imgdl_pipeline.metadata import failures_markdown, markdown_table
 
-PARTITION_TAG = "dagster/partition"
-"""The tag with the gallery's name in a run that only has checks: a job without assets has no partitions."""
+from imgdl_pipeline.assets import partitions_of, unique_name
+from imgdl_pipeline.config.galleries import Galleries
+from imgdl_pipeline.metadata import markdown_table
+from imgdl_pipeline.verdicts import CHECKS, ERROR, Inspected, Verdict, inspected, judge
 
-SHOWN = 20
-"""The most rows in a check's table."""
-
-WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
+Catalogs = Mapping[str, dg.AssetKey]
+"""The key of each gallery's catalog, by the gallery's name: the same for all, or one each."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """The result of a check.
-
-    Args:
-        passed: Whether the check passed.
-        severity: The severity if the check did not pass.
-        words: A description of the result for a person.
-        metadata: The numbers, and a table of rows.
-    """
-
-    passed: bool
-    severity: dg.AssetCheckSeverity
-    words: str
-    metadata: dict[str, Any]
-
-    def told(self, catalog: str) -> dict[str, Any]:
-        """Return the arguments of Dagster's `AssetCheckResult`; `catalog` is the catalog's location."""
-        return {
-            "passed": self.passed,
-            "severity": self.severity,
-            "description": self.words,
-            "metadata": {**self.metadata, "catalog": dg.MetadataValue.path(catalog)},
-        }
+def build_checks(galleries: Galleries, catalogs: Catalogs) -> list[dg.AssetChecksDefinition]:
+    """Return the checks of the catalogs: one result per gallery and check."""
+    if galleries.asset_per_gallery:
+        return [_own_checks(galleries, name, key) for name, key in catalogs.items()]
+    return [_shared_checks(galleries, catalogs)]
 
 
-@dataclass(frozen=True, slots=True)
-class Inspected:
-    """The input of the checks of one gallery.
-
-    Args:
-        gallery: The gallery's name.
-        catalog: The catalog, as CATALOG.
-        store: The store of the gallery's files.
-        settings: The limits of the checks.
-        schedule: The cron expression of the gallery's runs, if they have one.
-    """
-
-    gallery: str
-    catalog: pa.Table
-    store: Store
-    settings: CheckSettings
-    schedule: str | None
-
-    @property
-    def location(self) -> str:
-        """Return the catalog's location."""
-        return self.store.location(catalog_path(self.gallery))
-
-
-def files_are_intact(seen: Inspected) -> Verdict:
-    """No stored file is missing or altered; 100 files are read by default, different ones every day."""
-    sample = None if seen.settings.files == "all" else seen.settings.files
-    today = datetime.now(timezone.utc).toordinal()
-    read, found = altered_files(seen.catalog, seen.store, sample, seed=today)
-    rows = [[each.what, each.path, each.url] for each in found[:SHOWN]]
-    return Verdict(
-        passed=not found,
-        severity=ERROR,
-        words=f"{len(found)} of {read} files that were read are missing or altered",
-        metadata={
-            "files_read": read,
-            "files_wrong": len(found),
-            "rows": markdown_table(["what", "path", "url"], rows),
-        },
-    )
-
-
-def no_damaged_file_is_stored(seen: Inspected) -> Verdict:
-    """Every stored image is one that the catalog has checked from its first byte to its last."""
-    unknown = unknown_files(seen.gallery, seen.catalog, seen.store)
-    return Verdict(
-        passed=not unknown,
-        severity=ERROR,
-        words=f"{len(unknown)} files are stored that the catalog does not have as whole JPEGs",
-        metadata={
-            "files_unknown": len(unknown),
-            "rows": markdown_table(["path"], [[path] for path in sorted(unknown)[:SHOWN]]),
-        },
-    )
-
-
-def few_links_failed(seen: Inspected) -> Verdict:
-    """The share of links that failed is not above `failed_warn`; above `failed_error` it is an error."""
-    return _few_links(seen, Status.FAILED, seen.settings.failed_warn, seen.settings.failed_error)
-
-
-def few_links_are_invalid(seen: Inspected) -> Verdict:
-    """The share of links that gave no whole JPEG is not above `invalid_warn`, nor above `invalid_error`."""
-    return _few_links(seen, Status.INVALID, seen.settings.invalid_warn, seen.settings.invalid_error)
-
-
-def few_links_were_refused(seen: Inspected) -> Verdict:
-    """The share of links that a rule forbids is not above `refused_warn`, nor above `refused_error`."""
-    return _few_links(seen, Status.REFUSED, seen.settings.refused_warn, seen.settings.refused_error)
-
-
-_WORDS = {Status.FAILED: "failed", Status.INVALID: "are invalid", Status.REFUSED: "were refused"}
-_WORD = {Status.FAILED: "failed", Status.INVALID: "is invalid", Status.REFUSED: "was refused"}
-
-
-def _few_links(seen: Inspected, status: Status, warn_above: float, error_above: float) -> Verdict:
-    """Judge the share of links with a status that is not `ok`."""
-    total = seen.catalog.num_rows
-    rows = seen.catalog.filter(pc.equal(seen.catalog["status"], status.value))
-    share = rows.num_rows / total if total else 0.0
-    return Verdict(
-        passed=share <= min(warn_above, error_above),
-        severity=ERROR if share > error_above else WARN,
-        words=f"{rows.num_rows} of {total} links {_WORDS[status]}",
-        metadata={
-            f"share_{status.value}": round(share, 4),
-            status.value: rows.num_rows,
-            "warn_above": warn_above,
-            "error_above": error_above,
-            "rows": dg.MetadataValue.md(failures_markdown(rows, f"no link {_WORD[status]}")),
-        },
-    )
-
-
-def every_link_was_tried(seen: Inspected) -> Verdict:
-    """Every listed link has its row: none waits for the next run because of `time_limit` or `limit`."""
-    waiting = untried_links(seen.catalog, seen.store, seen.gallery)
-    return Verdict(
-        passed=not waiting,
-        severity=WARN,
-        words=f"{waiting} listed links wait for the next run",
-        metadata={"waiting": waiting},
-    )
-
-
-def list_is_as_long_as_before(seen: Inspected) -> Verdict:
-    """The source lists about as many links as last time; a source that lists far fewer may be in trouble."""
-    lists = lengths(seen.store, seen.gallery)
-    lost = [[row["url"], row["last_seen"]] for row in lost_links(seen.catalog, SHOWN)]
-    before = "this is the first list" if lists.before is None else f"{lists.before} were before"
-    return Verdict(
-        passed=lists.lost <= seen.settings.lost_warn,
-        severity=WARN,
-        words=f"{lists.now} links are listed, and {before}",
-        metadata={
-            "links": lists.now,
-            **({} if lists.before is None else {"links_before": lists.before}),
-            "share_lost": round(lists.lost, 4),
-            "warn_above": seen.settings.lost_warn,
-            "rows": markdown_table(["listed no more", "last seen"], lost),
-        },
-    )
-
-
-def is_fresh(seen: Inspected) -> Verdict:
-    """The list and the catalog are newer than the last but one scheduled run; checked hourly, too."""
-    seen_at = refreshed_at(seen.catalog)
-    metadata: dict[str, Any] = {"schedule": seen.schedule or "none"}
-    if seen_at is None:
-        return Verdict(passed=True, severity=WARN, words="not run yet", metadata=metadata)
-    return Verdict(
-        passed=not is_stale(seen_at, seen.schedule, datetime.now(timezone.utc)),
-        severity=WARN,
-        words=f"its links were last listed, downloaded and cataloged on {seen_at:%Y-%m-%d %H:%M} UTC",
-        metadata={**metadata, "refreshed_at": dg.MetadataValue.timestamp(seen_at)},
-    )
-
-
-CHECKS: dict[str, Callable[[Inspected], Verdict]] = {
-    check.__name__: check
-    for check in (
-        files_are_intact,
-        no_damaged_file_is_stored,
-        few_links_failed,
-        few_links_are_invalid,
-        few_links_were_refused,
-        every_link_was_tried,
-        list_is_as_long_as_before,
-        is_fresh,
-    )
-}
-
-
-def build_checks(galleries: Galleries, keys: AssetKeys) -> dg.AssetChecksDefinition:
-    """Return the checks of `gallery_catalog`; each check has one result per gallery."""
+def _specs(catalog: dg.AssetKey, **more: Any) -> list[dg.AssetCheckSpec]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.PreviewWarning)  # partitioned checks are a preview in Dagster 1.13
-        specs = [
-            dg.AssetCheckSpec(
-                name,
-                asset=keys.catalog,
-                description=inspect.getdoc(check),
-                partitions_def=partitions_of(galleries),
-            )
+        return [
+            dg.AssetCheckSpec(name, asset=catalog, description=inspect.getdoc(check), **more)
             for name, check in CHECKS.items()
         ]
 
-    @dg.multi_asset_check(
-        name="__".join([*keys.catalog.path, "checks"]),  # step names must be unique in the code location
-        specs=specs,
-        can_subset=True,
-    )
+
+def _step_name(catalog: dg.AssetKey) -> str:
+    return unique_name("__".join([*catalog.path, "checks"]))
+
+
+def _own_checks(galleries: Galleries, gallery: str, catalog: dg.AssetKey) -> dg.AssetChecksDefinition:
+    """Return the checks of a catalog that is one gallery's own."""
+
+    @dg.multi_asset_check(name=_step_name(catalog), specs=_specs(catalog), can_subset=True)
     def gallery_checks(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        seen = inspected(galleries, context.partition_key)
-        for key in context.selected_asset_check_keys:
-            yield dg.AssetCheckResult(
-                asset_key=key.asset_key,
-                check_name=key.name,
-                **CHECKS[key.name](seen).told(seen.location),
-            )
+        yield from _results(context, inspected(galleries, gallery))
 
     return gallery_checks
 
 
-def inspected(galleries: Galleries, name: str) -> Inspected:
-    """Return the input of a gallery's checks, as its last run left it."""
-    store = open_store(galleries)
-    catalog = store.read_table(catalog_path(name), CATALOG)
-    return Inspected(
-        gallery=name,
-        catalog=CATALOG.empty_table() if catalog is None else catalog,
-        store=store,
-        settings=galleries.check_settings(galleries.gallery(name)),
-        schedule=galleries.schedule,
+def _shared_checks(galleries: Galleries, catalogs: Catalogs) -> dg.AssetChecksDefinition:
+    """Return the checks of a catalog in which each gallery is a partition."""
+    [catalog] = set(catalogs.values())
+    specs = _specs(catalog, partitions_def=partitions_of(galleries))
+
+    @dg.multi_asset_check(name=_step_name(catalog), specs=specs, can_subset=True)
+    def gallery_checks(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+        step = context.op_execution_context
+        if step.has_partition_key:
+            yield from _results(context, inspected(galleries, step.partition_key))
+        else:  # Dagster's button "Execute all" asks for no partition, and takes no result without one
+            names = [key.name for key in context.selected_asset_check_keys]
+            log_all_verdicts(step, galleries, catalogs, names)
+
+    return gallery_checks
+
+
+def _results(context: dg.AssetCheckExecutionContext, seen: Inspected) -> Iterator[dg.AssetCheckResult]:
+    for key in context.selected_asset_check_keys:
+        told = judge(seen, key.name).told(seen.location)
+        yield dg.AssetCheckResult(asset_key=key.asset_key, check_name=key.name, **told)
+
+
+def log_verdicts(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext,
+    galleries: Galleries,
+    gallery: str,
+    catalog: dg.AssetKey,
+) -> None:
+    """Log every check's verdict on a gallery's last catalog.
+
+    Raises:
+        StoreError: The store failed.
+    """
+    seen = inspected(galleries, gallery)
+    for name in CHECKS:
+        _log(context, galleries, seen, catalog, name, judge(seen, name))
+
+
+def log_all_verdicts(
+    context: dg.OpExecutionContext, galleries: Galleries, catalogs: Catalogs, names: Sequence[str]
+) -> None:
+    """Log the verdicts on every gallery, and for each check the worst of them with a table of all.
+
+    Raises:
+        StoreError: The store failed.
+    """
+    found: dict[str, list[tuple[Inspected, Verdict]]] = {name: [] for name in names}
+    for gallery in catalogs:
+        seen = inspected(galleries, gallery)
+        for name in names:
+            found[name].append((seen, judge(seen, name)))
+    for name, judged in found.items():
+        judged.sort(key=lambda each: _badness(each[1]))  # Dagster shows the one that was logged last
+        for seen, verdict in judged:
+            _log(context, galleries, seen, catalogs[seen.gallery], name, verdict)
+        if not galleries.asset_per_gallery:
+            _log_worst(context, judged, catalogs[judged[-1][0].gallery], name)
+
+
+def _badness(verdict: Verdict) -> int:
+    return 0 if verdict.passed else 1 + (verdict.severity is ERROR)
+
+
+def _log_worst(
+    context: dg.OpExecutionContext,
+    judged: Sequence[tuple[Inspected, Verdict]],
+    catalog: dg.AssetKey,
+    name: str,
+) -> None:
+    """Log a check's verdict on all galleries, which belongs to no partition."""
+    worst = judged[-1][1]
+    bad = [seen.gallery for seen, verdict in judged if not verdict.passed]
+    rows = [
+        [seen.gallery, "passed" if verdict.passed else verdict.severity.value.lower(), verdict.words]
+        for seen, verdict in reversed(judged)
+    ]
+    _log_event(
+        context,
+        dg.AssetCheckEvaluation(
+            asset_key=catalog,
+            check_name=name,
+            passed=worst.passed,
+            severity=worst.severity,
+            description=f"{len(bad)} of {len(judged)} galleries do not pass",
+            metadata={"galleries": markdown_table(["gallery", "verdict", "because"], rows)},
+        ),
     )
 
 
-def build_freshness_sensor(galleries: Galleries, job: Any, name: str) -> dg.SensorDefinition:
-    """Return a sensor that requests the checks of galleries that no run refreshes any more.
+def _log(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext,
+    galleries: Galleries,
+    seen: Inspected,
+    catalog: dg.AssetKey,
+    name: str,
+    verdict: Verdict,
+) -> None:
+    partition = None if galleries.asset_per_gallery else seen.gallery
+    _log_event(
+        context,
+        dg.AssetCheckEvaluation(
+            asset_key=catalog,
+            check_name=name,
+            partition=partition,
+            target_materialization_data=_last_materialization(context.instance, catalog, partition),
+            **verdict.told(seen.location),
+        ),
+    )
 
-    The check `is_fresh` in a gallery's own runs cannot detect that there are no runs.
 
-    Args:
-        galleries: The settings of the galleries file.
-        job: The job that runs the checks of one gallery.
-        name: The sensor's name.
+def _log_event(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext, evaluation: dg.AssetCheckEvaluation
+) -> None:
+    context.log_event(evaluation)  # type: ignore[arg-type]  # the method takes it, its annotation forgot it
+
+
+def _last_materialization(
+    instance: dg.DagsterInstance, catalog: dg.AssetKey, partition: str | None
+) -> AssetCheckEvaluationTargetMaterializationData | None:
+    """Return the materialization that a verdict is on, or None if there is none."""
+    of_partition = None if partition is None else [partition]
+    wanted = dg.AssetRecordsFilter(asset_key=catalog, asset_partitions=of_partition)
+    for record in instance.fetch_materializations(wanted, limit=1).records:
+        return AssetCheckEvaluationTargetMaterializationData(
+            storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
+        )
+    return None
+
+
+def build_check_job(galleries: Galleries, catalogs: Catalogs, name: str) -> dg.JobDefinition:
+    """Return the job that checks one gallery, or every gallery if it is run without a partition.
+
+    It logs its verdicts as events, because a job of asset checks has no partitions to choose from.
     """
 
-    @dg.sensor(
-        name=name,
-        job=job,
-        minimum_interval_seconds=3600,
-        default_status=dg.DefaultSensorStatus[galleries.schedule_status],
-        description="Once an hour, runs the checks of every stale gallery.",
-    )
-    def gallery_freshness() -> dg.SensorResult:
-        store, now = open_store(galleries), datetime.now(timezone.utc)
-        refreshed = {each.name: last_refreshed(store, each.name) for each in galleries.galleries}
-        stale = {name: at for name, at in refreshed.items() if at and is_stale(at, galleries.schedule, now)}
-        return dg.SensorResult(
-            run_requests=[
-                dg.RunRequest(run_key=f"{name} {at.isoformat()}", tags={PARTITION_TAG: name})
-                for name, at in stale.items()
-            ],
-            skip_reason=None if stale else f"none of {len(refreshed)} galleries is stale",
-        )
+    @dg.op(name=f"{name}_step", description="Checks the gallery of one partition, or every gallery.")
+    def check(context: dg.OpExecutionContext) -> None:
+        if context.has_partition_key:
+            log_verdicts(context, galleries, context.partition_key, catalogs[context.partition_key])
+        else:
+            log_all_verdicts(context, galleries, catalogs, list(CHECKS))
 
-    return gallery_freshness
+    @dg.job(
+        name=name,
+        partitions_def=partitions_of(galleries),
+        executor_def=dg.in_process_executor,
+        description="Checks the gallery of one partition; without a partition, every gallery.",
+    )
+    def check_galleries() -> None:
+        check()
+
+    return check_galleries

@@ -1,29 +1,46 @@
 """Define ImageGalleries, the Dagster component of a galleries file."""
 
-import warnings
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 from pydantic import BaseModel, ConfigDict
 
-from imgdl_pipeline.assets import AssetKeys, build_assets
-from imgdl_pipeline.checks import build_checks, build_freshness_sensor
-from imgdl_pipeline.config.galleries import Galleries
-from imgdl_pipeline.config.galleries_file import KeyPath, parse_attributes
-from imgdl_pipeline.resources import DOWNLOADS_RESOURCE, RESOURCE_KEY
+from imgdl_pipeline.assets import (
+    GalleryStage,
+    Specs,
+    asset_spec,
+    build_assets,
+    file_reference,
+    ignoring_beta,
+    materialize,
+    partitions_of,
+    runs_of,
+    specs_of,
+    unique_name,
+)
+from imgdl_pipeline.checks import build_check_job, build_checks, log_verdicts
+from imgdl_pipeline.config.galleries import Galleries, Gallery
+from imgdl_pipeline.config.galleries_file import GalleriesFileError, KeyPath, Problem, parse_attributes
+from imgdl_pipeline.freshness import build_freshness_sensor
+from imgdl_pipeline.resources import IMAGE_DOWNLOADS, RESOURCE_KEY, ImageDownloads
+from imgdl_pipeline.tables import GalleryTables
 
 JOB_NAME = "download_galleries"
 CHECK_JOB_NAME = "check_galleries"
 SCHEDULE_NAME = "daily_galleries"
 FRESHNESS_SENSOR = "gallery_freshness"
+TABLES_KEY = "gallery_tables"
 """Names of the definitions. Two galleries files in one code location need key prefixes to keep them apart."""
 
 SCAFFOLD = """\
 type: {type_name}
 attributes:
-  store: data
+  store: data/{name}
+  assets: {{key_prefix: [{name}]}}
   schedule: "0 6 * * *"
   schedule_status: STOPPED
   galleries:
@@ -33,12 +50,16 @@ attributes:
 
 
 class GalleriesScaffolder(dg.Scaffolder[Any]):
-    """A scaffolder that writes a working galleries file with the embedded demo gallery."""
+    """A scaffolder that writes a working galleries file with the embedded demo gallery.
+
+    Its key prefix and its store are named after its folder, so that several files live side by side.
+    """
 
     def scaffold(self, request: dg.ScaffoldRequest[Any]) -> None:
         """Write the `defs.yaml`."""
         request.target_path.mkdir(parents=True, exist_ok=True)
-        text = SCAFFOLD.format(type_name=request.type_name)
+        name = re.sub(r"[^A-Za-z0-9_]+", "_", request.target_path.name).strip("_") or "galleries"
+        text = SCAFFOLD.format(type_name=request.type_name, name=name)
         (request.target_path / "defs.yaml").write_text(text)
 
 
@@ -60,17 +81,26 @@ class _Attributes(BaseModel):
 class ImageGalleries(dg.Component):
     """Image galleries: lists their links, downloads the images, validates and catalogs the JPEGs.
 
-    Each gallery is a partition of three assets: gallery_links → gallery_images → gallery_catalog. A job
-    and a daily schedule run them, one run a gallery.
+    Each gallery is a partition of three assets: gallery_links → gallery_images → gallery_catalog; or it has
+    three assets of its own. A job and a daily schedule run them, one run a gallery. A subclass may override
+    `get_asset_spec` and `execute`.
 
     Args:
         galleries: The attributes of a galleries file.
         file: Where they stand, to link to from the assets; None where nobody knows.
+        resources: The resources to define; by default `image_downloads`.
     """
 
-    def __init__(self, galleries: Galleries, file: Path | None = None) -> None:
+    def __init__(
+        self,
+        galleries: Galleries,
+        file: Path | None = None,
+        resources: Mapping[str, Any] | None = None,
+    ) -> None:
         self.galleries = galleries
         self.file = file
+        self._resources = {RESOURCE_KEY: IMAGE_DOWNLOADS} if resources is None else resources
+        self._is_in_project = False
 
     @classmethod
     def get_spec(cls) -> dg.ComponentTypeSpec:
@@ -96,79 +126,136 @@ class ImageGalleries(dg.Component):
         def locate(path: KeyPath) -> str:
             return _place(tree, path)
 
-        file = Path(tree.position.filename) if tree else None
-        return cls(parse_attributes(raw, locate, resolution.scope), file)
+        component = cls(
+            parse_attributes(raw, locate, resolution.scope), Path(tree.position.filename) if tree else None
+        )
+        component._is_in_project = tree is not None
+        return component
 
-    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:  # noqa: ARG002
-        """Return the assets, their checks, the jobs, schedule and sensor, and the resource `downloads`."""
-        assets, keys = build_assets(self.galleries), AssetKeys.of(self.galleries)
-        checks = build_checks(self.galleries, keys)
-        job = self._job(JOB_NAME, assets, "Lists, downloads and catalogs the gallery of one partition.")
-        of_checks = dg.AssetSelection.checks(checks)
-        check_job = self._job(CHECK_JOB_NAME, of_checks, "Checks the gallery of one partition.")
+    def get_asset_spec(self, stage: GalleryStage) -> dg.AssetSpec:
+        """Return the spec of a stage's asset; override this to change keys, owners, tags and so on.
+
+        Args:
+            stage: The stage; its gallery is None where all galleries share the asset.
+        """
+        spec = asset_spec(self.galleries, stage, self._partitions, self._references)
+        return spec.with_io_manager_key(self._tables_key)
+
+    def execute(
+        self, context: dg.AssetExecutionContext, stage: GalleryStage, image_downloads: ImageDownloads
+    ) -> Iterator[dg.MaterializeResult[None]]:
+        """Run a stage of one gallery; override this to do something before or after, or to add metadata.
+
+        Raises:
+            dagster.Failure: A source, a secret, the store or the disk failed; says why.
+        """
+        yield materialize(self.galleries, context, stage, image_downloads)
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """Return the assets, their checks, the jobs, schedules and sensor, and the resource.
+
+        Raises:
+            GalleriesFileError: Another component of the project has the same asset keys.
+        """
+        if self._is_in_project:
+            self._check_siblings(context)
+        assets = build_assets(self.galleries, self._specs, self.execute, self._tell_verdicts_again)
+        job = dg.define_asset_job(
+            self.galleries.assets.named(JOB_NAME),
+            selection=assets,
+            executor_def=dg.in_process_executor,
+            description="Lists, downloads and catalogs galleries.",
+        )
+        check_job = build_check_job(
+            self.galleries, self._catalogs, self.galleries.assets.named(CHECK_JOB_NAME)
+        )
         sensor = self.galleries.assets.named(FRESHNESS_SENSOR)
         return dg.Definitions(
-            assets=self._with_code_references(assets),
-            asset_checks=[checks],
+            assets=assets,
+            asset_checks=build_checks(self.galleries, self._catalogs),
             jobs=[job, check_job],
-            schedules=self._schedules(job),
+            schedules=[self._schedule(job, *each) for each in self._by_schedule().items()],
             sensors=[build_freshness_sensor(self.galleries, check_job, sensor)],
-            resources={RESOURCE_KEY: DOWNLOADS_RESOURCE},
+            resources={**self._resources, self._tables_key: GalleryTables(self.galleries)},
         )
 
-    def _job(self, name: str, selection: Any, description: str) -> Any:
-        return dg.define_asset_job(
-            self.galleries.assets.named(name),
-            selection=selection,
-            executor_def=dg.in_process_executor,
-            description=description,
-        )
+    def _check_siblings(self, context: dg.ComponentLoadContext) -> None:
+        """Say which key to set where two files of a project would define the same assets."""
+        for other in context.component_tree.get_all_components(of_type=ImageGalleries):
+            if other is not self and other.galleries.assets.key_prefix == self.galleries.assets.key_prefix:
+                places = " and ".join(sorted(str(each.file or "Python code") for each in (self, other)))
+                words = f"two components have the same one, and so the same asset keys: {places}"
+                raise GalleriesFileError(Problem(str(self.file), f"attributes.assets.key_prefix: {words}"))
 
-    def _schedules(self, job: Any) -> list[dg.ScheduleDefinition]:
-        if self.galleries.schedule is None:
-            return []
-        names = [gallery.name for gallery in self.galleries.galleries]
+    def _by_schedule(self) -> dict[str, list[Gallery]]:
+        """Return the galleries by the cron expression of their runs."""
+        found: dict[str, list[Gallery]] = {}
+        for gallery in self.galleries.galleries:
+            cron = self.galleries.schedule_of(gallery)
+            if cron is not None:
+                found.setdefault(cron, []).append(gallery)
+        return found
+
+    def _schedule(self, job: Any, cron: str, members: Sequence[Gallery]) -> dg.ScheduleDefinition:
+        is_daily = cron == self.galleries.schedule
+        name = SCHEDULE_NAME if is_daily else unique_name(f"galleries_{cron.replace('*', 'x')}")
 
         @dg.schedule(
-            name=self.galleries.assets.named(SCHEDULE_NAME),
+            name=self.galleries.assets.named(name),
             job=job,
-            cron_schedule=self.galleries.schedule,
+            cron_schedule=cron,
             execution_timezone="UTC",
             default_status=dg.DefaultScheduleStatus[self.galleries.schedule_status],
-            description="One run per gallery.",
+            description="One run per gallery." if is_daily else f"One run per gallery, at {cron}.",
         )
         def daily_galleries(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
             tick = context.scheduled_execution_time.isoformat()
-            for name in names:  # the run key keeps a tick that is evaluated twice from running twice
-                yield dg.RunRequest(run_key=f"{name} {tick}", partition_key=name)
+            for gallery in members:  # the run key keeps a tick that is evaluated twice from running twice
+                yield dg.RunRequest(run_key=f"{gallery.name} {tick}", **self.runs[gallery.name])
 
-        return [daily_galleries]
+        return daily_galleries
 
-    def _with_code_references(self, assets: list[dg.AssetsDefinition]) -> Sequence[Any]:
-        """Add the UI's code references to the assets: code, galleries file, and the file's own references."""
+    @cached_property
+    def runs(self) -> dict[str, dict[str, Any]]:
+        """What a request of a gallery's run says, by the gallery's name; see `runs_of`."""
+        return runs_of(self.galleries, self._specs)
+
+    @cached_property
+    def _specs(self) -> Specs:
+        return specs_of(self.galleries, self.get_asset_spec)
+
+    @cached_property
+    def _catalogs(self) -> dict[str, dg.AssetKey]:
+        """The key of each gallery's catalog."""
+        catalogs = [(stage.gallery, spec.key) for stage, spec in self._specs if stage.name == "catalog"]
+        own = {gallery.name: key for gallery, key in catalogs if gallery}
+        return own or {each.name: catalogs[0][1] for each in self.galleries.galleries}
+
+    def _tell_verdicts_again(self, context: dg.AssetExecutionContext, gallery: Gallery) -> None:
+        log_verdicts(context, self.galleries, gallery.name, self._catalogs[gallery.name])
+
+    @property
+    def _tables_key(self) -> str:
+        return self.galleries.assets.named(TABLES_KEY)
+
+    @cached_property
+    def _partitions(self) -> dg.StaticPartitionsDefinition:
+        return partitions_of(self.galleries)
+
+    @cached_property
+    def _references(self) -> list[Any]:
+        """The UI's links from the assets to the galleries file, and the file's own ones."""
         named = [_reference(each) for each in self.galleries.assets.code_references]
-        if self.file is not None:
-            named.insert(
-                0,
-                dg.LocalFileCodeReference(
-                    file_path=str(self.file.absolute()), line_number=1, label="galleries file"
-                ),
-            )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", dg.BetaWarning)
-            references = {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=named)}
-            return dg.with_source_code_references(
-                [
-                    each.map_asset_specs(lambda spec: spec.merge_attributes(metadata=references))
-                    for each in assets
-                ]
-            )
+        if self.file is None or self._is_in_project:  # a project adds its defs.yaml by itself
+            return named
+        return [file_reference(self.file, "galleries file"), *named]
 
 
 def _reference(place: str) -> Any:
     if place.startswith(("http://", "https://")):
-        return dg.UrlCodeReference(url=place)
-    return dg.LocalFileCodeReference(file_path=str(Path(place).absolute()))
+        with ignoring_beta():
+            return dg.UrlCodeReference(url=place)
+    return file_reference(Path(place), place)
 
 
 def _place(tree: Any, path: KeyPath) -> str:

@@ -10,6 +10,7 @@ import dagster as dg
 from imgdl_pipeline.component import ImageGalleries
 from imgdl_pipeline.config.galleries import Galleries
 from imgdl_pipeline.config.galleries_file import read_galleries_file
+from imgdl_pipeline.resources import RENAMED_DOWNLOADS
 
 CONFIG_VARIABLE = "IMGDL_CONFIG"
 EMBEDDED_CONFIG = Path(__file__).with_name("galleries.yaml")
@@ -29,6 +30,15 @@ def galleries() -> Galleries:
     return read_galleries_file(galleries_file())
 
 
+def component() -> ImageGalleries:
+    """Return the component of the galleries file.
+
+    Raises:
+        GalleriesFileError: The file cannot be used; the message says where and why.
+    """
+    return ImageGalleries(galleries(), galleries_file(), RENAMED_DOWNLOADS)
+
+
 @dg.definitions
 def defs() -> dg.Definitions:
     """Return the definitions of the galleries file.
@@ -45,6 +55,6 @@ def defs() -> dg.Definitions:
     # Dagster's own command line triggers this warning: it parses --select '*' with a beta parameter.
     warnings.filterwarnings("ignore", "Parameter `include_sources` of", dg.BetaWarning)
     return dg.Definitions.merge(
-        dg.build_defs_for_component(ImageGalleries(galleries(), galleries_file())),
+        dg.build_defs_for_component(component()),
         dg.Definitions(executor=dg.in_process_executor),
     )

@@ -1,4 +1,4 @@
-"""Define the resource `downloads`: the settings that a run can override, and the lifetime of its workers."""
+"""Define the resource `image_downloads`: the settings that a run can override, and its workers' lifetime."""
 
 import json
 import os
@@ -16,9 +16,11 @@ from imgdl_pipeline.core.jpeg.workers import JpegWorkers
 from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.storage.store import Store
 
-RESOURCE_KEY = "downloads"
+RESOURCE_KEY = "image_downloads"
+OLD_RESOURCE_KEY = "downloads"
+"""The resource's key up to version 0.5, which run config of a process of our own may still have."""
 
-_LAUNCHPAD_TYPES: dict[str, Any] = {"allow_addresses": list[str], "recheck": str}
+_LAUNCHPAD_TYPES: dict[str, Any] = {"allow_addresses": list[str], "recheck": Any}
 """Types to use for settings whose own type Dagster's config does not support."""
 
 
@@ -27,7 +29,7 @@ def _override(name: str) -> tuple[Any, Any]:
     type_: Any = _LAUNCHPAD_TYPES.get(name, field.annotation)
     default = json.dumps(field.default)
     description = f"{field.description}; null: as the galleries file has it, or else {default}"
-    return type_ | None, Field(None, description=description)
+    return type_ | None if type_ is not Any else Any, Field(None, description=description)
 
 
 def _told(error: ValidationError) -> str:
@@ -64,7 +66,7 @@ def _system_memory() -> Iterator[None]:
         pa.set_memory_pool(before)
 
 
-class Downloads(_Overrides):
+class ImageDownloads(_Overrides):
     """Downloads a gallery's images with a pool of threads, 8 by default.
 
     Every field overrides the galleries file for one run, in the launchpad or in run config. The fields are
@@ -86,8 +88,13 @@ class Downloads(_Overrides):
     def yield_for_execution(  # type: ignore[override]  # Dagster declares Any
         self,
         context: dg.InitResourceContext,  # noqa: ARG002
-    ) -> Iterator["Downloads"]:
-        """Start the worker processes that decode images, for all steps of one process, and end them after."""
+    ) -> Iterator["ImageDownloads"]:
+        """Start the worker processes that decode images, for all steps of one process, and end them after.
+
+        Raises:
+            dagster.Failure: A setting of this run is not allowed; the message says which and what is allowed.
+        """
+        self._checked(DownloadSettings())
         with _system_memory(), JpegWorkers() as jpegs:
             opened = self.model_copy()
             opened._jpegs = jpegs
@@ -104,10 +111,18 @@ class Downloads(_Overrides):
         Raises:
             dagster.Failure: A setting of this run is not allowed; the message says which and what is allowed.
         """
+        return self._checked(galleries.download_settings(gallery))
+
+    def _overrides(self) -> dict[str, Any]:
+        """Return the fields of this run that are not as they are by default."""
+        fields = type(self).model_fields
+        return {name: getattr(self, name) for name in _FIELDS if getattr(self, name) != fields[name].default}
+
+    def _checked(self, settings: DownloadSettings) -> DownloadSettings:
         values = {name: getattr(self, name) for name in DownloadSettings.model_fields}
         overrides = {name: value for name, value in values.items() if value is not None}
         try:
-            return galleries.download_settings(gallery, overrides)
+            return settings.overridden_by(overrides)
         except ValidationError as error:
             raise dg.Failure(_told(error), allow_retries=False) from None
 
@@ -130,5 +145,54 @@ class Downloads(_Overrides):
         )
 
 
-DOWNLOADS_RESOURCE = Downloads(limit=None, force=False)
+_FIELDS = (*DownloadSettings.model_fields, "limit", "force")
+
+IMAGE_DOWNLOADS = ImageDownloads(limit=None, force=False)
 """The one instance that every component contributes, so that several components can be merged."""
+
+
+def _deprecated(name: str) -> tuple[Any, Any]:
+    annotation: Any = ImageDownloads.model_fields[name].annotation
+    return annotation | None if annotation is not Any else Any, Field(
+        None, description=f"deprecated: use {RESOURCE_KEY}"
+    )
+
+
+_OldDownloads = create_model(  # type: ignore[call-overload]
+    "_OldDownloads",
+    __base__=dg.ConfigurableResource,
+    __module__=__name__,
+    **{name: _deprecated(name) for name in _FIELDS},
+)
+
+
+class _RenamedDownloads(ImageDownloads):
+    """Downloads images as run config says under the resource's key or its old one; the new key wins."""
+
+    downloads: dg.ResourceDependency[_OldDownloads]
+
+    @contextmanager
+    def yield_for_execution(  # type: ignore[override]  # Dagster declares Any
+        self, context: dg.InitResourceContext
+    ) -> Iterator[ImageDownloads]:
+        """Start the worker processes like `ImageDownloads`, after a warning about the old key."""
+        values = {name: getattr(self.downloads, name) for name in _FIELDS}
+        old = {name: value for name, value in values.items() if value is not None}
+        if old and context.log:
+            context.log.warning(
+                "run config: resources.%s is deprecated, and goes with version 1; write resources.%s",
+                OLD_RESOURCE_KEY,
+                RESOURCE_KEY,
+            )
+        merged = ImageDownloads(**{"limit": None, "force": False, **old, **self._overrides()})
+        with merged.yield_for_execution(context) as opened:
+            yield opened
+
+
+_OLD_DOWNLOADS = _OldDownloads.configure_at_launch()
+
+RENAMED_DOWNLOADS: dict[str, Any] = {
+    RESOURCE_KEY: _RenamedDownloads(limit=None, force=False, downloads=_OLD_DOWNLOADS),
+    OLD_RESOURCE_KEY: _OLD_DOWNLOADS,
+}
+"""The resources of a process of our own, whose old key no other project's resource can have."""

@@ -2,11 +2,12 @@ import dagster as dg
 import pyarrow.parquet as pq
 import pytest
 
-from imgdl_pipeline.assets import build_assets, every_few_seconds
+from imgdl_pipeline.assets import build_assets
 from imgdl_pipeline.config.galleries import Galleries
 from imgdl_pipeline.core.download.run import Progress
 from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS, LINKS
-from imgdl_pipeline.resources import Downloads
+from imgdl_pipeline.progress import every_few_seconds
+from imgdl_pipeline.resources import ImageDownloads
 from imgdl_pipeline_tests.support.pictures import jpeg
 
 
@@ -22,7 +23,7 @@ def materialize(tmp_path, monkeypatch):
         return dg.materialize(
             assets,
             partition_key=partition,
-            resources={"downloads": downloads or Downloads(limit=None)},
+            resources={"image_downloads": downloads or ImageDownloads(limit=None)},
             **more,
         )
 
@@ -136,14 +137,14 @@ def test_a_step_that_its_source_fails_ends_with_the_cause_and_nothing_behind_it(
 
 
 def test_a_run_may_override_the_settings_in_its_config(materialize, galleries, server):
-    config = {"resources": {"downloads": {"config": {"user_agent": "trial/1.0", "limit": 1}}}}
+    config = {"resources": {"image_downloads": {"config": {"user_agent": "trial/1.0", "limit": 1}}}}
     result = materialize(galleries, "mine", run_config=config)
     assert metadata(result, "gallery_images")["tried"] == 1
     assert {headers["User-Agent"] for _, headers in server.requests} == {"trial/1.0"}
 
 
 def test_a_run_with_a_bad_setting_fails_before_anything_is_fetched(materialize, galleries, server):
-    config = {"resources": {"downloads": {"config": {"workers": 0}}}}
+    config = {"resources": {"image_downloads": {"config": {"workers": 0}}}}
     assert not materialize(galleries, "mine", run_config=config, raise_on_error=False).success
     assert server.requests == []
 

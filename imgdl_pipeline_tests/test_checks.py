@@ -4,16 +4,21 @@ import dagster as dg
 import pytest
 
 from imgdl_pipeline.assets import AssetKeys, build_assets
-from imgdl_pipeline.checks import CHECKS, build_checks, inspected
+from imgdl_pipeline.checks import build_checks
 from imgdl_pipeline.component import ImageGalleries
 from imgdl_pipeline.config.galleries import Galleries
 from imgdl_pipeline.core.model.schemas import CATALOG
 from imgdl_pipeline.core.storage.layout import catalog_path
 from imgdl_pipeline.core.storage.store import Store
-from imgdl_pipeline.resources import DOWNLOADS_RESOURCE, Downloads
+from imgdl_pipeline.resources import IMAGE_DOWNLOADS, ImageDownloads
+from imgdl_pipeline.verdicts import CHECKS, inspected
 from imgdl_pipeline_tests.support.pictures import jpeg
 
 WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
+
+
+def catalogs(galleries):
+    return {each.name: AssetKeys.of(galleries).catalog for each in galleries.galleries}
 
 
 class Checked:
@@ -44,9 +49,9 @@ class Checked:
         """Materialize a gallery; its checks' results by name."""
         galleries = self.galleries(**more)
         result = dg.materialize(
-            [*build_assets(galleries), build_checks(galleries, AssetKeys.of(galleries))],
+            [*build_assets(galleries), *build_checks(galleries, catalogs(galleries))],
             partition_key=gallery,
-            resources={"downloads": DOWNLOADS_RESOURCE},
+            resources={"image_downloads": IMAGE_DOWNLOADS},
         )
         assert result.success
         return {each.check_name: each for each in result.get_asset_check_evaluations()}
@@ -146,7 +151,7 @@ def test_a_gallery_that_nobody_refreshes_has_its_checks_run_once(checked):
         assert request.run_key == again.run_key
         assert request.run_key.startswith("a 20")
         job = defs.resolve_job_def("check_galleries")
-        result = job.execute_in_process(tags=request.tags, instance=instance)
+        result = job.execute_in_process(partition_key=request.partition_key, instance=instance)
     told = {each.check_name: (each.partition, each.passed) for each in result.get_asset_check_evaluations()}
     assert set(told) == set(CHECKS)
     assert told["is_fresh"] == ("a", False)
@@ -187,9 +192,9 @@ def test_a_gallery_of_junk_links_is_an_error(checked):
 def test_links_that_a_time_limit_left_are_counted_by_a_check_and_in_the_metadata(checked):
     galleries = checked.galleries()
     result = dg.materialize(
-        [*build_assets(galleries), build_checks(galleries, AssetKeys.of(galleries))],
+        [*build_assets(galleries), *build_checks(galleries, catalogs(galleries))],
         partition_key="a",
-        resources={"downloads": Downloads(limit=None, force=False, time_limit=1e-6)},
+        resources={"image_downloads": ImageDownloads(limit=None, force=False, time_limit=1e-6)},
     )
     assert result.success
     verdicts = {each.check_name: each for each in result.get_asset_check_evaluations()}

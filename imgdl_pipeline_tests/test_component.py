@@ -156,11 +156,12 @@ def test_a_schedule_of_null_is_no_schedule():
 
 
 def test_two_components_can_be_merged_as_far_as_their_resource_goes():
-    (_, one), (_, other) = load(), load()
+    mine, theirs = FILE, FILE.replace("store: data", "store: data\n  assets: {key_prefix: [media]}")
+    (_, one), (_, other) = load(mine), load(theirs)
     merged = dg.Definitions.merge(
         dg.Definitions(resources=one.resources), dg.Definitions(resources=other.resources)
     )
-    assert list(merged.resources) == ["downloads"]
+    assert list(merged.resources) == ["image_downloads", "gallery_tables", "media_gallery_tables"]
 
 
 def test_the_editors_schema_allows_null_where_the_contract_does():

@@ -22,7 +22,6 @@ import pytest
 import imgdl_pipeline
 import imgdl_pipeline.sources as public_sources
 from imgdl_pipeline.assets import build_assets
-from imgdl_pipeline.checks import CHECKS
 from imgdl_pipeline.config.galleries import AssetSettings, Galleries
 from imgdl_pipeline.config.galleries_file import read_galleries_file
 from imgdl_pipeline.core.model.outcome import Reason, Status
@@ -30,7 +29,8 @@ from imgdl_pipeline.core.model.schemas import CATALOG, descriptions
 from imgdl_pipeline.core.model.settings import CheckSettings, DownloadSettings
 from imgdl_pipeline.core.sources import source_types
 from imgdl_pipeline.core.sources.attributes import NAMES
-from imgdl_pipeline.resources import DOWNLOADS_RESOURCE
+from imgdl_pipeline.resources import IMAGE_DOWNLOADS
+from imgdl_pipeline.verdicts import CHECKS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -118,7 +118,7 @@ def test_the_readmes_downstream_asset_reads_a_partition(tmp_path, monkeypatch, d
     galleries = Galleries(galleries=[{"name": "demo", "source": {"type": "demo", "images": 5}}])
     assets = [*build_assets(galleries), scope["large_images"]]
     with dg.instance_for_test() as instance:
-        resources = {"downloads": DOWNLOADS_RESOURCE}
+        resources = {"image_downloads": IMAGE_DOWNLOADS}
         run = dg.materialize(assets, partition_key="demo", resources=resources, instance=instance)
         assert run.success
     assert scope["large_images"].dependency_keys == {dg.AssetKey("gallery_catalog")}

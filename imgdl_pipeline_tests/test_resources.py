@@ -6,7 +6,7 @@ import pytest
 
 from imgdl_pipeline.config.galleries import Galleries
 from imgdl_pipeline.core.model.settings import DownloadSettings
-from imgdl_pipeline.resources import Downloads
+from imgdl_pipeline.resources import ImageDownloads
 
 GALLERIES = Galleries(
     download={"workers": 3, "recheck": 7},
@@ -34,7 +34,9 @@ CASES = {
 
 
 def settings(**config):
-    return Downloads(**{"limit": None, "force": False, **config}).settings(GALLERIES, GALLERIES.gallery("g"))
+    return ImageDownloads(**{"limit": None, "force": False, **config}).settings(
+        GALLERIES, GALLERIES.gallery("g")
+    )
 
 
 def test_left_alone_it_is_as_the_galleries_file_has_it():
@@ -49,7 +51,7 @@ def test_every_setting_can_be_overridden_for_one_run(name):
 
 def test_every_field_has_a_description_for_the_launchpad():
     for name in (*DownloadSettings.model_fields, "limit", "force"):
-        assert Downloads.model_fields[name].description
+        assert ImageDownloads.model_fields[name].description
 
 
 @pytest.mark.parametrize("name", DownloadSettings.model_fields)
@@ -57,14 +59,14 @@ def test_every_setting_is_accepted_as_run_config(name):
     seen = []
 
     @dg.op
-    def look(downloads: Downloads):
-        seen.append(getattr(downloads, name))
+    def look(image_downloads: ImageDownloads):
+        seen.append(getattr(image_downloads, name))
 
-    @dg.job(resource_defs={"downloads": Downloads(limit=None, force=False)})
+    @dg.job(resource_defs={"image_downloads": ImageDownloads(limit=None, force=False)})
     def look_job():
         look()
 
-    config = {"resources": {"downloads": {"config": {name: CASES[name]}}}}
+    config = {"resources": {"image_downloads": {"config": {name: CASES[name]}}}}
     assert look_job.execute_in_process(run_config=config).success
     assert seen == [CASES[name]]
 
@@ -72,7 +74,10 @@ def test_every_setting_is_accepted_as_run_config(name):
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"workers": 0}, r"resources\.downloads\.config\.workers: .* greater than or equal to 1, not 0"),
+        (
+            {"workers": 0},
+            r"resources\.image_downloads\.config\.workers: .* greater than or equal to 1, not 0",
+        ),
         ({"recheck": "sometimes"}, r"config\.recheck: .* must be never, or a number of days above 0"),
         ({"allow_addresses": ["nonsense"]}, r"config\.allow_addresses: .* give a CIDR such as"),
     ],
@@ -84,13 +89,13 @@ def test_a_runs_own_setting_that_is_not_allowed_fails_it_in_a_sentence(config, w
 
 
 def test_the_launchpad_says_what_counts_where_nothing_is_set():
-    assert Downloads.model_fields["workers"].description == (
+    assert ImageDownloads.model_fields["workers"].description == (
         "threads in the Queue/DownloadWorker pool; null: as the galleries file has it, or else 8"
     )
 
 
 def test_arrow_takes_the_systems_memory_during_a_run_unless_its_own_variable_says_otherwise(monkeypatch):
-    resource, context = Downloads(limit=None, force=False), dg.build_init_resource_context()
+    resource, context = ImageDownloads(limit=None, force=False), dg.build_init_resource_context()
     before = pa.default_memory_pool().backend_name
     monkeypatch.delenv("ARROW_DEFAULT_MEMORY_POOL", raising=False)
     with resource.yield_for_execution(context):

@@ -19,7 +19,7 @@ from imgdl_pipeline.assets import build_assets
 from imgdl_pipeline.config.galleries import Galleries
 from imgdl_pipeline.core.sources import gallery_dl
 from imgdl_pipeline.core.sources.client import SourceClient
-from imgdl_pipeline.resources import Downloads
+from imgdl_pipeline.resources import ImageDownloads
 from imgdl_pipeline_tests.support.pictures import jpeg
 
 
@@ -75,7 +75,7 @@ def run(tmp_path, dagster_home, instance, capfd, caplog, monkeypatch):
             assets,
             instance=instance,
             partition_key="mine",
-            resources={"downloads": Downloads(limit=None)},
+            resources={"image_downloads": ImageDownloads(limit=None)},
             raise_on_error=False,
         )
         said = "".join(capfd.readouterr()) + "\n".join(map(str, map(vars, caplog.records))) + caplog.text

@@ -22,9 +22,9 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
-from imgdl_pipeline.checks import CHECKS
 from imgdl_pipeline.core.model.settings import DownloadSettings
-from imgdl_pipeline.resources import Downloads
+from imgdl_pipeline.resources import ImageDownloads
+from imgdl_pipeline.verdicts import CHECKS
 from imgdl_pipeline_tests.support.pictures import jpeg
 from imgdl_pipeline_tests.support.server import WebServer
 
@@ -282,7 +282,7 @@ def test_the_launchpad_describes_every_setting(page, dagster):
     expect(page.get_by_text("downloads").first).to_be_visible(timeout=SECONDS)
     resources = dagster.run_config_fields()
     assert set(resources) == {*DownloadSettings.model_fields, "limit", "force"}
-    assert resources["workers"] == Downloads.model_fields["workers"].description
+    assert resources["workers"] == ImageDownloads.model_fields["workers"].description
 
 
 def test_a_broken_galleries_file_shows_its_error(browser, tmp_path):

@@ -3,17 +3,30 @@
 This module combines the settings of built-in sources with the settings of sources from other packages.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args
 
-from pydantic import Field, field_validator
+import dagster as dg
+from pydantic import (
+    AfterValidator,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
-from pydantic_core import core_schema
+from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
 from imgdl_pipeline.core.listing.build import LIST_TIMEOUT_S
 from imgdl_pipeline.core.model.settings import (
     CheckSettings,
     DownloadSettings,
+    MissingSecretError,
     Secret,
     Settings,
     SourceSettings,
@@ -24,8 +37,14 @@ STORE_SCHEMES = ("s3", "gs", "az", "file")
 STORE_SCHEMES_TEXT = ", ".join(f"{scheme}://" for scheme in STORE_SCHEMES)
 
 GALLERY_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
+NAME_RULE = "1 to 100 of A-Z a-z 0-9 _ . -, starting with a letter or digit"
 NOT_IN_A_NAME = "..."
 """Text that Dagster does not allow in a partition key."""
+
+
+def is_gallery_name(name: str) -> bool:
+    """Return whether a gallery may have this name."""
+    return re.fullmatch(GALLERY_NAME, name) is not None and "\n" not in name and NOT_IN_A_NAME not in name
 
 
 if TYPE_CHECKING:
@@ -47,13 +66,95 @@ SECRET_KEYS = {
 """The secret keys by type of source: their values are rendered only when they are used, and never shown."""
 
 
+def secret_keys(source: SourceSettings) -> frozenset[str]:
+    """Return the keys of a source that hold secrets."""
+    return SECRET_KEYS[type_name(type(source))]
+
+
+def unset_secrets(source: SourceSettings, environ: Mapping[str, str]) -> Iterator[str]:
+    """Yield a message for each secret of a source that the environment lacks."""
+    for key in sorted(secret_keys(source)):
+        secret = getattr(source, key)
+        try:
+            if isinstance(secret, Secret):
+                secret.reveal(key, environ)
+        except MissingSecretError as error:
+            yield str(error)
+
+
+def _accepted_by_dagster(build: Callable[[Any], object], words: str) -> AfterValidator:
+    """Return a validator that lets Dagster judge a value now, while its place in the file is known.
+
+    Args:
+        build: Makes a definition with the value, or raises one of Dagster's errors.
+        words: The message, in which {error} is Dagster's own and {value} the value.
+    """
+
+    def judge(value: Any) -> Any:
+        try:
+            if value is not None:
+                build(value)
+        except (dg.DagsterInvalidDefinitionError, dg.DagsterInvariantViolationError) as error:
+            context = {"error": str(error), "value": repr(value)}
+            raise PydanticCustomError(NOT_ACCEPTED, words, context) from None
+        return value
+
+    return AfterValidator(judge)
+
+
+NOT_ACCEPTED = "not_accepted"
+"""The type of the validation error for a value that Dagster does not accept; its message has the value."""
+
+Cron = Annotated[
+    str | None,
+    _accepted_by_dagster(
+        lambda value: dg.ScheduleDefinition(name="checked", job_name="checked", cron_schedule=value),
+        '{value} is no cron expression; give five fields, such as "0 6 * * *", or null',
+    ),
+]
+_KEY_PART = r"^[A-Za-z0-9_]+$"
+_KIND = r"^[A-Za-z0-9_.-]{1,40}$"
+_OWNER = r"^(team:[A-Za-z0-9_.-]+|[^@\s]+@[^@\s]+)$"
+
+Owners = Annotated[
+    tuple[Annotated[str, Field(pattern=_OWNER)], ...],
+    _accepted_by_dagster(lambda value: dg.AssetSpec("checked", owners=list(value)), "{error}, not {value}"),
+]
+Tags = Annotated[
+    dict[str, str],
+    _accepted_by_dagster(lambda value: dg.AssetSpec("checked", tags=value), "{error}, not {value}"),
+]
+
+
+def _condition(value: Any) -> Any:
+    if value is not None and not isinstance(value, dg.AutomationCondition):
+        raise ValueError('must be a template, such as "{{ dg.AutomationCondition.eager() }}"')
+    return value
+
+
+Condition = Annotated[
+    Any, PlainValidator(_condition), WithJsonSchema({"type": ["string", "null"]}), PlainSerializer(str)
+]
+"""A Dagster automation condition, made by a template."""
+
+
+class OwnAssetSettings(Settings):
+    """The group, owners, tags and automation of assets."""
+
+    group_name: str = Field("galleries", pattern=_KEY_PART, description="the group that shows them")
+    owners: Owners = Field((), description="e-mail addresses, or team:name")
+    tags: Tags = Field({}, description="tags of the assets")
+    automation_condition: Condition = Field(
+        None,
+        description="when Dagster runs them by itself, such as "
+        "{{ dg.AutomationCondition.on_cron('0 6 * * *') }}",
+    )
+
+
 class Gallery(Settings):
     """One gallery: a partition, a source, and overrides of the file's defaults."""
 
-    name: str = Field(
-        pattern=GALLERY_NAME,
-        description="1 to 100 of A-Z a-z 0-9 _ . -, starting with a letter or digit",
-    )
+    name: str = Field(pattern=GALLERY_NAME, description=NAME_RULE)
     source: Source
     allow_empty: bool = Field(
         False, description="let the source list nothing where it listed links before; else that is an error"
@@ -68,6 +169,12 @@ class Gallery(Settings):
         DownloadSettings(), description="overrides of the file's download settings"
     )
     checks: CheckSettings = Field(CheckSettings(), description="overrides of the file's check settings")
+    schedule: Cron = Field(
+        None, description="cron expression of its own runs, null for none; default: as the file has it"
+    )
+    assets: OwnAssetSettings = Field(
+        OwnAssetSettings(), description="overrides of the file's, for a gallery with assets of its own"
+    )
 
     @field_validator("name")
     @classmethod
@@ -106,25 +213,15 @@ class _EditorSchema(GenerateJsonSchema):
         }
 
 
-_KEY_PART = r"^[A-Za-z0-9_]+$"
-_KIND = r"^[A-Za-z0-9_.-]{1,40}$"
-_OWNER = r"^(team:[A-Za-z0-9_.-]+|[^@\s]+@[^@\s]+)$"
-
-
-class AssetSettings(Settings):
-    """The keys, group, owners and tags of the three assets, for a graph that has other assets."""
+class AssetSettings(OwnAssetSettings):
+    """The keys, group, owners and tags of the assets, for a graph that has other assets."""
 
     key_prefix: tuple[Annotated[str, Field(pattern=_KEY_PART)], ...] = Field(
         (), description="before each asset's name, e.g. [media]"
     )
-    group_name: str = Field("galleries", pattern=_KEY_PART, description="the group that shows them")
     descriptions: dict[Literal["gallery_links", "gallery_images", "gallery_catalog"], str] = Field(
         {}, description="descriptions that replace the default ones, by the asset's name"
     )
-    owners: tuple[Annotated[str, Field(pattern=_OWNER)], ...] = Field(
-        (), description="e-mail addresses, or team:name"
-    )
-    tags: dict[str, str] = Field({}, description="tags of the assets")
     kinds: tuple[Annotated[str, Field(pattern=_KIND)], ...] = Field(
         (), max_length=2, description="kinds to show besides jpeg and parquet"
     )
@@ -146,7 +243,7 @@ class Galleries(Settings):
     """The attributes of a galleries file."""
 
     store: str = Field("data", min_length=1, description="a folder, or s3://bucket/prefix, gs://…, az://…")
-    schedule: str | None = Field(
+    schedule: Cron = Field(
         "0 6 * * *", description="cron expression of the daily runs, one per gallery; null for none"
     )
     schedule_status: Literal["RUNNING", "STOPPED"] = Field(
@@ -155,6 +252,10 @@ class Galleries(Settings):
     download: DownloadSettings = Field(DownloadSettings(), description="defaults for every gallery")
     checks: CheckSettings = Field(CheckSettings(), description="what the asset checks allow")
     assets: AssetSettings = Field(AssetSettings(), description="keys, group, owners and tags of the assets")
+    asset_per_gallery: bool = Field(
+        False,
+        description="give each gallery assets of its own, gallery/<name>/links …, instead of a partition",
+    )
     galleries: tuple[Gallery, ...] = Field(
         description="one partition each", json_schema_extra={"minItems": 1}
     )
@@ -182,16 +283,42 @@ class Galleries(Settings):
             raise ValueError(f"{value!r} must be a folder, or start with {STORE_SCHEMES_TEXT}")
         return value
 
+    @model_validator(mode="after")
+    def _have_assets_of_their_own(self) -> "Galleries":
+        """Refuse settings of a gallery's own assets where all galleries share three assets."""
+        told = [place for place, each in enumerate(self.galleries) if "assets" in each.model_fields_set]
+        if told and not self.asset_per_gallery:
+            error = PydanticCustomError(NOT_ACCEPTED, "needs asset_per_gallery: true in the file")
+            raise ValidationError.from_exception_data(
+                type(self).__name__,
+                [
+                    InitErrorDetails(type=error, loc=("galleries", place, "assets"), input=None)
+                    for place in told
+                ],
+            )
+        return self
+
+    @cached_property
+    def _by_name(self) -> dict[str, Gallery]:
+        return {gallery.name: gallery for gallery in self.galleries}
+
     def gallery(self, name: str) -> Gallery:
         """Return the gallery with that name.
 
         Raises:
             KeyError: There is no such gallery.
         """
-        for gallery in self.galleries:
-            if gallery.name == name:
-                return gallery
-        raise KeyError(name)
+        return self._by_name[name]
+
+    def schedule_of(self, gallery: Gallery) -> str | None:
+        """Return the cron expression of a gallery's runs: its own, or else the file's."""
+        return gallery.schedule if "schedule" in gallery.model_fields_set else self.schedule
+
+    def asset_settings(self, gallery: Gallery) -> OwnAssetSettings:
+        """Return the file's settings of assets, overridden by those of a gallery with assets of its own."""
+        return self.assets.model_copy(
+            update={key: getattr(gallery.assets, key) for key in gallery.assets.model_fields_set}
+        )
 
     def download_settings(
         self, gallery: Gallery, overrides: Mapping[str, Any] | None = None

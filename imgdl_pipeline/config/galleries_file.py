@@ -1,7 +1,8 @@
 """Read a galleries file; an error names the place, the value and what is allowed."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import dagster as dg
 import jinja2
 import pydantic
 import yaml
+from jinja2.nativetypes import NativeEnvironment
 
-from imgdl_pipeline.config.galleries import SECRET_KEYS, AssetSettings, Galleries
-from imgdl_pipeline.core.model.settings import UNKNOWN_KEY
+from imgdl_pipeline.config.galleries import NOT_ACCEPTED, SECRET_KEYS, Galleries
+from imgdl_pipeline.core.model.settings import UNKNOWN_KEY, did_you_mean, unknown_key
 from imgdl_pipeline.core.sources import BROKEN
 
 COMPONENT_TYPE = "imgdl_pipeline.ImageGalleries"
@@ -21,8 +23,49 @@ Locate = Callable[[KeyPath], str]
 """A function that returns where in its file a value is, as `file:line`."""
 
 
+ATTRIBUTES = "attributes"
+KEYS = ("type", ATTRIBUTES)
+KEYS_OF_DAGSTER = ("requirements", "template_vars_module", "post_processing")
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The loader in C, where PyYAML has it, is seven times as fast, which a file of many galleries shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something in a galleries file that is not allowed.
+
+    Args:
+        place: Where it stands, as `file:line`.
+        words: The key, the value and what is allowed.
+        path: The keys that lead to it.
+    """
+
+    place: str
+    words: str
+    path: KeyPath = ()
+
+    @classmethod
+    def at(cls, path: KeyPath, words: str, locate: Locate) -> "Problem":
+        """Return the problem with the value at a path."""
+        return cls(locate(path), f"{'.'.join(map(str, path))}: {words}", path)
+
+    @property
+    def line(self) -> int:
+        """Return the line's number, or 0 where nobody knows it."""
+        number = self.place.rpartition(":")[2]
+        return int(number) if number.isdecimal() else 0
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.words}"
+
+
 class GalleriesFileError(Exception):
-    """A galleries file cannot be used; the message names the place, the value and what is allowed."""
+    """A galleries file cannot be used; the message has a line for each problem, in the file's order."""
+
+    def __init__(self, *problems: Problem) -> None:
+        self.problems = sorted(problems, key=lambda problem: problem.line)
+        super().__init__("\n".join(map(str, self.problems)))
 
 
 def read_galleries_file(file: Path) -> Galleries:
@@ -31,95 +74,144 @@ def read_galleries_file(file: Path) -> Galleries:
     Raises:
         GalleriesFileError: The file cannot be read, is not YAML, or contains something that is not allowed.
     """
-    try:
-        text = file.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
-    except OSError as error:
-        raise GalleriesFileError(f"{file}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise GalleriesFileError(f"{file}: not UTF-8: {error.reason}") from error
-    except yaml.reader.ReaderError as error:
-        raise GalleriesFileError(f"{file}:1: not valid YAML: {error.reason}") from error
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise GalleriesFileError(f"{file}:{line}: not valid YAML: {error.problem}") from error
+    node, content, repeated = _parsed(file)
 
     def locate(path: KeyPath) -> str:
         return f"{file}:{_line(node, path)}"
 
-    if not isinstance(content, dict) or content.get("type") != COMPONENT_TYPE:
-        raise GalleriesFileError(f"{locate(('type',))}: type: must be {COMPONENT_TYPE}")
+    content = content if isinstance(content, dict) else {}
+    problems = [
+        *_wrong_type(content, locate),
+        *_top_level_keys(content, locate),
+        *(Problem(f"{file}:{line}", f"{key}: stands twice in the same place") for key, line in repeated),
+    ]
+    key = _attributes_key(content)
+    if key in content or not problems:
+        try:
+            galleries = parse_attributes(content.get(key), locate, {}, key)
+        except GalleriesFileError as error:
+            problems += error.problems
+    if problems:
+        raise GalleriesFileError(*problems)
+    return galleries
+
+
+def _parsed(file: Path) -> tuple[yaml.Node | None, Any, list[tuple[str, int]]]:
+    """Return a YAML file's nodes, which know their lines, its content, and keys that stand twice."""
+    try:
+        loader = _Loader(file.read_text(encoding="utf-8"))
+        node = loader.get_single_node()
+        repeated = list(_repeated(node, set()))  # beforehand: merging `<<` repeats keys, too
+        return node, None if node is None else loader.construct_document(node), repeated
+    except OSError as error:
+        raise GalleriesFileError(Problem(str(file), f"cannot be read: {error.strerror}")) from error
+    except UnicodeDecodeError as error:
+        raise GalleriesFileError(Problem(str(file), f"not UTF-8: {error.reason}")) from error
+    except yaml.reader.ReaderError as error:
+        raise GalleriesFileError(Problem(f"{file}:1", f"not valid YAML: {error.reason}")) from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise GalleriesFileError(Problem(f"{file}:{line}", f"not valid YAML: {error.problem}")) from error
+
+
+def _wrong_type(content: Mapping[str, Any], locate: Locate) -> list[Problem]:
+    if content.get("type") == COMPONENT_TYPE:
+        return []
+    return [Problem(locate(("type",)), f"type: must be {COMPONENT_TYPE}")]
+
+
+def _top_level_keys(content: Mapping[str, Any], locate: Locate) -> Iterator[Problem]:
     for key in content:
-        if key not in ("type", "attributes", "requirements", "template_vars_module", "post_processing"):
-            raise GalleriesFileError(
-                f"{locate((key,))}: {key}: unknown key {key!r}; allowed are attributes, type"
+        if key in KEYS_OF_DAGSTER:
+            yield Problem(
+                locate((key,)), f"{key}: works only in a file that Dagster itself loads, a defs.yaml"
             )
-    return parse_attributes(content.get("attributes"), locate, {})
+        elif key not in KEYS:
+            yield Problem(locate((key,)), f"{key}: {unknown_key(key, KEYS)}")
 
 
-def parse_attributes(attributes: Any, locate: Locate, scope: Mapping[str, Any]) -> Galleries:
+def _attributes_key(content: Mapping[str, Any]) -> str:
+    """Return the key of the attributes, however it is misspelled."""
+    if ATTRIBUTES in content:
+        return ATTRIBUTES
+    return next((str(key) for key in content if did_you_mean(key, [ATTRIBUTES])), ATTRIBUTES)
+
+
+def _repeated(node: yaml.Node | None, seen: set[int]) -> Iterator[tuple[str, int]]:
+    """Yield the keys that stand twice in a mapping, with their lines: YAML itself takes the last one.
+
+    Args:
+        node: Where to look.
+        seen: The nodes that were looked at, because a node can have several places, and contain itself.
+    """
+    if node is None or id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        keys: set[str] = set()
+        for key, value in node.value:
+            if key.value in keys and key.value != "<<":
+                yield key.value, key.start_mark.line + 1
+            keys.add(str(key.value))
+            yield from _repeated(value, seen)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _repeated(value, seen)
+
+
+def parse_attributes(
+    attributes: Any, locate: Locate, scope: Mapping[str, Any], key: str = ATTRIBUTES
+) -> Galleries:
     """Return the settings in the `attributes` of a component file.
 
     Args:
         attributes: The attributes as parsed from YAML.
         locate: Returns where in its file a value is.
         scope: Names that templates may use, besides `env`.
+        key: The key of the attributes in the file.
 
     Raises:
         GalleriesFileError: Something is not allowed; the message names every such place.
     """
-    rendered = _rendered(attributes, ("attributes",), locate, {**scope, "env": _Environment()})
+    problems: list[Problem] = []
+    known = {"dg": dg, "automation_condition": dg.AutomationCondition, **scope, "env": _Environment()}
+    template = _Templates(locate, known, problems)
+    rendered = template.rendered(attributes, (key,))
     try:
         galleries = Galleries.model_validate(rendered)
     except pydantic.ValidationError as error:
-        lines = [_line_of(each, locate) for each in error.errors()]
-        raise GalleriesFileError("\n".join(lines)) from None
-    _check_cron(galleries.schedule, locate)
-    _check_assets(galleries.assets, locate)
-    return galleries
-
-
-def _check_cron(schedule: str | None, locate: Locate) -> None:
-    """Let Dagster validate the schedule now, while its place in the file is known."""
-    try:
-        if schedule is not None:
-            dg.ScheduleDefinition(name="checked", job_name="checked", cron_schedule=schedule)
-    except dg.DagsterInvalidDefinitionError as error:
-        path = ("attributes", "schedule")
+        unrendered = {problem.path for problem in problems}
+        found = (_problem(each, key, locate) for each in error.errors())
         raise GalleriesFileError(
-            f"{locate(path)}: {'.'.join(path)}: {schedule!r} is no cron expression; "
-            'give five fields, such as "0 6 * * *", or null'
-        ) from error
-
-
-def _check_assets(assets: AssetSettings, locate: Locate) -> None:
-    """Let Dagster validate the assets' owners and tags now, while their place in the file is known."""
-    given: dict[str, Any] = {"owners": list(assets.owners), "tags": dict(assets.tags)}
-    for key, value in given.items():
-        try:
-            dg.AssetSpec("checked", **{key: value})
-        except (dg.DagsterInvalidDefinitionError, dg.DagsterInvariantViolationError) as error:
-            path = ("attributes", "assets", key)
-            raise GalleriesFileError(f"{locate(path)}: {'.'.join(path)}: {error}, not {value!r}") from error
+            *problems, *(each for each in found if each.path not in unrendered)
+        ) from None
+    if problems:
+        raise GalleriesFileError(*problems)
+    return galleries
 
 
 _ANY_SECRET_KEY = frozenset().union(*SECRET_KEYS.values())
 
 
-def _line_of(error: Any, locate: Locate) -> str:
-    path: KeyPath = ("attributes", *error["loc"])
+def _problem(error: Any, key: str, locate: Locate) -> Problem:
+    path: KeyPath = (key, *error["loc"])
     if error["type"] == UNKNOWN_KEY:
         path = (*path, error["ctx"]["key"])
-    value = error.get("input")
+    return Problem.at(path, _words(error, path), locate)
+
+
+def _words(error: Any, path: KeyPath) -> str:
+    value, context = error.get("input"), error.get("ctx", {})
+    if error["type"] == "union_tag_invalid":
+        allowed = context["expected_tags"].replace("'", "").split(", ")
+        broken = BROKEN.get(context["tag"])
+        return broken or error["msg"] + did_you_mean(context["tag"], allowed)
     is_shown = (
         isinstance(value, (str, int, float))
         and path[-1] not in _ANY_SECRET_KEY
-        and error["type"] != UNKNOWN_KEY
+        and error["type"] not in (UNKNOWN_KEY, NOT_ACCEPTED)
     )
-    broken = BROKEN.get(str(value.get("type"))) if isinstance(value, dict) else None
-    words = broken or error["msg"] + (f", not {value!r}" if is_shown else "")
-    return f"{locate(path)}: {'.'.join(map(str, path))}: {words}"
+    return str(error["msg"]) + (f", not {value!r}" if is_shown else "")
 
 
 def _line(node: yaml.Node | None, path: KeyPath) -> int:
@@ -157,22 +249,39 @@ class _Environment:
         return value
 
 
-_JINJA = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701 -- not HTML
+_TEXT = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701 -- not HTML
+_OBJECT = NativeEnvironment(undefined=jinja2.StrictUndefined, autoescape=False)
+_OF_OBJECTS = ("automation_condition",)
+"""The keys whose templates make an object; all others make text."""
 
 
-def _rendered(value: Any, path: KeyPath, locate: Locate, scope: Mapping[str, Any]) -> Any:
-    """Return the value with its templates rendered as text; secrets stay templates until they are used."""
-    if isinstance(value, Mapping):
-        secret_keys = SECRET_KEYS.get(str(value.get("type")), _ANY_SECRET_KEY)
-        return {
-            key: each if key in secret_keys else _rendered(each, (*path, key), locate, scope)
-            for key, each in value.items()
-        }
-    if isinstance(value, list):
-        return [_rendered(each, (*path, place), locate, scope) for place, each in enumerate(value)]
-    if not isinstance(value, str) or "{" not in value:
-        return value
-    try:
-        return _JINJA.from_string(value).render(scope)
-    except Exception as error:
-        raise GalleriesFileError(f"{locate(path)}: {'.'.join(map(str, path))}: {error}") from error
+class _Templates:
+    """Renders the templates in a file's values, as text.
+
+    Args:
+        locate: Returns where in its file a value is.
+        scope: The names that templates may use.
+        problems: The list that gets a problem for each template that cannot be rendered.
+    """
+
+    def __init__(self, locate: Locate, scope: Mapping[str, Any], problems: list[Problem]) -> None:
+        self._locate, self._scope, self._problems = locate, scope, problems
+
+    def rendered(self, value: Any, path: KeyPath) -> Any:
+        """Return the value with its templates rendered; secrets stay templates until they are used."""
+        if isinstance(value, Mapping):
+            secret_keys = SECRET_KEYS.get(str(value.get("type")), _ANY_SECRET_KEY)
+            return {
+                key: each if key in secret_keys else self.rendered(each, (*path, key))
+                for key, each in value.items()
+            }
+        if isinstance(value, list):
+            return [self.rendered(each, (*path, place)) for place, each in enumerate(value)]
+        if not isinstance(value, str) or "{" not in value:
+            return value
+        try:
+            templates = _OBJECT if path[-1] in _OF_OBJECTS else _TEXT
+            return templates.from_string(value).render(self._scope)
+        except Exception as error:  # noqa: BLE001 -- a template may raise anything
+            self._problems.append(Problem.at(path, str(error), self._locate))
+            return value

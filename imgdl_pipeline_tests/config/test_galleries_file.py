@@ -92,7 +92,7 @@ def test_a_good_file_is_read(read):
             "galleries.yaml:3: attributes.store: 'nothing' is undefined",
         ),
         ("store: data", 'store: "{{ 1/0 }}"', "galleries.yaml:3: attributes.store: division by zero"),
-        ("store: data", "store: \x01", "galleries.yaml:1: not valid YAML: special characters"),
+        ("store: data", "store: \x01", "galleries.yaml:1: not valid YAML: control characters"),
         ("store: data", 'store: "{{"', "galleries.yaml:3: attributes.store: unexpected 'end of template'"),
         (
             "attributes:",

@@ -2,8 +2,10 @@
 
 import hashlib
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
+from itertools import islice, pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -111,6 +113,8 @@ def last_refreshed(store: Store, gallery: str) -> datetime | None:
     return None if catalog is None else refreshed_at(catalog)
 
 
+LONG_AGO = datetime(2020, 1, 1, tzinfo=timezone.utc)
+
 NICKNAMES = {
     "@hourly": "0 * * * *",
     "@daily": "0 0 * * *",
@@ -123,19 +127,44 @@ NICKNAMES = {
 """Nicknames that Dagster also accepts as cron expressions."""
 
 
-def is_stale(listed_at: datetime, schedule: str | None, now: datetime) -> bool:
-    """Return whether a gallery was last listed before its second-to-last scheduled time.
+def is_stale(
+    listed_at: datetime, schedule: str | None, now: datetime, fresh_days: float | None = None
+) -> bool:
+    """Return whether a gallery was last listed too long ago: before its second-to-last scheduled time.
 
     Args:
         listed_at: When the gallery was listed, with a time zone.
         schedule: The cron expression of its runs, in UTC; with None or an expression that never fires, the
             gallery is never stale.
         now: The current time.
+        fresh_days: The number of days after which it is stale, whatever its schedule is; None for none.
     """
+    if fresh_days is not None:
+        return listed_at < now - timedelta(days=fresh_days)
+    due = list(islice(_ticks(schedule, now, reverse=True), 2))
+    return len(due) == 2 and listed_at < due[1]
+
+
+JUDGED_TICKS = 400
+"""How many scheduled times are looked at for the longest time between two: more than a year of days."""
+
+
+def fresh_for(schedule: str | None, fresh_days: float | None = None) -> timedelta | None:
+    """Return for how long a gallery is fresh at least, or None if it is never stale.
+
+    Args:
+        schedule: The cron expression of its runs.
+        fresh_days: The number of days, whatever its schedule is.
+    """
+    if fresh_days is not None:
+        return timedelta(days=fresh_days)
+    ticks = list(islice(_ticks(schedule, LONG_AGO), JUDGED_TICKS))
+    return max((2 * (later - tick) for tick, later in pairwise(ticks)), default=None)
+
+
+def _ticks(schedule: str | None, start: datetime, *, reverse: bool = False) -> Iterator[datetime]:
+    """Yield the times of a cron expression; none for one that never fires."""
     try:
-        ticks = CronSim(NICKNAMES.get(schedule or "", schedule or ""), now, reverse=True)
-        next(ticks)
-        due = next(ticks)
-    except (CronSimError, StopIteration):
-        return False
-    return listed_at < due
+        yield from CronSim(NICKNAMES.get(schedule or "", schedule or ""), start, reverse=reverse)
+    except CronSimError:
+        return

@@ -8,8 +8,8 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -57,6 +57,7 @@ class Progress:
         failed: Number of done links without an image.
         seconds: Seconds since the run began.
         busy: Number of links in progress, given only while no link finishes.
+        by_status: Number of done links with each status.
     """
 
     done: int
@@ -64,6 +65,7 @@ class Progress:
     failed: int
     seconds: float
     busy: int = 0
+    by_status: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def per_second(self) -> float:
@@ -257,18 +259,21 @@ class ProgressCounter:
 
     def __init__(self, total: int, started: float, on_progress: Callable[[Progress], None]) -> None:
         self._total, self._started, self._on_progress = total, started, on_progress
-        self.done = self._failed = 0
+        self.done = 0
+        self._by_status = {status.value: 0 for status in Status}
 
     def finished(self, row: Download) -> None:
         """Count a finished link, and report the progress."""
         self.done += 1
-        self._failed += row.status != Status.OK.value
+        self._by_status[row.status] += 1
         self.waited(0)
 
     def waited(self, busy: int) -> None:
         """Report the progress and the number of links in progress while no link finishes."""
         seconds = time.monotonic() - self._started
-        self._on_progress(Progress(self.done, self._total, self._failed, seconds, busy))
+        failed = self.done - self._by_status[Status.OK.value]
+        counts = dict(self._by_status)
+        self._on_progress(Progress(self.done, self._total, failed, seconds, busy, counts))
 
 
 def _row_of_error(job: Job, error: BaseException | None) -> Download:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from imgdl_pipeline.core.http.deadline import Cancelled
 from imgdl_pipeline.core.listing.within import Interrupted, call_within
+from imgdl_pipeline.core.model.digest import TableDigest
 from imgdl_pipeline.core.model.links import ATTRIBUTES_CHARS, DistinctLinks, TooLargeError
 from imgdl_pipeline.core.model.schemas import CATALOG, LINKS
 from imgdl_pipeline.core.model.settings import CONTACT_HOSTS, DownloadSettings, SourceSettings
@@ -37,6 +38,11 @@ LISTED_AT = pa.schema([LINKS.field("listed_at")], metadata=LINKS.metadata)
 
 WARNINGS = b"imgdl_pipeline.warnings"
 """The key in the metadata of a returned list for what limits it."""
+
+DIGEST = b"imgdl_pipeline.digest"
+"""The key in the metadata of a returned list for the digest of its links and their attributes."""
+
+_DIGESTED = ("url", "attributes")
 
 LENGTH_BEFORE = b"imgdl_pipeline.links_before"
 """The key in a list's metadata for the number of links in the list before it."""
@@ -86,16 +92,18 @@ def list_gallery(
     length_before = {} if before is None else {LENGTH_BEFORE: str(before.num_rows).encode()}
     with opened_temporary() as file:
 
-        def write() -> None:
+        def write() -> str:
             try:
-                _write_list(gallery, source, client, now, length_before, file)
+                return _write_list(gallery, source, client, now, length_before, file)
             except Unchanged:
                 file.seek(0)
                 file.truncate()
-                write_parquet(file, _listed_again(read_links(store, gallery), now, length_before))
+                links = read_links(store, gallery)
+                write_parquet(file, _listed_again(links, now, length_before))
+                return TableDigest.of(links, *_DIGESTED)
 
         with client:
-            _within(list_timeout, client, write)
+            digest = _within(list_timeout, client, write)
         file.seek(0)
         links = pq.read_table(file, columns=LISTED.names)
         if client.entries and not links.num_rows:
@@ -109,7 +117,7 @@ def list_gallery(
         store.write_file(path, file)
     if client.validators:
         _keep_validators(gallery, source, store, client.validators, links)
-    said = {WARNINGS: json.dumps(client.warnings).encode()}
+    said = {WARNINGS: json.dumps(client.warnings).encode(), DIGEST: digest.encode()}
     return links.replace_schema_metadata({**(links.schema.metadata or {}), **said})
 
 
@@ -119,9 +127,15 @@ def list_warnings(links: pa.Table) -> list[str]:
     return words
 
 
-def _within(list_timeout: float, client: SourceClient, write: Callable[[], None]) -> None:
+def list_digest(links: pa.Table) -> str:
+    """Return the digest of a list that `list_gallery` has returned: the same for the same links."""
+    digest: bytes = (links.schema.metadata or {}).get(DIGEST, b"")
+    return digest.decode()
+
+
+def _within(list_timeout: float, client: SourceClient, write: Callable[[], str]) -> str:
     try:
-        call_within(list_timeout, client.stop, write)
+        return call_within(list_timeout, client.stop, write)
     except (TimeoutError, Cancelled, Interrupted):
         raise SourceError(
             f"the source did not list its links within {list_timeout:g} s; list_timeout allows more"
@@ -137,13 +151,14 @@ def _write_list(
     now: datetime,
     metadata: dict[bytes, bytes],
     file: IO[bytes],
-) -> None:
-    """Write a source's links to a Parquet file as they come, so that a long list takes little memory."""
-    distinct = DistinctLinks(now)
+) -> str:
+    """Write a source's links to a Parquet file as they come, and return their digest."""
+    distinct, digest = DistinctLinks(now), TableDigest(*_DIGESTED)
     schema = LINKS.with_metadata({**LINKS.metadata, **metadata})
     with parquet_writer(file, schema) as writer:
         try:
             for batch in distinct.batches(list_links(source, client)):
+                digest.update(batch)
                 with needing_room():
                     writer.write_batch(batch.replace_schema_metadata(schema.metadata))
         except (AttributeError, TypeError, ValueError) as error:  # another package's source gives no links
@@ -153,6 +168,7 @@ def _write_list(
             f"{gallery}: {distinct.cut} links have attributes of more than {ATTRIBUTES_CHARS} characters "
             "(ATTRIBUTES_CHARS); their long texts are cut, or all of them left out"
         )
+    return digest.hex()
 
 
 def _ask_for_a_contact(gallery: str, links: pa.Table) -> None:

@@ -4,10 +4,11 @@ These models are the galleries file's schema and validation, the launchpad's fie
 arguments. They are frozen and reject unknown keys. `galleries.py` combines them.
 """
 
+import difflib
 import ipaddress
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any, ClassVar, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -17,13 +18,14 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
+    ModelWrapValidatorHandler,
     ValidationError,
     ValidatorFunctionWrapHandler,
     field_validator,
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from pydantic_core import CoreSchema, ErrorDetails, InitErrorDetails, PydanticCustomError, core_schema
 
 from imgdl_pipeline.version import __version__
 
@@ -36,19 +38,50 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _knows_all_keys(cls, data: Any) -> Any:
-        """Report an unknown key together with the allowed keys, which pydantic's own error omits."""
+    def _knows_all_keys(cls, data: Any, handler: ModelWrapValidatorHandler[Any]) -> Any:
+        """Report unknown keys together with the allowed keys, and the errors of the other keys, too.
+
+        Pydantic's own error for an unknown key does not name the allowed ones.
+        """
         unknown = [key for key in data if key not in cls.model_fields] if isinstance(data, dict) else []
-        if unknown:
-            allowed = ", ".join(sorted(cls.model_fields))
-            raise PydanticCustomError(
-                UNKNOWN_KEY,
-                "unknown key '{key}'; allowed are {allowed}",
-                {"key": unknown[0], "allowed": allowed},
-            )
-        return data
+        if not unknown:
+            return handler(data)
+        errors = [InitErrorDetails(type=_unknown_key(key, cls.model_fields), input=key) for key in unknown]
+        try:
+            handler({key: value for key, value in data.items() if key not in unknown})
+        except ValidationError as error:
+            errors += [_again(each) for each in error.errors(include_url=False)]
+        raise ValidationError.from_exception_data(cls.__name__, errors, hide_input=True)
+
+
+def _unknown_key(key: object, allowed: Collection[str]) -> PydanticCustomError:
+    words = unknown_key(key, allowed)
+    return PydanticCustomError(UNKNOWN_KEY, "{words}", {"key": str(key), "words": words})
+
+
+def unknown_key(key: object, allowed: Collection[str]) -> str:
+    """Return a message about an unknown key: what is allowed, and what may have been meant."""
+    return f"unknown key '{key}'; allowed are {', '.join(sorted(allowed))}" + did_you_mean(key, allowed)
+
+
+def did_you_mean(name: object, known: Collection[str]) -> str:
+    """Return the end of a message about an unknown name: the known one that looks most like it, if any."""
+    close = difflib.get_close_matches(str(name).lower(), known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def _again(error: ErrorDetails) -> InitErrorDetails:
+    """Return an error in the form in which it can be raised again."""
+    context = error.get("ctx", {})
+    known = error["type"] in get_args(core_schema.ErrorType)
+    return InitErrorDetails(
+        type=error["type"] if known else PydanticCustomError(error["type"], error["msg"], context),
+        loc=error["loc"],
+        input=error["input"],
+        ctx=context,
+    )
 
 
 class MissingSecretError(Exception):
@@ -248,6 +281,12 @@ class CheckSettings(Settings):
     refused_error: float = Field(0.5, ge=0, le=1, description="share of refused links that is an error")
     lost_warn: float = Field(
         0.5, ge=0, le=1, description="share by which a list may become shorter than the one before"
+    )
+    fresh_days: float | None = Field(
+        None,
+        gt=0,
+        le=36_500,
+        description="days after which a gallery is stale; null: after it missed two scheduled runs",
     )
 
     def overridden_by(self, overrides: Mapping[str, Any]) -> "CheckSettings":

@@ -45,6 +45,18 @@ def _stem(url: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", stem).strip("._-")[:STEM_CHARS].rstrip("._-") or "image"
 
 
+def gallery_folders(gallery: str) -> tuple[str, ...]:
+    """Return the folders that have a gallery's files and no others, its images first."""
+    files = (catalog_path(gallery), downloads_path(gallery), links_path(gallery))
+    return (images_path(gallery), *(file.rpartition("/")[0] for file in files))
+
+
+def gallery_of(folder: str) -> str | None:
+    """Return the gallery that a folder belongs to, or None: the inverse of `gallery_folders`."""
+    name = folder.rpartition("/")[2].removeprefix("gallery=")
+    return name if folder in gallery_folders(name) else None
+
+
 def images_path(gallery: str) -> str:
     """Return the folder of a gallery's images."""
     return f"images/{gallery}"
@@ -88,6 +100,11 @@ def contact_sheets_path(gallery: str) -> str:
 def leases_path(gallery: str) -> str:
     """Return the folder of the leases of active runs; see `lease.py`."""
     return f"downloads/gallery={gallery}/_leases"
+
+
+def renamed_from_path(gallery: str) -> str:
+    """Return the path of the file that exists while another gallery's files become this one's."""
+    return f"downloads/gallery={gallery}/_renamed_from"
 
 
 def catalog_path(gallery: str) -> str:

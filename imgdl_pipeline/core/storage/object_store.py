@@ -6,11 +6,12 @@ A put is atomic in all of them: a reader sees the whole file or none.
 import io
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -45,10 +46,11 @@ class UnreadableError(StoreError):
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """An entry of a listing: a file's path, and its size in bytes."""
+    """An entry of a listing: a file's path, its size in bytes, and when it was written."""
 
     path: str
     bytes: int
+    modified: datetime
 
 
 class ObjectStore:
@@ -174,6 +176,36 @@ class ObjectStore:
         except (OSError, obstore.exceptions.BaseError) as error:
             raise StoreError(f"cannot delete in {self.root}: {first_line(error)}") from error
 
+    def move(self, path: str, to: str) -> None:
+        """Give a file another path, replacing what is there; do nothing if the file does not exist.
+
+        Raises:
+            StoreError: The file could not be moved.
+        """
+        try:
+            obstore.rename(self._objects, path, to)
+        except FileNotFoundError:
+            return
+        except (OSError, obstore.exceptions.BaseError) as error:
+            raise StoreError(f"cannot move {self.location(path)}: {first_line(error)}") from error
+
+    def delete_folder(self, folder: str) -> None:
+        """Delete everything below a folder, and the folder itself; raises like `delete` and `list`."""
+        files = self.list(folder)
+        while batch := [file.path for file in islice(files, LISTED_FILES)]:
+            self.delete(batch)
+        if self._folder is not None:
+            shutil.rmtree(self._folder / folder, ignore_errors=True)
+
+    def folders(self, folder: str) -> Iterator[str]:
+        """Yield the paths of the folders directly inside a folder; raises like `list`."""
+        try:
+            yield from obstore.list_with_delimiter(self._objects, prefix=folder)["common_prefixes"]
+        except FileNotFoundError:
+            return
+        except (OSError, obstore.exceptions.BaseError) as error:
+            raise StoreError(f"cannot list {self.location(folder)}: {first_line(error)}") from error
+
     def sweep(self, folder: str, older_than_s: float = 0.0) -> None:
         """Delete unfinished files below a folder that killed writers left behind.
 
@@ -199,7 +231,7 @@ class ObjectStore:
         try:
             for chunk in obstore.list(self._objects, prefix=folder, chunk_size=1000):
                 for entry in chunk:
-                    yield StoredFile(entry["path"], entry["size"])
+                    yield StoredFile(entry["path"], entry["size"], entry["last_modified"])
         except (OSError, obstore.exceptions.BaseError) as error:
             raise StoreError(f"cannot list {self.location(folder)}: {first_line(error)}") from error
 

@@ -53,7 +53,7 @@ def test_a_bad_download_setting_is_refused_at_its_place(changes):
 def test_an_unknown_key_is_named_with_what_is_allowed():
     [(place, message)] = errors(Galleries, {"galleries": [{**DEMO, "source": {"type": "demo", "imagez": 4}}]})
     assert place == "galleries.0.source.demo"
-    assert message == "unknown key 'imagez'; allowed are images, type"
+    assert message == "unknown key 'imagez'; allowed are images, type; did you mean 'images'?"
 
 
 def test_an_unknown_source_is_named_with_what_is_allowed():

@@ -1,0 +1,390 @@
+"""Define the program `imgdl`: run galleries, and look after their files, in a terminal."""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import click
+import dagster as dg
+from click.shell_completion import CompletionItem
+
+from imgdl_pipeline.assets import STORE_VARIABLE, open_store
+from imgdl_pipeline.config.galleries import (
+    NAME_RULE,
+    Galleries,
+    Gallery,
+    is_gallery_name,
+    secret_keys,
+    unset_secrets,
+)
+from imgdl_pipeline.config.galleries_file import GalleriesFileError
+from imgdl_pipeline.core.catalog.audit import is_stale
+from imgdl_pipeline.core.catalog.summary import CatalogSummary, summarize
+from imgdl_pipeline.core.model.outcome import ResourceError, Status
+from imgdl_pipeline.core.model.settings import did_you_mean
+from imgdl_pipeline.core.model.shown import hide_secrets
+from imgdl_pipeline.core.sources import type_name
+from imgdl_pipeline.core.storage.gallery_files import (
+    delete_gallery,
+    gallery_files,
+    rename_gallery,
+    stored_galleries,
+)
+from imgdl_pipeline.core.storage.lease import GalleryBusyError
+from imgdl_pipeline.core.storage.object_store import StoreError
+from imgdl_pipeline.definitions import CONFIG_VARIABLE, component, defs, galleries, galleries_file
+from imgdl_pipeline.running import GalleryRun, run_gallery
+from imgdl_pipeline.terminal import RunDisplay, print_table
+from imgdl_pipeline.version import __version__
+
+FAILED, WRONG = 1, 2
+"""Exit codes: a run or a check failed; wrong usage, or a galleries file that cannot be used."""
+
+IS_JSON = "imgdl_pipeline.json"
+"""The key in click's context for whether the program prints one JSON object."""
+
+
+class _Stop(click.ClickException):
+    """An error that ends the program with a message, or a JSON object, and an exit code."""
+
+    is_json = False
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc]  # click has it as a class variable, and reads ours
+
+    def show(self, file: Any = None) -> None:
+        """Print the error."""
+        if self.is_json:
+            _print_json({"error": self.message})
+        else:
+            click.echo(self.message, file=file, err=True)
+
+
+class _Program(click.Group):
+    """A group of commands whose errors are sentences."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command, and turn the errors that people can mend into a message and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except GalleriesFileError as error:
+            stop = _Stop(str(error), WRONG)
+        except (StoreError, ResourceError, GalleryBusyError, FileExistsError, FileNotFoundError) as error:
+            stop = _Stop(hide_secrets(str(error)), FAILED)
+        except _Stop as error:
+            stop = error
+        stop.is_json = bool(ctx.meta.get(IS_JSON))
+        raise stop from None
+
+
+@click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="imgdl", message="%(prog)s %(version)s")
+def main() -> None:
+    """List, download, validate and catalog image galleries.
+
+    The galleries file is the one that --config or IMGDL_CONFIG names, or else the demo's. Exit status:
+    0 done, 1 a run or a check failed, 2 wrong usage or galleries file.
+    """
+
+
+def _use_config(ctx: click.Context, parameter: click.Parameter, value: Path | None) -> None:  # noqa: ARG001
+    if value is not None:
+        os.environ[CONFIG_VARIABLE] = str(value)
+
+
+def _use_json(ctx: click.Context, parameter: click.Parameter, value: bool) -> bool:  # noqa: ARG001
+    ctx.meta[IS_JSON] = value
+    return value
+
+
+def _complete_galleries(
+    ctx: click.Context,  # noqa: ARG001
+    parameter: click.Parameter,  # noqa: ARG001
+    incomplete: str,
+) -> list[CompletionItem]:
+    """Return the names that a shell offers; a file that cannot be used has none."""
+    try:
+        known = galleries().galleries
+    except GalleriesFileError:
+        return []
+    return [CompletionItem(each.name) for each in known if each.name.startswith(incomplete)]
+
+
+def _command(function: Callable[..., None]) -> click.Command:
+    """Make a command with the options that all commands have."""
+    config = click.option(
+        "--config",
+        type=click.Path(dir_okay=False, path_type=Path),
+        expose_value=False,
+        is_eager=True,
+        callback=_use_config,
+        help="The galleries file; it stands for IMGDL_CONFIG.",
+    )
+    as_json = click.option(
+        "--json", "as_json", is_flag=True, callback=_use_json, help="Print one JSON object."
+    )
+    return main.command(function.__name__.strip("_"))(config(as_json(function)))
+
+
+_names = click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=_complete_galleries)
+
+
+@_command
+@_names
+@click.option("--all", "are_all", is_flag=True, help="Run every gallery, one after the other.")
+@click.option("--limit", type=click.IntRange(min=1), help="Download this many links of each at most.")
+@click.option("--force", is_flag=True, help="Ask for every link again; for images conditionally.")
+def run(names: tuple[str, ...], are_all: bool, limit: int | None, force: bool, as_json: bool) -> None:
+    """Run galleries: list their links, download the images, validate and catalog them.
+
+    The runs appear in the web UI of the same DAGSTER_HOME. Links that fail do not make a run fail.
+    """
+    known = component()
+    if bool(names) == are_all:
+        raise click.UsageError("name the galleries to run, or give --all")
+    chosen = _chosen(known.galleries, names)
+    definitions = defs()
+    runs: list[GalleryRun] = []
+    with ExitStack() as exits:
+        instance = exits.enter_context(_instance())
+        display = exits.enter_context(RunDisplay())
+        for gallery in chosen:
+            done = run_gallery(
+                known, definitions, gallery.name, instance, limit=limit, force=force, watch=display
+            )
+            runs.append(done)
+            display.done()
+            if not as_json:
+                _tell(done)
+            if done.was_interrupted:
+                break
+    if as_json:
+        _print_json({"galleries": [_run_json(each) for each in runs]})
+    if not all(each.succeeded for each in runs):
+        raise SystemExit(FAILED)
+
+
+def _instance() -> dg.DagsterInstance:
+    """Return the instance of DAGSTER_HOME, or one that forgets its runs at the end."""
+    home = os.environ.get("DAGSTER_HOME")
+    if not home:
+        return dg.DagsterInstance.ephemeral()
+    Path(home).mkdir(parents=True, exist_ok=True)
+    return dg.DagsterInstance.get()
+
+
+def _tell(run: GalleryRun) -> None:
+    """Print what a run did, for a person."""
+    if run.was_interrupted:
+        click.echo(f"{run.gallery} was stopped; the next run continues where it was", err=True)
+    elif run.error is not None:
+        click.echo(f"the run of {run.gallery} failed: {run.error}", err=True)
+    else:
+        click.echo(summary(run))
+    for kind, found in (("error", run.failed_checks), ("warning", run.warnings)):
+        for name, words in found.items():
+            click.echo(f"{kind}: {name}: {words}", err=True)
+
+
+def summary(run: GalleryRun) -> str:
+    """Return what a run that succeeded did, for a person."""
+    images, catalog = run.metadata["images"], run.metadata["catalog"]
+    lines = [f"{run.gallery}: {catalog['dagster/row_count']} links"]
+    for status in Status:
+        reasons = _reasons(catalog, status)
+        told = ", ".join(f"{count} {key.partition('/')[2]}" for key, count in reasons.items())
+        lines.append(f"  {status.value:8} {catalog[status.value]:6}" + (f"   {told}" if told else ""))
+    what = "image" if images["fetched"] == 1 else "images"
+    lines += [
+        f"downloaded {images['fetched']} {what}, {images['bytes'] / 1e6:.1f} MB, "
+        f"in {images['seconds']:.1f} s: {images['images_per_second']:.0f} a second",
+        f"catalog: {catalog['path']}",
+    ]
+    return "\n".join(lines)
+
+
+def _reasons(catalog: Mapping[str, Any], status: Status) -> dict[str, int]:
+    return {key: count for key, count in catalog.items() if key.startswith(f"{status.value}/")}
+
+
+def _run_json(run: GalleryRun) -> dict[str, Any]:
+    images, catalog = run.metadata.get("images", {}), run.metadata.get("catalog", {})
+    numbers = {key: catalog.get(key) for key in ("path", *(status.value for status in Status))}
+    return {
+        "name": run.gallery,
+        "succeeded": run.succeeded,
+        "error": run.error,
+        "run_id": run.run_id,
+        "links": catalog.get("dagster/row_count"),
+        **numbers,
+        "reasons": {key: count for status in Status for key, count in _reasons(catalog, status).items()},
+        **{key: images.get(key) for key in ("fetched", "waiting", "seconds")},
+        "failed_checks": dict(run.failed_checks),
+        "warnings": dict(run.warnings),
+    }
+
+
+@_command
+def list_(as_json: bool) -> None:
+    """List the galleries of the galleries file, with their sources and schedules."""
+    known = galleries()
+    rows = [
+        {
+            "name": each.name,
+            "source": type_name(type(each.source)),
+            "lists": _lists(each),
+            "schedule": known.schedule_of(each),
+        }
+        for each in known.galleries
+    ]
+    _print_rows(rows, as_json=as_json, file=str(galleries_file()), store=_root(known))
+
+
+def _lists(gallery: Gallery) -> str:
+    """Return the keys of a gallery's source that are not as they are by default, without its secrets."""
+    secret = secret_keys(gallery.source)
+    given = gallery.source.model_dump(exclude_defaults=True, exclude={"type", *secret})
+    return hide_secrets(", ".join(f"{key}: {value}" for key, value in given.items()))
+
+
+def _root(known: Galleries) -> str:
+    return hide_secrets(os.environ.get(STORE_VARIABLE) or known.store)
+
+
+@_command
+def check(as_json: bool) -> None:
+    """Check the galleries file, and report every error in it at once, with its line.
+
+    Secrets whose environment variable is not set are reported, too. They are no error of the file: they stop
+    only the runs of the gallery that needs them.
+    """
+    file = str(galleries_file())
+    try:
+        known = galleries()
+    except GalleriesFileError as error:
+        if not as_json:
+            raise
+        problems = [{"place": each.place, "message": each.words} for each in error.problems]
+        _print_json({"file": file, "valid": False, "problems": problems, "unset_secrets": []})
+        raise SystemExit(WRONG) from None
+    unset = [
+        {"gallery": each.name, "message": words}
+        for each in known.galleries
+        for words in unset_secrets(each.source, os.environ)
+    ]
+    if as_json:
+        _print_json({"file": file, "valid": True, "problems": [], "unset_secrets": unset})
+        return
+    for each in unset:
+        click.echo(f"{each['gallery']}: {each['message']}", err=True)
+    count = len(known.galleries)
+    click.echo(f"{file}: good, {count} {'gallery' if count == 1 else 'galleries'}")
+
+
+@_command
+@_names
+def status(names: tuple[str, ...], as_json: bool) -> None:
+    """Show what each gallery's catalog holds, and how old it is."""
+    known = galleries()
+    store, now = open_store(known), datetime.now(timezone.utc)
+    rows = [_status_row(known, each, summarize(store, each.name), now) for each in _chosen(known, names)]
+    _print_rows(rows, as_json=as_json, store=_root(known))
+
+
+def _status_row(
+    known: Galleries, gallery: Gallery, found: CatalogSummary | None, now: datetime
+) -> dict[str, Any]:
+    if found is None or found.refreshed_at is None:
+        state = "never ran" if found is None else "lists nothing"
+        return {"name": gallery.name, "state": state, **dict.fromkeys(_COUNTED, 0), "refreshed_at": None}
+    fresh_days = known.check_settings(gallery).fresh_days
+    stale = is_stale(found.refreshed_at, known.schedule_of(gallery), now, fresh_days)
+    return {
+        "name": gallery.name,
+        "state": "stale" if stale else "fresh",
+        "links": found.links,
+        **found.by_status,
+        "bytes": found.bytes,
+        "refreshed_at": f"{found.refreshed_at:%Y-%m-%dT%H:%MZ}",
+    }
+
+
+_COUNTED = ("links", *(status.value for status in Status), "bytes")
+
+
+@_command
+@click.argument("old", metavar="OLD")
+@click.argument("new", metavar="NEW")
+def rename(old: str, new: str, as_json: bool) -> None:
+    """Give the files of gallery OLD to the name NEW, without a request to any host.
+
+    Rename the gallery in the galleries file, too. If the command is interrupted, run it again before either
+    gallery runs.
+    """
+    for name in (old, new):
+        if not is_gallery_name(name):
+            raise click.UsageError(f"{name!r} is no gallery name: {NAME_RULE}")
+    known = galleries()
+    images = rename_gallery(open_store(known), old, new)
+    if as_json:
+        _print_json({"old": old, "new": new, "images": images})
+        return
+    click.echo(f"{old} is {new} now, with {images} images")
+    if old in {each.name for each in known.galleries}:
+        click.echo(f"{galleries_file()} still has {old}: rename it there, too", err=True)
+
+
+@_command
+@click.option("--yes", "is_sure", is_flag=True, help="Delete the files.")
+def prune(is_sure: bool, as_json: bool) -> None:
+    """Name the galleries that have files but are not in the galleries file; with --yes, delete their files.
+
+    All files in the store count that belong to no gallery of this file. If several galleries files share a
+    store, do not use it.
+    """
+    known = galleries()
+    store = open_store(known)
+    gone = sorted(stored_galleries(store) - {each.name for each in known.galleries})
+    rows = [{"name": name, **asdict(gallery_files(store, name))} for name in gone]
+    if is_sure:
+        for name in gone:
+            delete_gallery(store, name)
+    if gone or as_json:
+        _print_rows(rows, as_json=as_json, store=_root(known), deleted=is_sure)
+    if not as_json:
+        click.echo(_pruned(len(gone), is_sure=is_sure), err=bool(gone))
+
+
+def _pruned(count: int, *, is_sure: bool) -> str:
+    if not count:
+        return "no files of other galleries are stored"
+    return "deleted" if is_sure else "nothing was deleted; --yes deletes these files"
+
+
+def _chosen(known: Galleries, names: Sequence[str]) -> Sequence[Gallery]:
+    """Return the named galleries, each once, or all if none is named."""
+    by_name = {each.name: each for each in known.galleries}
+    for name in names:
+        if name not in by_name:
+            file = galleries_file()
+            raise click.UsageError(f"there is no gallery {name!r} in {file}{did_you_mean(name, by_name)}")
+    return [by_name[name] for name in dict.fromkeys(names)] or known.galleries
+
+
+def _print_rows(rows: Sequence[dict[str, Any]], *, as_json: bool, **more: Any) -> None:
+    """Print galleries as a table, or as a JSON object together with more about all of them."""
+    if as_json:
+        _print_json({**more, "galleries": rows})
+    elif rows:
+        header = ["gallery", *(key.replace("_at", "") for key in rows[0] if key != "name")]
+        print_table(header, [["-" if cell is None else cell for cell in row.values()] for row in rows])
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2))

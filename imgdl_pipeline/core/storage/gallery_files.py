@@ -1,0 +1,124 @@
+"""Find, rename and delete all files of a gallery, without a request to any host."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from imgdl_pipeline.core.model.schemas import CATALOG
+from imgdl_pipeline.core.storage.layout import (
+    catalog_path,
+    downloads_path,
+    gallery_folders,
+    gallery_of,
+    images_path,
+    leases_path,
+    renamed_from_path,
+)
+from imgdl_pipeline.core.storage.lease import Lease
+from imgdl_pipeline.core.storage.ledger import Ledger
+from imgdl_pipeline.core.storage.object_store import StoredFile
+from imgdl_pipeline.core.storage.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryFiles:
+    """The number of a gallery's files in the store, and of their bytes."""
+
+    files: int
+    bytes: int
+
+
+def stored_galleries(store: Store) -> set[str]:
+    """Return the names of the galleries that have files in the store.
+
+    Raises:
+        StoreError: The store could not be listed.
+    """
+    places = (folder.partition("/")[0] for folder in gallery_folders("any"))
+    folders = (folder for place in places for folder in store.folders(place))
+    return {name for name in map(gallery_of, folders) if name is not None}
+
+
+def gallery_files(store: Store, gallery: str) -> GalleryFiles:
+    """Count a gallery's files; raises like `stored_galleries`."""
+    sizes = [file.bytes for file in _all_files(store, gallery)]
+    return GalleryFiles(len(sizes), sum(sizes))
+
+
+def _all_files(store: Store, gallery: str) -> Iterator[StoredFile]:
+    return (file for folder in gallery_folders(gallery) for file in store.list(folder))
+
+
+def delete_gallery(store: Store, gallery: str) -> None:
+    """Delete all files of a gallery.
+
+    Raises:
+        GalleryBusyError: A run is at work on the gallery.
+        StoreError: A file could not be deleted.
+    """
+    with Lease(store, gallery):
+        for folder in gallery_folders(gallery):
+            kept = leases_path(gallery)
+            store.delete([file.path for file in store.list(folder) if not file.path.startswith(kept)])
+    for folder in gallery_folders(gallery):
+        store.delete_folder(folder)
+
+
+def rename_gallery(store: Store, old: str, new: str) -> int:
+    """Give all files of a gallery to another name, and return how many images were moved.
+
+    If it is interrupted, call it again with the same names. The tables are written first: they name the paths
+    that the images will have.
+
+    Raises:
+        FileExistsError: The new name has files of its own, or differs only in its case, which some disks
+            do not distinguish.
+        FileNotFoundError: The old name has no files.
+        GalleryBusyError: A run is at work on one of the two.
+        StoreError: The store failed.
+    """
+    _check(store, old, new)
+    with Ledger(store, old) as ledger, Lease(store, new):
+        store.put(renamed_from_path(new), old.encode())
+        catalog = store.read_table(catalog_path(old), CATALOG)
+        for path, table in ((downloads_path(new), ledger.table), (catalog_path(new), catalog)):
+            if table is not None and store.metadata(path) is None:
+                store.write_table(path, _with_paths(table, old, new))
+        moved = _move_files(store, old, new)
+    delete_gallery(store, old)
+    store.delete([renamed_from_path(new)])
+    return moved
+
+
+def _check(store: Store, old: str, new: str) -> None:
+    galleries, continued = stored_galleries(store), store.get(renamed_from_path(new))
+    if old not in galleries:
+        raise FileNotFoundError(f"{old} has no files in {store.root}")
+    if new.lower() == old.lower():
+        raise FileExistsError(f"{old} and {new} differ only in their case; rename it by way of another name")
+    if new in galleries and continued != old.encode():
+        raise FileExistsError(f"{new} has files in {store.root} already")
+
+
+def _with_paths(table: pa.Table, old: str, new: str) -> pa.Table:
+    """Return a ledger or catalog with the paths that its images have under the new name."""
+    place = table.schema.get_field_index("path")
+    rest = pc.utf8_slice_codeunits(table["path"], len(images_path(old)))
+    paths = pc.binary_join_element_wise(pa.scalar(images_path(new)), rest, "")
+    return table.set_column(place, table.schema.field(place), paths)
+
+
+def _move_files(store: Store, old: str, new: str) -> int:
+    """Move the files that the new name lacks, without tables with paths; return the number of images."""
+    kept = (leases_path(old), downloads_path(old), catalog_path(old))
+    images = 0
+    for source, target in zip(gallery_folders(old), gallery_folders(new), strict=True):
+        there = set(store.files(target)["path"].to_pylist())
+        for file in store.list(source):
+            path = target + file.path.removeprefix(source)
+            if path not in there and not file.path.startswith(kept):
+                store.move(file.path, path)
+                images += source == images_path(old)
+    return images

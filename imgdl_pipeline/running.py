@@ -1,0 +1,122 @@
+"""Run a gallery's job in this process, as the terminal does."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+
+from imgdl_pipeline.component import JOB_NAME, ImageGalleries
+from imgdl_pipeline.progress import Watch, watching
+from imgdl_pipeline.resources import RESOURCE_KEY
+
+QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
+INTERRUPTED = dg.DagsterExecutionInterruptedError.__name__
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryRun:
+    """The result of a gallery's run.
+
+    Args:
+        gallery: The gallery's name.
+        run_id: Dagster's name of the run.
+        error: What made it fail, in words; None for a success.
+        was_interrupted: Whether someone stopped it.
+        metadata: What each asset reports, by stage: `links`, `images`, `catalog`.
+        failed_checks: What each check found that failed with the severity ERROR, by its name.
+        warnings: The same for the severity WARN.
+    """
+
+    gallery: str
+    run_id: str
+    error: str | None
+    was_interrupted: bool
+    metadata: Mapping[str, Mapping[str, Any]]
+    failed_checks: Mapping[str, str] = field(default_factory=dict)
+    warnings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the run was a success, and no check found an error."""
+        return self.error is None and not self.failed_checks
+
+
+def run_gallery(
+    component: ImageGalleries,
+    definitions: dg.Definitions,
+    gallery: str,
+    instance: dg.DagsterInstance,
+    *,
+    limit: int | None = None,
+    force: bool = False,
+    watch: Watch = lambda *_: None,
+) -> GalleryRun:
+    """Run a gallery's job in this process; it appears in the UI of the same Dagster instance.
+
+    Args:
+        component: The component of the galleries file.
+        definitions: What Dagster loads from it.
+        gallery: The gallery's name.
+        instance: Where the run is recorded.
+        limit: Download this many links at most; None for all.
+        force: Ask for every link again.
+        watch: Called with the progress.
+    """
+    job = definitions.resolve_job_def(component.galleries.assets.named(JOB_NAME))
+    with watching(watch):
+        result = job.execute_in_process(
+            instance=instance,
+            run_config={
+                "loggers": QUIET,
+                "resources": {RESOURCE_KEY: {"config": {"limit": limit, "force": force}}},
+            },
+            raise_on_error=False,
+            **component.runs[gallery],
+        )
+    verdicts = [each for each in result.get_asset_check_evaluations() if not each.passed]
+    of_severity = {
+        severity: {each.check_name: each.description or "" for each in verdicts if each.severity is severity}
+        for severity in dg.AssetCheckSeverity
+    }
+    return GalleryRun(
+        gallery=gallery,
+        run_id=result.run_id,
+        error=None if result.success else _cause(result),
+        was_interrupted=_was_interrupted(result),
+        metadata=_metadata(result),
+        failed_checks=of_severity[dg.AssetCheckSeverity.ERROR],
+        warnings=of_severity[dg.AssetCheckSeverity.WARN],
+    )
+
+
+def _cause(result: dg.ExecuteInProcessResult) -> str:
+    """Return why a run failed: the description of its first failure, or what its innermost error says."""
+    for event in result.all_events:
+        data = event.step_failure_data if event.is_step_failure else None
+        if data is None:
+            continue
+        if data.user_failure_data and data.user_failure_data.description:
+            return data.user_failure_data.description
+        error = data.error
+        while error is not None and error.cause is not None:
+            error = error.cause
+        return "unknown" if error is None else error.message.strip()
+    return next((event.message for event in result.all_events if event.is_run_failure), None) or "unknown"
+
+
+def _was_interrupted(result: dg.ExecuteInProcessResult) -> bool:
+    errors = (event.step_failure_data.error for event in result.all_events if event.is_step_failure)
+    return any(error is not None and error.cls_name == INTERRUPTED for error in errors)
+
+
+def _metadata(result: dg.ExecuteInProcessResult) -> dict[str, dict[str, Any]]:
+    made = [
+        event.step_materialization_data.materialization for event in result.get_asset_materialization_events()
+    ]
+    return {
+        each.asset_key.path[-1].removeprefix("gallery_"): {
+            key: entry.value for key, entry in each.metadata.items()
+        }
+        for each in made
+    }

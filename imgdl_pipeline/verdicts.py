@@ -1,0 +1,236 @@
+"""Judge a gallery by what its last run left: one function for each check, whose docstring describes it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from imgdl_pipeline.assets import open_store
+from imgdl_pipeline.config.galleries import Galleries
+from imgdl_pipeline.core.catalog.audit import (
+    altered_files,
+    is_stale,
+    lost_links,
+    refreshed_at,
+    unknown_files,
+    untried_links,
+)
+from imgdl_pipeline.core.listing.build import lengths
+from imgdl_pipeline.core.model.outcome import Status
+from imgdl_pipeline.core.model.schemas import CATALOG
+from imgdl_pipeline.core.model.settings import CheckSettings
+from imgdl_pipeline.core.storage.layout import catalog_path
+from imgdl_pipeline.core.storage.store import Store
+from imgdl_pipeline.metadata import failures_markdown, markdown_table
+
+SHOWN = 20
+"""The most rows in a check's table."""
+
+WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The result of a check.
+
+    Args:
+        passed: Whether the check passed.
+        severity: The severity if the check did not pass.
+        words: A description of the result for a person.
+        metadata: The numbers, and a table of rows.
+    """
+
+    passed: bool
+    severity: dg.AssetCheckSeverity
+    words: str
+    metadata: dict[str, Any]
+
+    def told(self, catalog: str) -> dict[str, Any]:
+        """Return the arguments of Dagster's `AssetCheckResult`; `catalog` is the catalog's location."""
+        return {
+            "passed": self.passed,
+            "severity": self.severity,
+            "description": self.words,
+            "metadata": {**self.metadata, "catalog": dg.MetadataValue.path(catalog)},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """The input of the checks of one gallery.
+
+    Args:
+        gallery: The gallery's name.
+        catalog: The catalog, as CATALOG.
+        store: The store of the gallery's files.
+        settings: The limits of the checks.
+        schedule: The cron expression of the gallery's runs, if they have one.
+        is_cataloged: Whether a run has cataloged the gallery yet.
+    """
+
+    gallery: str
+    catalog: pa.Table
+    store: Store
+    settings: CheckSettings
+    schedule: str | None
+    is_cataloged: bool = True
+
+    @property
+    def location(self) -> str:
+        """Return the catalog's location."""
+        return self.store.location(catalog_path(self.gallery))
+
+
+def files_are_intact(seen: Inspected) -> Verdict:
+    """No stored file is missing or altered; 100 files are read by default, different ones every day."""
+    sample = None if seen.settings.files == "all" else seen.settings.files
+    today = datetime.now(timezone.utc).toordinal()
+    read, found = altered_files(seen.catalog, seen.store, sample, seed=today)
+    rows = [[each.what, each.path, each.url] for each in found[:SHOWN]]
+    return Verdict(
+        passed=not found,
+        severity=ERROR,
+        words=f"{len(found)} of {read} files that were read are missing or altered",
+        metadata={
+            "files_read": read,
+            "files_wrong": len(found),
+            "rows": markdown_table(["what", "path", "url"], rows),
+        },
+    )
+
+
+def no_damaged_file_is_stored(seen: Inspected) -> Verdict:
+    """Every stored image is one that the catalog has checked from its first byte to its last."""
+    unknown = unknown_files(seen.gallery, seen.catalog, seen.store)
+    return Verdict(
+        passed=not unknown,
+        severity=ERROR,
+        words=f"{len(unknown)} files are stored that the catalog does not have as whole JPEGs",
+        metadata={
+            "files_unknown": len(unknown),
+            "rows": markdown_table(["path"], [[path] for path in sorted(unknown)[:SHOWN]]),
+        },
+    )
+
+
+def few_links_failed(seen: Inspected) -> Verdict:
+    """The share of links that failed is not above `failed_warn`; above `failed_error` it is an error."""
+    return _few_links(seen, Status.FAILED, seen.settings.failed_warn, seen.settings.failed_error)
+
+
+def few_links_are_invalid(seen: Inspected) -> Verdict:
+    """The share of links that gave no whole JPEG is not above `invalid_warn`, nor above `invalid_error`."""
+    return _few_links(seen, Status.INVALID, seen.settings.invalid_warn, seen.settings.invalid_error)
+
+
+def few_links_were_refused(seen: Inspected) -> Verdict:
+    """The share of links that a rule forbids is not above `refused_warn`, nor above `refused_error`."""
+    return _few_links(seen, Status.REFUSED, seen.settings.refused_warn, seen.settings.refused_error)
+
+
+_WORDS = {Status.FAILED: "failed", Status.INVALID: "are invalid", Status.REFUSED: "were refused"}
+_WORD = {Status.FAILED: "failed", Status.INVALID: "is invalid", Status.REFUSED: "was refused"}
+
+
+def _few_links(seen: Inspected, status: Status, warn_above: float, error_above: float) -> Verdict:
+    """Judge the share of links with a status that is not `ok`."""
+    total = seen.catalog.num_rows
+    rows = seen.catalog.filter(pc.equal(seen.catalog["status"], status.value))
+    share = rows.num_rows / total if total else 0.0
+    return Verdict(
+        passed=share <= min(warn_above, error_above),
+        severity=ERROR if share > error_above else WARN,
+        words=f"{rows.num_rows} of {total} links {_WORDS[status]}",
+        metadata={
+            f"share_{status.value}": round(share, 4),
+            status.value: rows.num_rows,
+            "allowed": f"a warning above {warn_above:g}, an error above {error_above:g}",
+            "rows": dg.MetadataValue.md(failures_markdown(rows, f"no link {_WORD[status]}")),
+        },
+    )
+
+
+def every_link_was_tried(seen: Inspected) -> Verdict:
+    """Every listed link has its row: none waits for the next run because of `time_limit` or `limit`."""
+    waiting = untried_links(seen.catalog, seen.store, seen.gallery)
+    return Verdict(
+        passed=not waiting,
+        severity=WARN,
+        words=f"{waiting} listed links wait for the next run",
+        metadata={"waiting": waiting},
+    )
+
+
+def list_is_as_long_as_before(seen: Inspected) -> Verdict:
+    """The source lists about as many links as last time; a source that lists far fewer may be in trouble."""
+    lists = lengths(seen.store, seen.gallery)
+    lost = [[row["url"], row["last_seen"]] for row in lost_links(seen.catalog, SHOWN)]
+    before = "this is the first list" if lists.before is None else f"{lists.before} were before"
+    return Verdict(
+        passed=lists.lost <= seen.settings.lost_warn,
+        severity=WARN,
+        words=f"{lists.now} links are listed, and {before}",
+        metadata={
+            "links": lists.now,
+            **({} if lists.before is None else {"links_before": lists.before}),
+            "share_lost": round(lists.lost, 4),
+            "allowed": f"a warning above {seen.settings.lost_warn:g}",
+            "rows": markdown_table(["listed no more", "last seen"], lost),
+        },
+    )
+
+
+def is_fresh(seen: Inspected) -> Verdict:
+    """The list and the catalog are newer than the last but one scheduled run; checked hourly, too."""
+    seen_at = refreshed_at(seen.catalog)
+    metadata: dict[str, Any] = {"schedule": seen.schedule or "none"}
+    if seen_at is None:
+        return Verdict(passed=True, severity=WARN, words="the catalog has no rows", metadata=metadata)
+    now, fresh_days = datetime.now(timezone.utc), seen.settings.fresh_days
+    return Verdict(
+        passed=not is_stale(seen_at, seen.schedule, now, fresh_days),
+        severity=WARN,
+        words=f"its links were last listed, downloaded and cataloged on {seen_at:%Y-%m-%d %H:%M} UTC",
+        metadata={**metadata, "refreshed_at": dg.MetadataValue.timestamp(seen_at)},
+    )
+
+
+CHECKS: dict[str, Callable[[Inspected], Verdict]] = {
+    check.__name__: check
+    for check in (
+        files_are_intact,
+        no_damaged_file_is_stored,
+        few_links_failed,
+        few_links_are_invalid,
+        few_links_were_refused,
+        every_link_was_tried,
+        list_is_as_long_as_before,
+        is_fresh,
+    )
+}
+
+
+def inspected(galleries: Galleries, name: str) -> Inspected:
+    """Return the input of a gallery's checks, as its last run left it."""
+    store = open_store(galleries)
+    catalog = store.read_table(catalog_path(name), CATALOG)
+    return Inspected(
+        gallery=name,
+        catalog=CATALOG.empty_table() if catalog is None else catalog,
+        store=store,
+        settings=galleries.check_settings(galleries.gallery(name)),
+        schedule=galleries.schedule_of(galleries.gallery(name)),
+        is_cataloged=catalog is not None,
+    )
+
+
+def judge(seen: Inspected, check: str) -> Verdict:
+    """Return a check's verdict; where nothing is cataloged yet, only `is_fresh` complains."""
+    if seen.is_cataloged:
+        return CHECKS[check](seen)
+    words = "no run has cataloged this gallery yet"
+    return Verdict(passed=check != is_fresh.__name__, severity=WARN, words=words, metadata={})
