@@ -1,8 +1,8 @@
 """Mark the runs that ended with the code server's container as failed.
 
-Runs are child processes of the code server. When its container is killed, nothing reports their end: they would stay
-*started*, and keep their places in the pool. compose.yaml runs this before the code server starts, when no run can be
-alive. Do not use it where several code servers share an instance.
+Runs are child processes of the code server. When its container is killed, nothing reports their end: they
+would stay *started*, and keep their places in the pool. compose.yaml runs this before the code server starts,
+when no run can be alive. Do not use it where several code servers share an instance.
 """
 
 import dagster as dg
