@@ -46,7 +46,7 @@ sessions: .venv/tested  ## the tests with every Python that is here, and with th
 	PATH="$(subst $(eval) ,:,$(wildcard $(HOME)/.pyenv/versions/*/bin)):$$PATH" $(BIN)/nox $(SESSIONS)
 
 COMPILE = uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-emit-index-url \
-	  --no-header --no-annotate --no-strip-extras --upgrade --extra ui pyproject.toml
+	  --no-header --no-annotate --no-strip-extras --upgrade --extra ui --extra postgres pyproject.toml
 
 lock:  ## pin exact versions with hashes, for every Python we run on
 	$(COMPILE) --group pyproject.toml:dev -o requirements-dev.lock
