@@ -107,6 +107,7 @@ def _materialize_links(
         settings,
         allow_empty=gallery.allow_empty,
         list_timeout=gallery.list_timeout,
+        trusts_source=gallery.trusted,
     )
     for words in list_warnings(links):
         context.log.warning(words)

@@ -1,6 +1,7 @@
 """Define the program `imgdl`: run galleries, and look after their files, in a terminal."""
 
 import json
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -28,7 +29,7 @@ from imgdl_pipeline.core.catalog.summary import CatalogSummary, summarize
 from imgdl_pipeline.core.model.outcome import ResourceError, Status
 from imgdl_pipeline.core.model.settings import did_you_mean
 from imgdl_pipeline.core.model.shown import hide_secrets
-from imgdl_pipeline.core.sources import type_name
+from imgdl_pipeline.core.sources import SourceError, type_name
 from imgdl_pipeline.core.storage.gallery_files import (
     delete_gallery,
     gallery_files,
@@ -75,7 +76,7 @@ class _Program(click.Group):
             return super().invoke(ctx)
         except GalleriesFileError as error:
             stop = _Stop(str(error), WRONG)
-        except (StoreError, ResourceError, GalleryBusyError, FileExistsError, FileNotFoundError) as error:
+        except (SourceError, StoreError, ResourceError, GalleryBusyError, OSError) as error:
             stop = _Stop(hide_secrets(str(error)), FAILED)
         except _Stop as error:
             stop = error
@@ -367,6 +368,24 @@ def _pruned(count: int, *, is_sure: bool) -> str:
     return "deleted" if is_sure else "nothing was deleted; --yes deletes these files"
 
 
+@_command
+def refresh(as_json: bool) -> None:
+    """Fetch the rows of galleries_from, so that the galleries file has their galleries from now on.
+
+    Reload the code location in the web UI to see them there.
+    """
+    logging.getLogger("imgdl_pipeline.config").setLevel(logging.ERROR)  # it may ask for this very command
+    known = component()
+    if known.galleries.galleries_from is None:
+        raise click.UsageError(f"{galleries_file()} has no galleries_from")
+    fetched = known.refresh()
+    names = [each.name for each in galleries().galleries]
+    if as_json:
+        _print_json({"fetched": fetched, "galleries": names})
+    else:
+        click.echo(f"{fetched} rows fetched; {galleries_file()} has {len(names)} galleries")
+
+
 def _chosen(known: Galleries, names: Sequence[str]) -> Sequence[Gallery]:
     """Return the named galleries, each once, or all if none is named."""
     by_name = {each.name: each for each in known.galleries}
@@ -374,6 +393,8 @@ def _chosen(known: Galleries, names: Sequence[str]) -> Sequence[Gallery]:
         if name not in by_name:
             file = galleries_file()
             raise click.UsageError(f"there is no gallery {name!r} in {file}{did_you_mean(name, by_name)}")
+    if not by_name:
+        raise click.UsageError(f"{galleries_file()} has no galleries yet: imgdl refresh fetches them")
     return [by_name[name] for name in dict.fromkeys(names)] or known.galleries
 
 

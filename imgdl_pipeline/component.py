@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from dagster.components import DefsStateConfig, DefsStateConfigArgs
 from pydantic import BaseModel, ConfigDict
 
 from imgdl_pipeline.assets import (
@@ -78,7 +79,7 @@ class _Attributes(BaseModel):
 
 
 @dg.scaffold_with(GalleriesScaffolder)
-class ImageGalleries(dg.Component):
+class ImageGalleries(dg.StateBackedComponent):
     """Image galleries: lists their links, downloads the images, validates and catalogs the JPEGs.
 
     Each gallery is a partition of three assets: gallery_links → gallery_images → gallery_catalog; or it has
@@ -126,11 +127,48 @@ class ImageGalleries(dg.Component):
         def locate(path: KeyPath) -> str:
             return _place(tree, path)
 
-        component = cls(
-            parse_attributes(raw, locate, resolution.scope), Path(tree.position.filename) if tree else None
-        )
+        file = Path(tree.position.filename) if tree else None
+        component = cls(parse_attributes(raw, locate, resolution.scope, file=file), file)
         component._is_in_project = tree is not None
+        context.component_tree.mark_component_defs_state_key(
+            defs_state_key=component.defs_state_config.key, loc=context.component_loc
+        )
         return component
+
+    @property
+    def defs_state_config(self) -> DefsStateConfig:
+        """How `dg utils refresh-defs-state` finds the component; loading never fetches anything."""
+        args = DefsStateConfigArgs.model_validate(
+            {"management_type": "LOCAL_FILESYSTEM", "refresh_if_dev": False}
+        )
+        return DefsStateConfig.from_args(args, default_key=self.galleries.assets.named(type(self).__name__))
+
+    def write_state_to_path(self, state_path: Path) -> None:
+        """Fetch the rows of `galleries_from`, which are kept beside the file; as `imgdl refresh` does.
+
+        Raises:
+            SourceError: They could not be fetched.
+        """
+        state_path.write_text(str(self.refresh()))
+
+    def refresh(self) -> int:
+        """Fetch the rows of `galleries_from`, and return how many there are; 0 without that key.
+
+        Raises:
+            SourceError: They could not be fetched.
+        """
+        made_from = self.galleries.galleries_from
+        if made_from is None or not made_from.is_remote:
+            return 0
+        return made_from.refresh(self.file or Path("galleries"), self.galleries.download)
+
+    def build_defs_from_state(
+        self,
+        context: dg.ComponentLoadContext,
+        state_path: Path | None,  # noqa: ARG002 -- the rows are kept beside the galleries file
+    ) -> dg.Definitions:
+        """Return the definitions, which `build_defs` makes of the kept rows."""
+        return self.build_defs(context)
 
     def get_asset_spec(self, stage: GalleryStage) -> dg.AssetSpec:
         """Return the spec of a stage's asset; override this to change keys, owners, tags and so on.

@@ -22,6 +22,7 @@ from pydantic import (
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
+from imgdl_pipeline.config.galleries_from import GalleriesFrom
 from imgdl_pipeline.core.listing.build import LIST_TIMEOUT_S
 from imgdl_pipeline.core.model.settings import (
     CheckSettings,
@@ -165,6 +166,11 @@ class Gallery(Settings):
         le=604_800,
         description="seconds that listing may take, whatever the source does",
     )
+    trusted: bool = Field(
+        True,
+        description="let the source be at a private address or on this disk; default: false for galleries "
+        "whose row or collection was fetched",
+    )
     download: DownloadSettings = Field(
         DownloadSettings(), description="overrides of the file's download settings"
     )
@@ -256,15 +262,14 @@ class Galleries(Settings):
         False,
         description="give each gallery assets of its own, gallery/<name>/links …, instead of a partition",
     )
-    galleries: tuple[Gallery, ...] = Field(
-        description="one partition each", json_schema_extra={"minItems": 1}
+    galleries: tuple[Gallery, ...] = Field((), description="one partition each")
+    galleries_from: GalleriesFrom | None = Field(
+        None, description="a table or a IIIF collection whose rows are galleries, too; null for none"
     )
 
     @field_validator("galleries")
     @classmethod
     def _stand_once(cls, value: tuple[Gallery, ...]) -> tuple[Gallery, ...]:
-        if not value:
-            raise ValueError("name at least one gallery")
         seen: dict[str, str] = {}
         for gallery in value:
             earlier = seen.get(gallery.name.lower())
@@ -282,6 +287,15 @@ class Galleries(Settings):
         if separator and scheme not in STORE_SCHEMES:
             raise ValueError(f"{value!r} must be a folder, or start with {STORE_SCHEMES_TEXT}")
         return value
+
+    @model_validator(mode="after")
+    def _are_not_none(self) -> "Galleries":
+        if not self.galleries and self.galleries_from is None:
+            error = PydanticCustomError("value_error", "Value error, name at least one gallery")
+            raise ValidationError.from_exception_data(
+                type(self).__name__, [InitErrorDetails(type=error, loc=("galleries",), input=None)]
+            )
+        return self
 
     @model_validator(mode="after")
     def _have_assets_of_their_own(self) -> "Galleries":

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import yaml
 from jinja2.nativetypes import NativeEnvironment
 
 from imgdl_pipeline.config.galleries import NOT_ACCEPTED, SECRET_KEYS, Galleries
+from imgdl_pipeline.config.galleries_from import GalleriesFrom
 from imgdl_pipeline.core.model.settings import UNKNOWN_KEY, did_you_mean, unknown_key
-from imgdl_pipeline.core.sources import BROKEN
+from imgdl_pipeline.core.sources import BROKEN, SourceError
 
 COMPONENT_TYPE = "imgdl_pipeline.ImageGalleries"
 
@@ -23,7 +25,7 @@ Locate = Callable[[KeyPath], str]
 """A function that returns where in its file a value is, as `file:line`."""
 
 
-ATTRIBUTES = "attributes"
+ATTRIBUTES, GALLERIES, FROM = "attributes", "galleries", "galleries_from"
 KEYS = ("type", ATTRIBUTES)
 KEYS_OF_DAGSTER = ("requirements", "template_vars_module", "post_processing")
 
@@ -88,7 +90,7 @@ def read_galleries_file(file: Path) -> Galleries:
     key = _attributes_key(content)
     if key in content or not problems:
         try:
-            galleries = parse_attributes(content.get(key), locate, {}, key)
+            galleries = parse_attributes(content.get(key), locate, {}, key, file)
         except GalleriesFileError as error:
             problems += error.problems
     if problems:
@@ -160,7 +162,11 @@ def _repeated(node: yaml.Node | None, seen: set[int]) -> Iterator[tuple[str, int
 
 
 def parse_attributes(
-    attributes: Any, locate: Locate, scope: Mapping[str, Any], key: str = ATTRIBUTES
+    attributes: Any,
+    locate: Locate,
+    scope: Mapping[str, Any],
+    key: str = ATTRIBUTES,
+    file: Path | None = None,
 ) -> Galleries:
     """Return the settings in the `attributes` of a component file.
 
@@ -169,6 +175,7 @@ def parse_attributes(
         locate: Returns where in its file a value is.
         scope: Names that templates may use, besides `env`.
         key: The key of the attributes in the file.
+        file: The file, beside which fetched rows of `galleries_from` are kept.
 
     Raises:
         GalleriesFileError: Something is not allowed; the message names every such place.
@@ -177,11 +184,15 @@ def parse_attributes(
     known = {"dg": dg, "automation_condition": dg.AutomationCondition, **scope, "env": _Environment()}
     template = _Templates(locate, known, problems)
     rendered = template.rendered(attributes, (key,))
+    written = len(rendered.get(GALLERIES) or ()) if isinstance(rendered, dict) else 0
+    if isinstance(rendered, dict) and isinstance(rendered.get(FROM), dict):
+        made = template.galleries(rendered[FROM], (key, FROM), file or Path("galleries"))
+        rendered = {**rendered, GALLERIES: [*(rendered.get(GALLERIES) or ()), *made]}
     try:
         galleries = Galleries.model_validate(rendered)
     except pydantic.ValidationError as error:
         unrendered = {problem.path for problem in problems}
-        found = (_problem(each, key, locate) for each in error.errors())
+        found = (_problem(each, key, written, locate) for each in error.errors())
         raise GalleriesFileError(
             *problems, *(each for each in found if each.path not in unrendered)
         ) from None
@@ -193,8 +204,18 @@ def parse_attributes(
 _ANY_SECRET_KEY = frozenset().union(*SECRET_KEYS.values())
 
 
-def _problem(error: Any, key: str, locate: Locate) -> Problem:
+def _problem(error: Any, key: str, written: int, locate: Locate) -> Problem:
+    """Return the problem that an error of validation tells.
+
+    Args:
+        error: The error, as pydantic describes it.
+        key: The key of the attributes.
+        written: How many galleries stand in the file; all further ones were made from rows.
+        locate: Returns where in its file a value is.
+    """
     path: KeyPath = (key, *error["loc"])
+    if path[1:2] == (GALLERIES,) and len(path) > 2 and isinstance(path[2], int) and path[2] >= written:
+        path = (key, FROM, f"row {path[2] - written + 1}", *path[3:])
     if error["type"] == UNKNOWN_KEY:
         path = (*path, error["ctx"]["key"])
     return Problem.at(path, _words(error, path), locate)
@@ -255,6 +276,11 @@ _OF_OBJECTS = ("automation_condition",)
 """The keys whose templates make an object; all others make text."""
 
 
+@lru_cache(maxsize=1000)
+def _compiled(templates: jinja2.Environment, text: str) -> jinja2.Template:
+    return templates.from_string(text)
+
+
 class _Templates:
     """Renders the templates in a file's values, as text.
 
@@ -267,8 +293,34 @@ class _Templates:
     def __init__(self, locate: Locate, scope: Mapping[str, Any], problems: list[Problem]) -> None:
         self._locate, self._scope, self._problems = locate, scope, problems
 
+    def galleries(self, given: dict[str, Any], path: KeyPath, file: Path) -> list[dict[str, Any]]:
+        """Return the galleries that `galleries_from` makes; none if it is wrong, which is told elsewhere."""
+        try:
+            made_from = GalleriesFrom.model_validate(given)
+            rows = made_from.rows(file)
+        except pydantic.ValidationError:
+            return []
+        except SourceError as error:
+            self._problems.append(Problem.at(path, str(error), self._locate))
+            return []
+        return [
+            {
+                "name": row["name"],
+                "trusted": not made_from.is_remote,
+                **_Templates(self._locate, {**self._scope, "row": row}, self._problems).rendered(
+                    made_from.gallery, (*path, "gallery")
+                ),
+            }
+            for row in rows
+        ]
+
     def rendered(self, value: Any, path: KeyPath) -> Any:
-        """Return the value with its templates rendered; secrets stay templates until they are used."""
+        """Return the value with its templates rendered; secrets stay templates until they are used.
+
+        The templates of `galleries_from` stay, too: they are rendered for each row.
+        """
+        if path[1:] == (FROM, "gallery") and "row" not in self._scope:
+            return value
         if isinstance(value, Mapping):
             secret_keys = SECRET_KEYS.get(str(value.get("type")), _ANY_SECRET_KEY)
             return {
@@ -281,7 +333,7 @@ class _Templates:
             return value
         try:
             templates = _OBJECT if path[-1] in _OF_OBJECTS else _TEXT
-            return templates.from_string(value).render(self._scope)
+            return _compiled(templates, value).render(self._scope)
         except Exception as error:  # noqa: BLE001 -- a template may raise anything
             self._problems.append(Problem.at(path, str(error), self._locate))
             return value

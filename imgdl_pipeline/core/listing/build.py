@@ -61,6 +61,7 @@ def list_gallery(
     *,
     allow_empty: bool = False,
     list_timeout: float = LIST_TIMEOUT_S,
+    trusts_source: bool = True,
     environ: Mapping[str, str] = os.environ,
 ) -> pa.Table:
     """Fetch the links of a gallery's source, and store them.
@@ -75,6 +76,7 @@ def list_gallery(
         settings: The download settings for the source's requests.
         allow_empty: Let an empty list replace one that had links.
         list_timeout: Seconds that the source may take, whatever it does.
+        trusts_source: Whether the source may be at a private address, on this disk, or another program.
         environ: The environment variables that secrets are read from.
 
     Returns:
@@ -88,7 +90,9 @@ def list_gallery(
     path, now = links_path(gallery), datetime.now(timezone.utc)
     before = store.read_table(path, LISTED_AT)
     known = _known_validators(gallery, source, store, before)
-    client = SourceClient(settings, environ, validators=known, seconds=list_timeout)
+    client = SourceClient(
+        settings, environ, validators=known, seconds=list_timeout, trusts_source=trusts_source
+    )
     length_before = {} if before is None else {LENGTH_BEFORE: str(before.num_rows).encode()}
     with opened_temporary() as file:
 

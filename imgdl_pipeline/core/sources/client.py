@@ -160,6 +160,8 @@ class SourceClient:
         sleep: A function that waits for a number of seconds; None waits until `stop` is set at most.
         validators: The value of `validators` after the last listing, for conditional requests.
         seconds: How long all requests and waits together may take.
+        trusts_source: Whether the galleries file's author wrote the source's own URL. One that comes from
+            someone else's table must not lead where links from untrusted lists may not lead.
     """
 
     def __init__(
@@ -169,7 +171,10 @@ class SourceClient:
         sleep: Callable[[float], None] | None = None,
         validators: Mapping[str, Mapping[str, str]] | None = None,
         seconds: float = float("inf"),
+        *,
+        trusts_source: bool = True,
     ) -> None:
+        self.trusts_source = trusts_source
         self.stop = threading.Event()
         self._deadline = Deadline(seconds, self.stop)
         self.environ = environ
@@ -182,7 +187,8 @@ class SourceClient:
         self._known = validators or {}
         self._sleep = sleep or self._wait
         self._last: Answer | None = None
-        self._trusted = new_session(AddressGuard(ANYWHERE), settings)
+        allowed = ANYWHERE if trusts_source else settings.allow_addresses
+        self._trusted = new_session(AddressGuard(allowed), settings)
         self._guarded = new_session(AddressGuard(settings.allow_addresses), settings)
 
     def __enter__(self) -> "SourceClient":

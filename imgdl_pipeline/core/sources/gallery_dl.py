@@ -69,6 +69,8 @@ def list_links(source: GalleryDlSource, client: SourceClient) -> Iterator[Link]:
     Raises:
         SourceError: The program is missing, failed, or took too long.
     """
+    if not client.trusts_source:
+        raise SourceError("gallery_dl is not run on a URL from someone else's table, unless trusted is true")
     return distinct(_files(source, client), source.max_images, client)
 
 

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from imgdl_pipeline.core.model.links import Link
 from imgdl_pipeline.core.model.settings import HttpUrl, MaxImages, SourceSettings
+from imgdl_pipeline.core.model.shown import hide_secrets
 from imgdl_pipeline.core.sources.attributes import (
     distinct,
     drop_empty,
@@ -65,6 +66,28 @@ def list_links(source: IiifSource, client: SourceClient) -> Iterator[Link]:
     reader = _Reader(source, client)
     yield from distinct(_below(source.manifest, reader, DEPTH), source.max_images, client)
     reader.finish()
+
+
+def members_of(source: IiifSource, client: SourceClient) -> Iterator[tuple[str, str]]:
+    """Yield the URL and the label of each manifest or collection that a collection names, page by page.
+
+    Raises:
+        SourceError: The collection could not be fetched, or is none.
+    """
+    reader = _Reader(source, client)
+    page = source.manifest
+    while page:
+        collection = reader.read(page)
+        if collection is None:
+            return
+        if _kind(collection) not in ("collection", "collectionpage"):
+            raise SourceError(f"{hide_secrets(page)}: this is no IIIF collection, and has no members")
+        for member in _members(collection):
+            label = _plain(member.get("label")) if isinstance(member, dict) else ""
+            if _id(member):
+                yield urljoin(page, _id(member)), label
+        following = _id(collection.get("next") or collection.get("first"))
+        page = urljoin(page, following) if following else ""
 
 
 class _Reader:

@@ -81,11 +81,17 @@ def list_links(source: UrlListSource, client: SourceClient) -> Iterator[Link]:
     Raises:
         SourceError: There is no such file, or a file is broken; the message names the file, line and problem.
     """
+    for url, attributes in list_rows(source, client):
+        yield Link.from_text(url, attributes)
+
+
+def list_rows(source: UrlListSource, client: SourceClient) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the text of each link as it stands in its row, and the row's other values; raises the same."""
     for file in _files(source.path, client):
-        yield from _links(file, source, client)
+        yield from _rows(file, source, client)
 
 
-def _links(file: _File, source: UrlListSource, client: SourceClient) -> Iterator[Link]:
+def _rows(file: _File, source: UrlListSource, client: SourceClient) -> Iterator[tuple[str, dict[str, Any]]]:
     format_ = source.format or _format_of(file.name)
     rows = Rows(file.name, source.url_column)
     with file.open() as raw, _decompressed(raw, file.name, is_sought=format_ == "parquet") as data:
@@ -93,8 +99,7 @@ def _links(file: _File, source: UrlListSource, client: SourceClient) -> Iterator
         try:
             with closing(READERS[format_](listed)) as read:
                 for row in read:
-                    for url, attributes in rows.links_of(row):
-                        yield Link.from_text(url, attributes)
+                    yield from rows.links_of(row)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise SourceError(f"{file.name}: damaged gzip: {error}") from None
     client.entries += rows.read
@@ -123,6 +128,8 @@ def _ending(name: str) -> str:
 def _files(path: str, client: SourceClient) -> list[_File]:
     if path.startswith(("http://", "https://")):
         return [_File(hide_secrets(path), lambda: _on_the_web(path, client))]
+    if not client.trusts_source:
+        raise SourceError(f"{path}: a list that someone else's table names must be an http or https URL")
     if "://" in path:
         return _objects(path)
     return _local_files(path)
