@@ -11,12 +11,17 @@ from typing import TYPE_CHECKING, Any
 from imgdl_pipeline.version import __version__
 
 if TYPE_CHECKING:
-    from imgdl_pipeline.assets import AssetKeys
+    from imgdl_pipeline.assets import AssetKeys, GalleryStage
     from imgdl_pipeline.component import ImageGalleries
     from imgdl_pipeline.downstream import asset_keys, gallery_partitions, load_catalog
+    from imgdl_pipeline.resources import ImageDownloads
+    from imgdl_pipeline.tables import GalleryTables
 
 __all__ = [
     "AssetKeys",
+    "GalleryStage",
+    "GalleryTables",
+    "ImageDownloads",
     "ImageGalleries",
     "__version__",
     "asset_keys",
@@ -26,6 +31,9 @@ __all__ = [
 
 _MODULES = {
     "AssetKeys": "assets",
+    "GalleryStage": "assets",
+    "GalleryTables": "tables",
+    "ImageDownloads": "resources",
     "ImageGalleries": "component",
     "asset_keys": "downstream",
     "gallery_partitions": "downstream",

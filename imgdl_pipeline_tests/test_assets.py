@@ -1,13 +1,18 @@
+import re
+from datetime import timedelta
+
 import dagster as dg
 import pyarrow.parquet as pq
 import pytest
 
-from imgdl_pipeline.assets import build_assets
+from imgdl_pipeline.assets import AssetKeys, build_assets
+from imgdl_pipeline.component import ImageGalleries
 from imgdl_pipeline.config.galleries import Galleries
 from imgdl_pipeline.core.download.run import Progress
 from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS, LINKS
 from imgdl_pipeline.progress import every_few_seconds
 from imgdl_pipeline.resources import ImageDownloads
+from imgdl_pipeline.verdicts import CHECKS
 from imgdl_pipeline_tests.support.pictures import jpeg
 
 
@@ -170,3 +175,276 @@ def test_progress_is_logged_every_few_seconds_and_not_every_time():
         now[0] = float(second)
         say(Progress(done=second, total=20, failed=0, seconds=float(second)))
     assert [line.partition(" ")[0] for line in said] == ["5", "10", "15", "20"]
+
+
+@pytest.fixture(params=[False, True], ids=["partitions", "own assets"])
+def asset_per_gallery(request):
+    return request.param
+
+
+class Watched:
+    """A gallery in a Dagster instance, and an asset downstream that runs when a data version changes.
+
+    Args:
+        galleries: The galleries file.
+        instance: The Dagster instance.
+        stage: The stage that the asset is downstream of.
+        condition: When it runs; by default when the data version of what is upstream changed.
+    """
+
+    def __init__(self, galleries, instance, stage, condition=None):
+        self.instance, self.stage, self.cursor = instance, stage, None
+        own = galleries.asset_per_gallery
+        self.component = ImageGalleries(galleries)
+        self.upstream = getattr(AssetKeys.of(galleries, "mine" if own else None), stage)
+        changed = dg.AutomationCondition.any_deps_match(dg.AutomationCondition.data_version_changed())
+        defs = dg.build_defs_for_component(self.component)
+        partitions = defs.resolve_asset_graph().get(self.upstream).partitions_def
+
+        @dg.asset(deps=[self.upstream], partitions_def=partitions, automation_condition=condition or changed)
+        def downstream(): ...
+
+        self.defs = dg.Definitions.merge(defs, dg.Definitions(assets=[downstream]))
+
+    def run(self):
+        job = self.defs.resolve_job_def("download_galleries")
+        result = job.execute_in_process(instance=self.instance, **self.component.runs["mine"])
+        assert result.success
+        event = self.instance.get_latest_materialization_event(self.upstream)
+        return event.asset_materialization.tags.get("dagster/data_version")
+
+    def woken(self):
+        """What is requested of the asset downstream since the last time."""
+        only = dg.AssetSelection.assets("downstream")
+        result = dg.evaluate_automation_conditions(self.defs, self.instance, only, cursor=self.cursor)
+        self.cursor = result.cursor
+        return result.total_requested
+
+
+@pytest.mark.parametrize("stage", ["links", "catalog"])
+def test_an_unchanged_list_wakes_nothing_downstream_and_a_changed_one_does(
+    galleries, tmp_path, monkeypatch, server, asset_per_gallery, stage
+):
+    monkeypatch.setenv("IMGDL_STORE", str(tmp_path / "store"))
+    galleries = galleries.model_copy(update={"asset_per_gallery": asset_per_gallery})
+    with dg.DagsterInstance.ephemeral() as instance:
+        watched = Watched(galleries, instance, stage)
+        first = watched.run()
+        watched.woken()  # the first evaluation has nothing to compare with
+        assert (watched.run(), watched.woken()) == (first, 0)
+        server.serve("/new.jpg", jpeg(7))
+        with (tmp_path / "links.csv").open("a") as links:
+            links.write(f"{server.url('/new.jpg')},new\n")
+        assert watched.run() != first
+        assert (watched.woken(), watched.woken()) == (1, 0)
+
+
+def test_an_image_that_is_another_one_now_wakes_what_is_downstream_of_the_catalog(
+    galleries, tmp_path, monkeypatch, server
+):
+    monkeypatch.setenv("IMGDL_STORE", str(tmp_path / "store"))
+    with dg.DagsterInstance.ephemeral() as instance:
+        of_links, of_catalog = (Watched(galleries, instance, stage) for stage in ("links", "catalog"))
+        versions = of_links.run(), of_catalog.run()
+        of_links.woken(), of_catalog.woken()
+        for path in (tmp_path / "store/images/mine").rglob("*.jpg"):
+            path.unlink()
+        server.serve("/a.jpg", jpeg(8))
+        server.serve("/b.jpg", jpeg(8))
+        assert (of_links.run(), of_catalog.run()[:0]) == (versions[0], "")
+        assert of_catalog.run() != versions[1]
+        assert (of_links.woken(), of_catalog.woken()) == (0, 1)
+
+
+def test_the_same_list_has_the_same_version_in_every_run(materialize, galleries):
+    versions = set()
+    for _ in range(3):
+        result = materialize(galleries, "mine", only="gallery_links")
+        [event] = result.get_asset_materialization_events()
+        versions.add(event.materialization.tags["dagster/data_version"])
+    assert len(versions) == 1
+
+
+def test_eager_is_requested_for_any_run_even_of_an_unchanged_list(galleries, tmp_path, monkeypatch):
+    """As Dagster defines it; docs say which condition looks at data versions."""
+    monkeypatch.setenv("IMGDL_STORE", str(tmp_path / "store"))
+    with dg.DagsterInstance.ephemeral() as instance:
+        watched = Watched(galleries, instance, "links", dg.AutomationCondition.eager())
+        watched.run()
+        watched.woken()
+        watched.run()
+        assert watched.woken() == 1
+
+
+def specs_of(galleries):
+    graph = dg.build_defs_for_component(ImageGalleries(galleries)).resolve_asset_graph()
+    return {key.to_user_string(): graph.get(key) for key in graph.get_all_asset_keys()}
+
+
+def test_only_a_gallerys_own_catalog_has_a_freshness_policy(galleries):
+    assert all(each.freshness_policy is None for each in specs_of(galleries).values())
+    own = specs_of(galleries.model_copy(update={"asset_per_gallery": True}))
+    policies = {key: each.freshness_policy for key, each in own.items() if each.freshness_policy}
+    assert set(policies) == {"gallery/mine/catalog", "gallery/locked/catalog"}
+    assert {each.fail_window.to_timedelta() for each in policies.values()} == {timedelta(days=2)}
+
+
+@pytest.mark.parametrize(
+    ("settings", "window"),
+    [
+        ({"schedule": "0 6 * * 1"}, timedelta(days=14)),
+        ({"schedule": None}, None),
+        ({"checks": {"fresh_days": 3}}, timedelta(days=3)),
+        ({"schedule": None, "checks": {"fresh_days": 0.5}}, timedelta(hours=12)),
+    ],
+)
+def test_a_freshness_policy_follows_the_gallerys_own_schedule_and_fresh_days(settings, window):
+    galleries = Galleries(
+        asset_per_gallery=True, galleries=[{"name": "g", "source": {"type": "demo"}, **settings}]
+    )
+    policy = specs_of(galleries)["gallery/g/catalog"].freshness_policy
+    assert (policy and policy.fail_window.to_timedelta()) == window
+
+
+def test_a_gallery_has_owners_tags_group_and_automation_of_its_own():
+    condition = dg.AutomationCondition.on_cron("0 6 * * *")
+    galleries = Galleries(
+        asset_per_gallery=True,
+        assets={"owners": ["team:all"], "tags": {"domain": "shop"}, "kinds": ["s3"]},
+        galleries=[
+            {
+                "name": "own",
+                "source": {"type": "demo"},
+                "assets": {
+                    "owners": ["ann@shop.example"],
+                    "tags": {"domain": "press"},
+                    "group_name": "press",
+                    "automation_condition": condition,
+                },
+            },
+            {"name": "plain", "source": {"type": "demo"}},
+        ],
+    )
+    specs = specs_of(galleries)
+    own, plain = specs["gallery/own/images"], specs["gallery/plain/images"]
+    assert (own.owners, plain.owners) == (["ann@shop.example"], ["team:all"])
+    assert (own.tags["domain"], plain.tags["domain"]) == ("press", "shop")
+    assert (own.group_name, plain.group_name) == ("press", "galleries")
+    assert (own.automation_condition, plain.automation_condition) == (condition, None)
+    assert own.kinds == plain.kinds == {"jpeg", "parquet", "s3"}
+
+
+def test_names_with_dashes_and_dots_are_keys_as_they_are_written(tmp_path, monkeypatch, demo_port):
+    monkeypatch.setenv("IMGDL_STORE", str(tmp_path / "store"))
+    names = ("a-b", "a.b", "a_b", "2026.11-x")
+    galleries = Galleries(
+        asset_per_gallery=True,
+        galleries=[{"name": name, "source": {"type": "demo", "images": 3}} for name in names],
+    )
+    component = ImageGalleries(galleries)
+    defs = dg.build_defs_for_component(component)
+    dg.Definitions.validate_loadable(defs)
+    job = defs.resolve_job_def("download_galleries")
+    for name in names:
+        result = job.execute_in_process(**component.runs[name])
+        assert [event.asset_key.path for event in result.get_asset_materialization_events()] == [
+            ["gallery", name, stage] for stage in ("links", "images", "catalog")
+        ]
+    assert {path.name for path in (tmp_path / "store/catalog").iterdir()} == {
+        f"gallery={name}" for name in names
+    }
+
+
+def test_thresholds_and_limits_do_not_plot_where_galleries_share_an_asset(materialize, galleries):
+    """A number that the galleries file sets is text: as a line in a plot it would tell nothing."""
+    for stage in ("links", "images", "catalog"):
+        told = metadata(materialize(galleries, "mine"), f"gallery_{stage}")
+        assert not [key for key in told if key.startswith(("allowed", "warn", "error"))]
+
+
+def test_a_run_of_a_gallery_that_is_gone_says_so(galleries, materialize):
+    """It may have waited in a queue while the gallery was removed from the file."""
+    gone = galleries.model_copy(update={"galleries": galleries.galleries[1:]})
+    job = dg.build_defs_for_component(ImageGalleries(gone)).resolve_job_def("download_galleries")
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = job.execute_in_process(
+            instance=instance, tags={"dagster/partition": "mine"}, raise_on_error=False
+        )
+    [failure] = result.get_step_failure_events()[:1]
+    words = failure.event_specific_data.user_failure_data.description
+    assert words == "the gallery mine is not in the galleries file any more"
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"workers": 0}, "workers: Input should be greater than or equal to 1, not 0"),
+        ({"recheck": "sometimes"}, "recheck: .*must be never, or a number of days above 0"),
+        ({"recheck": [7]}, "recheck: "),
+        ({"limit": 0}, "limit: "),
+        ({"allow_addresses": ["nonsense"]}, "allow_addresses: .*give a CIDR such as"),
+    ],
+)
+def test_a_wrong_launchpad_value_fails_before_any_step_works_and_says_why(
+    galleries, tmp_path, monkeypatch, server, config, words
+):
+    monkeypatch.setenv("IMGDL_STORE", str(tmp_path / "store"))
+    defs = dg.build_defs_for_component(ImageGalleries(galleries))
+    job = defs.resolve_job_def("download_galleries")
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = job.execute_in_process(
+            instance=instance,
+            partition_key="mine",
+            run_config={"resources": {"image_downloads": {"config": config}}},
+            raise_on_error=False,
+        )
+        records = instance.all_logs(result.run_id)
+    assert not result.success
+    assert server.requests == []
+    assert not (tmp_path / "store").exists()
+    assert not [event for event in result.all_events if event.is_step_start]
+    [message] = [
+        each.dagster_event.event_specific_data.error.message
+        for each in records
+        if each.dagster_event and each.dagster_event.event_type_value == "RESOURCE_INIT_FAILURE"
+    ]
+    assert re.search(rf"resources\.image_downloads\.config\.{words}", message)
+
+
+def test_a_wrong_launchpad_value_leaves_the_verdicts_of_the_last_run(galleries, tmp_path, monkeypatch):
+    monkeypatch.setenv("IMGDL_STORE", str(tmp_path / "store"))
+    defs = dg.build_defs_for_component(ImageGalleries(galleries))
+    job = defs.resolve_job_def("download_galleries")
+    catalog = dg.AssetKey("gallery_catalog")
+    keys = [dg.AssetCheckKey(catalog, name) for name in CHECKS]
+    partitions = defs.resolve_asset_graph().get(catalog).partitions_def
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert job.execute_in_process(instance=instance, partition_key="mine").success
+        config = {"resources": {"image_downloads": {"config": {"workers": 0}}}}
+        job.execute_in_process(
+            instance=instance, partition_key="mine", run_config=config, raise_on_error=False
+        )
+        states = instance.event_log_storage.get_asset_check_state([(key, partitions) for key in keys])
+    spoilt = {
+        key.name
+        for key, state in states.items()
+        for status, subset in state.subsets.items()
+        if status.value == "EXECUTION_FAILED" and "mine" in subset.subset_value.get_partition_keys()
+    }
+    assert spoilt == set()
+
+
+@pytest.mark.parametrize(
+    "config", [{"workers": "many"}, {"wrokers": 3}, {"user_agent": 7}, {"robots_txt": "no"}]
+)
+def test_a_launchpad_value_of_a_wrong_type_is_refused_before_there_is_a_run(galleries, config):
+    defs = dg.build_defs_for_component(ImageGalleries(galleries))
+    job = defs.resolve_job_def("download_galleries")
+    with dg.DagsterInstance.ephemeral() as instance:
+        with pytest.raises(dg.DagsterInvalidConfigError):
+            job.execute_in_process(
+                instance=instance,
+                partition_key="mine",
+                run_config={"resources": {"image_downloads": {"config": config}}},
+            )
+        assert instance.get_runs_count() == 0

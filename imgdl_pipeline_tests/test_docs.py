@@ -21,15 +21,16 @@ import pytest
 
 import imgdl_pipeline
 import imgdl_pipeline.sources as public_sources
-from imgdl_pipeline.assets import build_assets
-from imgdl_pipeline.config.galleries import AssetSettings, Galleries
+from imgdl_pipeline.cli import main
+from imgdl_pipeline.config.galleries import AssetSettings, Galleries, Gallery
 from imgdl_pipeline.config.galleries_file import read_galleries_file
+from imgdl_pipeline.config.galleries_from import GalleriesFrom
 from imgdl_pipeline.core.model.outcome import Reason, Status
 from imgdl_pipeline.core.model.schemas import CATALOG, descriptions
 from imgdl_pipeline.core.model.settings import CheckSettings, DownloadSettings
 from imgdl_pipeline.core.sources import source_types
 from imgdl_pipeline.core.sources.attributes import NAMES
-from imgdl_pipeline.resources import IMAGE_DOWNLOADS
+from imgdl_pipeline.definitions import defs
 from imgdl_pipeline.verdicts import CHECKS
 
 ROOT = Path(__file__).parent.parent
@@ -115,13 +116,51 @@ def test_the_readmes_downstream_asset_reads_a_partition(tmp_path, monkeypatch, d
     scope = {}
     exec(source, scope)
     monkeypatch.chdir(tmp_path)
-    galleries = Galleries(galleries=[{"name": "demo", "source": {"type": "demo", "images": 5}}])
-    assets = [*build_assets(galleries), scope["large_images"]]
+    ours = dg.Definitions(assets=[scope["large_images"]], jobs=[dg.define_asset_job("both", selection="*")])
+    job = dg.Definitions.merge(defs(), ours).resolve_job_def("both")
     with dg.instance_for_test() as instance:
-        resources = {"image_downloads": IMAGE_DOWNLOADS}
-        run = dg.materialize(assets, partition_key="demo", resources=resources, instance=instance)
-        assert run.success
+        assert job.execute_in_process(partition_key="demo", instance=instance).success
     assert scope["large_images"].dependency_keys == {dg.AssetKey("gallery_catalog")}
+
+
+def test_an_asset_of_another_code_location_reads_every_catalog(tmp_path, monkeypatch, demo_port):
+    [source] = [block for block in blocks("python") if "all_images" in block]
+    scope = {}
+    exec(source, scope)
+    monkeypatch.chdir(tmp_path)
+    with dg.instance_for_test() as instance:
+        job = defs().resolve_job_def("download_galleries")
+        assert job.execute_in_process(partition_key="demo", instance=instance).success
+        theirs = scope["defs"].resolve_implicit_global_asset_job_def()
+        run = theirs.execute_in_process(instance=instance)
+    assert run.success
+
+
+def test_a_subclass_of_the_component_changes_specs_and_stages(tmp_path, monkeypatch, demo_port):
+    [source] = [block for block in blocks("python") if "class Pictures" in block]
+    scope = {}
+    exec(source, scope)
+    galleries = Galleries(
+        store=str(tmp_path), galleries=[{"name": "demo", "source": {"type": "demo", "images": 4}}]
+    )
+    made = dg.build_defs_for_component(scope["Pictures"](galleries))
+    assert made.resolve_asset_graph().get(dg.AssetKey("gallery_links")).owners == ["team:vision"]
+    with dg.instance_for_test() as instance:
+        job = made.resolve_job_def("download_galleries")
+        assert job.execute_in_process(partition_key="demo", instance=instance).success
+
+
+def test_every_command_is_documented():
+    documented = {code(row[0])[0].split()[1] for row in table("command", "what it does")}
+    assert documented == set(main.commands)
+
+
+def test_the_keys_of_a_gallery_and_of_galleries_from_are_the_models():
+    assert [code(row[0])[0] for row in table("gallery's key", "default", "meaning")] == list(
+        Gallery.model_fields
+    )
+    told = [code(row[0])[0] for row in table("key of galleries_from", "default", "meaning")]
+    assert set(told) == set(GalleriesFrom.model_fields)
 
 
 def test_the_sources_table_is_the_models():
@@ -171,6 +210,8 @@ def test_the_readmes_source_is_a_source(tmp_path, server, monkeypatch):
 @pytest.mark.parametrize("text", blocks("yaml"))
 def test_every_galleries_file_loads(text, tmp_path, monkeypatch):
     monkeypatch.delenv("IMGUR_CLIENT_ID", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "museums.csv").write_text("museum,category\nLouvre,Paintings\n")
     (tmp_path / "galleries.yaml").write_text(text)
     assert read_galleries_file(tmp_path / "galleries.yaml").galleries
 
@@ -297,14 +338,15 @@ def test_the_dg_commands_are_tried_elsewhere():
 
 def test_a_run_and_a_backfill_are_launched_from_the_command_line(tmp_path, demo_port):
     """The backfill's runs are the daemon's to start, which test_ui.py has."""
-    [block] = [block for block in blocks("sh") if block.startswith("dg launch")]
+    [block] = [block for block in blocks("sh") if block.startswith("dg launch --assets")]
+    [check] = [block for block in blocks("sh") if block.startswith("dg launch --job")]
     launch, backfill = block.splitlines()
     environ = {
         **os.environ,
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         "DAGSTER_HOME": str(tmp_path),
     }
-    for command in (launch, backfill):
+    for command in (launch, backfill, check):
         run = subprocess.run(
             shlex.split(command),
             cwd=tmp_path,
@@ -314,7 +356,8 @@ def test_a_run_and_a_backfill_are_launched_from_the_command_line(tmp_path, demo_
             timeout=120,
             check=True,
         )
-        assert ("RUN_SUCCESS" if command == launch else "Launched backfill job") in run.stdout + run.stderr
+        told = "Launched backfill job" if command == backfill else "RUN_SUCCESS"
+        assert told in run.stdout + run.stderr
 
 
 def test_every_test_that_the_documentation_names_is_there():

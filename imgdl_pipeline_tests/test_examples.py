@@ -14,16 +14,28 @@ from imgdl_pipeline.core.sources import source_types, type_name
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 FILES = sorted(EXAMPLES.glob("*.yaml"))
+FORMS = {"asset_per_gallery", "galleries_from"}
+"""Examples that show a form of the galleries file, and no source."""
 BIN = Path(sys.executable).parent
 
 
 def test_every_source_has_an_example():
-    assert {file.stem for file in FILES} == {
+    assert {file.stem for file in FILES} - FORMS == {
         type_name(each).replace("wikimedia_commons", "commons") for each in source_types()
     }
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("form", sorted(FORMS))
+def test_an_example_of_a_form_has_that_key(form, monkeypatch):
+    monkeypatch.chdir(EXAMPLES.parent)
+    galleries = read_galleries_file(EXAMPLES / f"{form}.yaml")
+    assert getattr(galleries, form)
+    assert len(galleries.galleries) == 2
+
+
+@pytest.mark.parametrize(
+    "file", [file for file in FILES if file.stem not in FORMS], ids=lambda file: file.stem
+)
 def test_an_example_loads_and_is_of_its_source(file):
     for gallery in read_galleries_file(file).galleries:
         assert gallery.source.type.replace("wikimedia_commons", "commons") == file.stem
