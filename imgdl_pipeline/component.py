@@ -141,9 +141,7 @@ class ImageGalleries(dg.StateBackedComponent):
         args = DefsStateConfigArgs.model_validate(
             {"management_type": "LOCAL_FILESYSTEM", "refresh_if_dev": False}
         )
-        return DefsStateConfig.from_args(
-            args, default_key=self.galleries.assets.named(type(self).__name__)
-        )
+        return DefsStateConfig.from_args(args, default_key=self.galleries.assets.named(type(self).__name__))
 
     def write_state_to_path(self, state_path: Path) -> None:
         """Fetch the rows of `galleries_from`, which are kept beside the file; as `imgdl refresh` does.

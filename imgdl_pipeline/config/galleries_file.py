@@ -292,6 +292,7 @@ class _Templates:
 
     def __init__(self, locate: Locate, scope: Mapping[str, Any], problems: list[Problem]) -> None:
         self._locate, self._scope, self._problems = locate, scope, problems
+        self._around: list[int] = []
 
     def galleries(self, given: dict[str, Any], path: KeyPath, file: Path) -> list[dict[str, Any]]:
         """Return the galleries that `galleries_from` makes; none if it is wrong, which is told elsewhere."""
@@ -321,19 +322,35 @@ class _Templates:
         """
         if path[1:] == (FROM, "gallery") and "row" not in self._scope:
             return value
+        if not isinstance(value, (Mapping, list)):
+            return self._rendered_text(value, path)
+        if id(value) in self._around:
+            self._problems.append(Problem.at(path, "contains itself", self._locate))
+            return None
+        self._around.append(id(value))
+        try:
+            return self._rendered_parts(value, path)
+        finally:
+            self._around.pop()
+
+    def _rendered_parts(self, value: Any, path: KeyPath) -> Any:
         if isinstance(value, Mapping):
             secret_keys = SECRET_KEYS.get(str(value.get("type")), _ANY_SECRET_KEY)
             return {
                 key: each if key in secret_keys else self.rendered(each, (*path, key))
                 for key, each in value.items()
             }
-        if isinstance(value, list):
-            return [self.rendered(each, (*path, place)) for place, each in enumerate(value)]
+        return [self.rendered(each, (*path, place)) for place, each in enumerate(value)]
+
+    def _rendered_text(self, value: Any, path: KeyPath) -> Any:
         if not isinstance(value, str) or "{" not in value:
             return value
         try:
             templates = _OBJECT if path[-1] in _OF_OBJECTS else _TEXT
-            return _compiled(templates, value).render(self._scope)
+            made = _compiled(templates, value).render(self._scope)
+            if isinstance(made, jinja2.Undefined):
+                str(made)  # which raises
+            return made
         except Exception as error:  # noqa: BLE001 -- a template may raise anything
             self._problems.append(Problem.at(path, str(error), self._locate))
             return value

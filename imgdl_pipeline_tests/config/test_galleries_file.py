@@ -1,5 +1,6 @@
 import textwrap
 
+import dagster as dg
 import pytest
 
 from imgdl_pipeline.config.galleries_file import GalleriesFileError, read_galleries_file
@@ -111,6 +112,83 @@ def test_a_wrong_file_says_where_what_and_what_is_allowed(read, old, new, error)
 def test_every_mistake_is_told_at_once(read):
     told = message(read, GOOD.replace("workers: 8", "workers: many").replace("images: 4", "images: 0"))
     assert [line.split(":")[1] for line in told.splitlines()] == ["6", "9"]
+
+
+def test_a_wrong_key_at_the_top_hides_no_other_mistake(read):
+    told = message(
+        read,
+        """\
+        type: imgdl_pipeline.ImageGaleries
+        requirements: {}
+        atributes:
+          stor: data
+          schedule: daily
+          download: {worker: 8, workers: many, timeout: -1}
+          galleries:
+            - name: a...b
+              source: {type: imgr}
+        """,
+    )
+    assert [line.split(":")[1] for line in told.splitlines()] == [*"1234566689"]
+    for words in (
+        "works only in a file that Dagster itself loads",
+        "did you mean 'attributes'?",
+        "did you mean 'store'?",
+        "did you mean 'workers'?",
+        "is no cron expression",
+        "must not contain ...",
+        "did you mean 'imgur'?",
+    ):
+        assert words in told
+
+
+def test_a_key_that_stands_twice_is_an_error_but_a_merged_one_is_none(read):
+    merged = GOOD.replace("download:", "download: &all").replace(
+        "{type: demo, images: 4}", "{type: demo, images: 4}\n      download: {<<: *all, workers: 3}"
+    )
+    assert read(merged).galleries[0].download.workers == 3
+    told = message(read, GOOD.replace("  download:\n", "  download:\n    workers: 9\n"))
+    assert told == "galleries.yaml:7: workers: stands twice in the same place"
+
+
+def test_a_file_that_contains_itself_is_an_error_and_not_endless(read):
+    assert "galleries.yaml" in message(
+        read, "type: imgdl_pipeline.ImageGalleries\nattributes: &a {store: *a}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("assets", "words"),
+    [
+        ("{automation_condition: eager}", "must be a template"),
+        ("{automation_condition: '{{ dg.NoSuch }}'}", "has no attribute 'NoSuch'"),
+    ],
+)
+def test_an_automation_condition_is_made_by_a_template(read, assets, words):
+    good = GOOD.replace(
+        "store: data", "assets: {automation_condition: '{{ dg.AutomationCondition.eager() }}'}"
+    )
+    assert isinstance(read(good).assets.automation_condition, dg.AutomationCondition)
+    assert words in message(read, GOOD.replace("store: data", f"assets: {assets}"))
+
+
+def test_a_gallerys_own_assets_need_a_file_that_has_them(read):
+    text = GOOD.replace("images: 4}", "images: 4}\n      assets: {owners: [team:space]}")
+    assert message(read, text) == (
+        "galleries.yaml:10: attributes.galleries.0.assets: needs asset_per_gallery: true in the file"
+    )
+    galleries = read(text.replace("store: data", "asset_per_gallery: true"))
+    demo, earth = galleries.galleries
+    assert galleries.asset_settings(demo).owners == ("team:space",)
+    assert galleries.asset_settings(earth).owners == ()
+
+
+def test_a_gallerys_own_schedule_goes_before_the_files(read):
+    text = GOOD.replace("images: 4}", 'images: 4}\n      schedule: "0 * * * *"')
+    galleries = read(text)
+    assert [galleries.schedule_of(each) for each in galleries.galleries] == ["0 * * * *", "0 6 * * *"]
+    galleries = read(text.replace('"0 * * * *"', "null"))
+    assert galleries.schedule_of(galleries.galleries[0]) is None
 
 
 def test_a_secret_of_the_wrong_kind_is_not_shown(read):
