@@ -54,7 +54,8 @@ def test_stages_have_the_same_names_whatever_the_assets_are_called(run, form):
 
 
 def test_a_run_of_one_gallery_with_its_own_assets_leaves_the_others_alone(run, tmp_path):
-    both = "galleries: [{name: mine, source: {type: url_list, path: links.txt}}, {name: other, source: {type: demo}}]"
+    other = "{name: other, source: {type: demo}}"
+    both = MINE.replace("}}]", f"}}}}, {other}]")
     assert run("asset_per_gallery: true", galleries=both).succeeded
     assert [each.name for each in (tmp_path / "store" / "links").iterdir()] == ["gallery=mine"]
 
@@ -69,7 +70,8 @@ def test_by_force_every_link_is_asked_for_again(run, server):
     run()
     server.requests.clear()
     run()
-    assert server.paths() == []
+    assert not {"/a.jpg", "/b.jpg"}.intersection(server.paths())
+    server.requests.clear()
     run(force=True)
     assert sorted(server.paths()) == ["/a.jpg", "/b.jpg", "/dead.jpg"]
 

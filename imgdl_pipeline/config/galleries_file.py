@@ -281,6 +281,14 @@ def _compiled(templates: jinja2.Environment, text: str) -> jinja2.Template:
     return templates.from_string(text)
 
 
+def _made(template: jinja2.Template, scope: Mapping[str, Any]) -> Any:
+    """Return what a template makes; raise what is wrong with it."""
+    made: Any = template.render(scope)
+    if isinstance(made, jinja2.Undefined):
+        str(made)  # which raises: an object's template gives the undefined name itself
+    return made
+
+
 class _Templates:
     """Renders the templates in a file's values, as text.
 
@@ -347,10 +355,7 @@ class _Templates:
             return value
         try:
             templates = _OBJECT if path[-1] in _OF_OBJECTS else _TEXT
-            made = _compiled(templates, value).render(self._scope)
-            if isinstance(made, jinja2.Undefined):
-                str(made)  # which raises
-            return made
+            return _made(_compiled(templates, value), self._scope)
         except Exception as error:  # noqa: BLE001 -- a template may raise anything
             self._problems.append(Problem.at(path, str(error), self._locate))
             return value
