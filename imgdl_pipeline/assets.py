@@ -163,7 +163,7 @@ class _Stage:
     @property
     def code(self) -> Any:
         """The code reference to its function."""
-        return file_reference(Path(__file__), "code", inspect.getsourcelines(self.materialize)[1])
+        return file_reference(Path(__file__), "code", self.materialize.__code__.co_firstlineno)
 
 
 _STAGES: dict[StageName, _Stage] = {

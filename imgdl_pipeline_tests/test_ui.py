@@ -110,7 +110,7 @@ class Dagster:
         ]
 
     def run_config_fields(self) -> dict[str, str]:
-        """What the launchpad knows of the resource `downloads`: descriptions by field."""
+        """What the launchpad knows of the resource `image_downloads`: descriptions by field."""
         query = """{ runConfigSchemaOrError(selector: {pipelineName: "download_galleries",
             repositoryName: "__repository__", repositoryLocationName: "imgdl_pipeline.definitions"}) {
               ... on RunConfigSchema { allConfigTypes {
@@ -120,8 +120,26 @@ class Dagster:
             each["fields"]
             for each in types
             if "per_host" in [field["name"] for field in each.get("fields", [])]
+            and not any("deprecated" in field["description"] for field in each["fields"])
         ]
         return {field["name"]: field["description"] for field in fields}
+
+    def verdicts(self, *galleries: str) -> dict[str, dict[str, str]]:
+        """What the tab Checks shows of the galleries: the status by gallery, for each check."""
+        query = """{ assetNodes(assetKeys: [{path: ["gallery_catalog"]}]) { assetChecksOrError {
+            ... on AssetChecks { checks { name partitionStatuses {
+              ... on AssetCheckDefaultPartitionStatuses { succeededPartitions failedPartitions
+                executionFailedPartitions skippedPartitions inProgressPartitions } } } } } } }"""
+        [node] = self.ask(query)["assetNodes"]
+        return {
+            check["name"]: {
+                gallery: status.removesuffix("Partitions")
+                for status, members in check["partitionStatuses"].items()
+                for gallery in members
+                if gallery in galleries
+            }
+            for check in node["assetChecksOrError"]["checks"]
+        }
 
     def ask(self, query: str) -> dict[str, Any]:
         """What the UI itself asks of its web server."""
@@ -168,6 +186,7 @@ def dagster(pictures, tmp_path_factory) -> Iterator[Dagster]:
     galleries = "".join(
         f"    - name: {name}\n      source: {{type: url_list, path: {folder}/{name}.txt}}\n" for name in lists
     )
+    galleries += f"    - name: never\n      source: {{type: url_list, path: {folder}/never.txt}}\n"
     with Dagster(
         folder,
         "type: imgdl_pipeline.ImageGalleries\nattributes:\n"
@@ -258,6 +277,104 @@ def test_a_gallery_that_failed_is_run_again_alone(page, dagster, pictures):
     assert (run["dagster/partition"], run["status"]) == ("a", "SUCCESS")
 
 
+CHECKS_TAB = "/assets/gallery_catalog?view=checks"
+CHECK_JOB = "/locations/imgdl_pipeline.definitions/jobs/check_galleries/playground"
+ALL_PASSED = {name: "succeeded" for name in CHECKS}
+
+
+def of_gallery(verdicts: dict[str, dict[str, str]], gallery: str) -> dict[str, str]:
+    return {name: by_gallery[gallery] for name, by_gallery in verdicts.items()}
+
+
+def see_table(page: Page, check: str, row: str) -> None:
+    """Open the table in the metadata of what a check found last, and see a row of it."""
+    page.goto(CHECKS_TAB)
+    page.get_by_text(check, exact=True).first.click()
+    page.get_by_text(re.compile("Show Markdown", re.IGNORECASE)).first.click(timeout=SECONDS / 4)
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_role("row", name=row)).to_be_visible(timeout=SECONDS)
+
+
+def test_a_broken_gallery_turns_one_check_yellow_and_a_good_one_that_breaks_turns_none(page, dagster):
+    known = dagster.runs()
+    materialize(page, "c", "never")
+    runs = dagster.wait_for(2, {"SUCCESS", "FAILURE"}, known)
+    assert {run["dagster/partition"]: run["status"] for run in runs} == {"c": "SUCCESS", "never": "FAILURE"}
+    shown = dagster.verdicts("c", "never")
+    assert of_gallery(shown, "c") == ALL_PASSED
+    assert of_gallery(shown, "never") == {**ALL_PASSED, "is_fresh": "failed"}
+    page.goto(CHECKS_TAB)
+    expect(page.get_by_text("Succeeded", exact=True)).to_have_count(len(CHECKS) - 1, timeout=SECONDS)
+    page.get_by_text("is_fresh", exact=True).first.click()
+    page.get_by_role("tab", name="Partitions").last.click()
+    page.get_by_text("never", exact=True).last.click()
+    expect(page.get_by_text("no run has cataloged this gallery yet").first).to_be_visible(timeout=SECONDS)
+    page.screenshot(path=SCREENSHOTS / "checks_of_a_broken_gallery.png")
+    (dagster.folder / "c.txt").rename(dagster.folder / "c.away")
+    known = dagster.runs()
+    materialize(page, "c")
+    [run] = dagster.wait_for(1, {"SUCCESS", "FAILURE"}, known)
+    (dagster.folder / "c.away").rename(dagster.folder / "c.txt")
+    assert run["status"] == "FAILURE"
+    assert dagster.verdicts("c", "never") == shown
+    page.goto(CHECKS_TAB)
+    expect(page.get_by_text("Succeeded", exact=True)).to_have_count(len(CHECKS) - 1, timeout=SECONDS)
+
+
+def test_the_page_of_a_run_that_failed_shows_the_cause_first(page, dagster):
+    known = dagster.runs()
+    materialize(page, "never")
+    [run] = dagster.wait_for(1, {"FAILURE"}, known)
+    page.goto(f"/runs/{run['id']}?logs=query%3Aname%3A%22gallery_links%22&selection=name%3A%22gallery_links%22")
+    event = page.get_by_text("STEP_FAILURE").locator("xpath=ancestor::*[contains(., 'Stack Trace')][1]")
+    expect(event).to_contain_text(
+        f"Failure: {dagster.folder}/never.txt: there is no such file, and no file matches", timeout=SECONDS
+    )
+    first = event.inner_text().partition("Stack Trace")[0]
+    for label, value in {"gallery": "never", "source": "url_list", "error": "SourceError"}.items():
+        assert re.search(rf"{label}\s+{value}", first), first
+    page.screenshot(path=SCREENSHOTS / "failure.png")
+
+
+def test_the_job_of_checks_takes_a_gallery_in_the_launchpad_or_checks_all_of_them(page, dagster):
+    known = dagster.runs()
+    page.goto(CHECK_JOB)
+    page.get_by_placeholder("Partition").click()
+    page.get_by_role("menuitem", name=re.compile("^never")).click()
+    page.get_by_role("button", name=re.compile("Launch Run")).click()
+    [run] = dagster.wait_for(1, {"SUCCESS", "FAILURE"}, known)
+    assert (run["dagster/partition"], run["status"]) == ("never", "SUCCESS")
+    known = dagster.runs()
+    page.goto(CHECK_JOB)
+    page.get_by_role("button", name=re.compile("Launch Run")).click()
+    page.get_by_role("button", name="Confirm").click()
+    [run] = dagster.wait_for(1, {"SUCCESS", "FAILURE"}, known)
+    assert ("dagster/partition" in run, run["status"]) == (False, "SUCCESS")
+    galleries = ("demo", "a", "b", "c", "slow", "never")
+    assert all(set(each) == set(galleries) for each in dagster.verdicts(*galleries).values())
+    see_table(page, "is_fresh", "never warn no run has cataloged this gallery yet")
+    expect(page.get_by_text(re.compile("[1-6] of 6 galleries do not pass")).first).to_be_visible()
+
+
+def test_the_button_execute_all_checks_every_gallery_and_shows_the_worst_with_a_table(page, dagster):
+    known = dagster.runs()
+    page.goto(CHECKS_TAB)
+    page.get_by_role("button", name="Execute all").click()
+    [run] = dagster.wait_for(1, {"SUCCESS", "FAILURE"}, known)
+    assert ("dagster/partition" in run, run["status"]) == (False, "SUCCESS")
+    galleries = ("demo", "a", "b", "c", "slow", "never")
+    shown = dagster.verdicts(*galleries)
+    assert all(set(each) == set(galleries) for each in shown.values())
+    assert {"executionFailed", "inProgress"}.isdisjoint(
+        status for each in shown.values() for status in each.values()
+    )
+    page.goto(CHECKS_TAB)
+    page.get_by_text("is_fresh", exact=True).first.click()
+    expect(page.get_by_text("Latest execution").first).to_be_visible(timeout=SECONDS)
+    expect(page.get_by_text("Passed", exact=True)).to_have_count(0)
+    see_table(page, "is_fresh", "never warn no run has cataloged this gallery yet")
+
+
 def test_a_running_download_is_terminated_and_stops(page, dagster, pictures):
     materialize(page, "slow")
     assert pictures.hung.wait(120)
@@ -298,3 +415,75 @@ def test_a_broken_galleries_file_shows_its_error(browser, tmp_path):
             page.get_by_text(re.compile("unknown key 'imagez'; allowed are images, type")).first
         ).to_be_visible(timeout=SECONDS)
         page.close()
+
+
+@pytest.fixture
+def own_assets(pictures, tmp_path) -> Iterator[Dagster]:
+    """A second Dagster, whose two galleries have assets of their own."""
+    folder = tmp_path / "own"
+    lists = {"birds-1.x": [f"/a{number}.jpg" for number in range(6)], "boats": ["/b0.jpg", "/b1.jpg"]}
+    galleries = "".join(
+        f"    - name: {name}\n      source: {{type: url_list, path: {folder}/{name}.txt}}\n" for name in lists
+    )
+    with Dagster(
+        folder,
+        f"type: imgdl_pipeline.ImageGalleries\nattributes:\n  store: {folder}/store\n"
+        "  asset_per_gallery: true\n  schedule_status: STOPPED\n"
+        f"  download: {{allow_addresses: [127.0.0.0/8], robots_txt: false}}\n  galleries:\n{galleries}",
+    ) as running:
+        for name, paths in lists.items():
+            (folder / f"{name}.txt").write_text("\n".join(pictures.url(path) for path in paths))
+        yield running
+
+
+def test_galleries_with_assets_of_their_own_have_their_own_lineage_checks_and_plots(browser, own_assets):
+    page = browser.new_page(base_url=own_assets.url, viewport={"width": 1500, "height": 1000})
+    page.set_default_timeout(SECONDS)
+    for count in (1, 2):
+        page.goto(f"{GROUP}/lineage")
+        page.get_by_role("button", name=re.compile("Materialize all")).click()
+        runs = own_assets.wait_for(count, {"SUCCESS", "FAILURE"}, [])
+        assert {run["status"] for run in runs} == {"SUCCESS"}
+    page.goto(f"{GROUP}/lineage")
+    expect(page.get_by_text("8 / 8 Passed")).to_have_count(2, timeout=SECONDS)
+    for stage in ("links", "images", "catalog"):
+        expect(page.get_by_text(stage, exact=True)).to_have_count(2)
+    nodes = own_assets.ask("{ assetNodes { assetKey { path } dependencyKeys { path } partitionKeys } }")
+    lineage = {
+        "/".join(node["assetKey"]["path"]): sorted("/".join(key["path"]) for key in node["dependencyKeys"])
+        for node in nodes["assetNodes"]
+    }
+    assert lineage == {
+        f"gallery/{name}/{stage}": [f"gallery/{name}/{upstream}" for upstream in upstreams]
+        for name in ("birds-1.x", "boats")
+        for stage, upstreams in {"links": [], "images": ["links"], "catalog": ["images", "links"]}.items()
+    }
+    assert not any(node["partitionKeys"] for node in nodes["assetNodes"])
+    page.screenshot(path=SCREENSHOTS / "asset_per_gallery.png")
+    page.goto("/assets/gallery/boats/catalog?view=checks")
+    expect(page.get_by_text("Succeeded", exact=True)).to_have_count(len(CHECKS), timeout=SECONDS)
+    page.get_by_text("few_links_failed", exact=True).first.click()
+    expect(page.get_by_text("0 of 2 links failed").first).to_be_visible(timeout=SECONDS)
+    for name, links in {"boats": 2, "birds-1.x": 6}.items():
+        page.goto(f"/assets/gallery/{name}/catalog?view=events")
+        page.get_by_text("Plots", exact=True).first.click()
+        expect(page.get_by_text("share_failed", exact=True).first).to_be_visible(timeout=SECONDS)
+        expect(page.locator("canvas").first).to_be_visible(timeout=SECONDS)
+        assert plotted(own_assets, ["gallery", name, "catalog"], "ok") == [links, links]
+    page.screenshot(path=SCREENSHOTS / "plots.png")
+    page.close()
+
+
+def plotted(dagster: Dagster, key: list[str], label: str) -> list[int]:
+    """The numbers that the UI plots of an asset."""
+    path = json.dumps(key)
+    answer = dagster.ask(
+        f"{{ assetOrError(assetKey: {{path: {path}}}) {{ ... on Asset {{ assetMaterializations {{ "
+        "metadataEntries { label ... on IntMetadataEntry { intValue } } } } } }"
+    )
+    return [
+        entry["intValue"]
+        for each in answer["assetOrError"]["assetMaterializations"]
+        for entry in each["metadataEntries"]
+        if entry["label"] == label
+    ]

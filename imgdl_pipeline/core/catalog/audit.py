@@ -5,6 +5,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from functools import lru_cache
 from itertools import islice, pairwise
 from typing import Any
 
@@ -149,6 +150,7 @@ JUDGED_TICKS = 400
 """How many scheduled times are looked at for the longest time between two: more than a year of days."""
 
 
+@lru_cache
 def fresh_for(schedule: str | None, fresh_days: float | None = None) -> timedelta | None:
     """Return for how long a gallery is fresh at least, or None if it is never stale.
 
