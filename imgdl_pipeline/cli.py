@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -35,6 +36,7 @@ from imgdl_pipeline.core.storage.gallery_files import (
     gallery_files,
     rename_gallery,
     stored_galleries,
+    unfinished_renames,
 )
 from imgdl_pipeline.core.storage.lease import GalleryBusyError
 from imgdl_pipeline.core.storage.object_store import StoreError
@@ -78,6 +80,12 @@ class _Program(click.Group):
             stop = _Stop(str(error), WRONG)
         except (SourceError, StoreError, ResourceError, GalleryBusyError, OSError) as error:
             stop = _Stop(hide_secrets(str(error)), FAILED)
+        except click.UsageError as error:
+            if not ctx.meta.get(IS_JSON):
+                raise
+            stop = _Stop(error.format_message(), WRONG)
+        except dg.DagsterInvariantViolationError as error:
+            stop = _Stop(str(error), WRONG)
         except _Stop as error:
             stop = error
         stop.is_json = bool(ctx.meta.get(IS_JSON))
@@ -128,7 +136,7 @@ def _command(function: Callable[..., None]) -> click.Command:
         help="The galleries file; it stands for IMGDL_CONFIG.",
     )
     as_json = click.option(
-        "--json", "as_json", is_flag=True, callback=_use_json, help="Print one JSON object."
+        "--json", "as_json", is_flag=True, is_eager=True, callback=_use_json, help="Print one JSON object."
     )
     return main.command(function.__name__.strip("_"))(config(as_json(function)))
 
@@ -156,9 +164,10 @@ def run(names: tuple[str, ...], are_all: bool, limit: int | None, force: bool, a
         instance = exits.enter_context(_instance())
         display = exits.enter_context(RunDisplay())
         for gallery in chosen:
-            done = run_gallery(
-                known, definitions, gallery.name, instance, limit=limit, force=force, watch=display
-            )
+            with display.alone():
+                done = run_gallery(
+                    known, definitions, gallery.name, instance, limit=limit, force=force, watch=display
+                )
             runs.append(done)
             display.done()
             if not as_json:
@@ -320,7 +329,7 @@ _COUNTED = ("links", *(status.value for status in Status), "bytes")
 
 
 @_command
-@click.argument("old", metavar="OLD")
+@click.argument("old", metavar="OLD", shell_complete=_complete_galleries)
 @click.argument("new", metavar="NEW")
 def rename(old: str, new: str, as_json: bool) -> None:
     """Give the files of gallery OLD to the name NEW, without a request to any host.
@@ -352,6 +361,10 @@ def prune(is_sure: bool, as_json: bool) -> None:
     known = galleries()
     store = open_store(known)
     gone = sorted(stored_galleries(store) - {each.name for each in known.galleries})
+    unfinished = unfinished_renames(store)
+    if unfinished:
+        old, new = next(iter(unfinished.items()))
+        raise _Stop(f"{old} is not renamed yet: complete it with imgdl rename {old} {new}", FAILED)
     rows = [{"name": name, **asdict(gallery_files(store, name))} for name in gone]
     if is_sure:
         for name in gone:
@@ -408,4 +421,5 @@ def _print_rows(rows: Sequence[dict[str, Any]], *, as_json: bool, **more: Any) -
 
 
 def _print_json(value: dict[str, Any]) -> None:
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    click.echo(re.sub(r"[\x7f-\x9f]", lambda char: f"\\u{ord(char[0]):04x}", text))

@@ -2,15 +2,15 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from imgdl_pipeline.core.catalog.build import Progress as CatalogProgress
 from imgdl_pipeline.core.download.run import Progress as DownloadProgress
@@ -21,6 +21,7 @@ from imgdl_pipeline.progress import every_few_seconds
 DOING = {"links": "listing", "images": "downloading", "catalog": "checking"}
 """What is shown while a stage is at work."""
 
+STANDARD_ERROR = 2
 PLAIN_WIDTH = 10_000
 """Columns of what is no terminal: a line is never wrapped there."""
 
@@ -33,7 +34,7 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         are_numbers = all(isinstance(row[place], (int, float)) for row in rows)
         table.add_column(name, justify="right" if rows and are_numbers else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(escape(shown(f"{cell:,}" if isinstance(cell, int) else str(cell))) for cell in row))
+        table.add_row(*(Text(shown(f"{cell:,}" if isinstance(cell, int) else str(cell))) for cell in row))
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
@@ -55,7 +56,7 @@ class RunDisplay:
         self._due: Callable[[object], None] = self._print
 
     def __enter__(self) -> "RunDisplay":
-        if self._console.is_terminal:
+        if self._console.is_interactive:
             self._bar = self._exits.enter_context(
                 Progress(
                     TextColumn("{task.description}"),
@@ -86,10 +87,26 @@ class RunDisplay:
         elif self._task is not None:
             self._bar.update(self._task, **_shown(progress))
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep a terminal with a bar free of other text, such as what Dagster's helper processes say."""
+        if self._bar is None:
+            yield
+            return
+        kept = os.dup(STANDARD_ERROR)
+        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 -- a device, and no path
+            os.dup2(nowhere.fileno(), STANDARD_ERROR)
+        try:
+            yield
+        finally:
+            os.dup2(kept, STANDARD_ERROR)
+            os.close(kept)
+
     def done(self) -> None:
         """Remove the bar of a run that has ended."""
         if self._bar is not None and self._task is not None:
             self._bar.remove_task(self._task)
+            self._bar.refresh()
             self._task = None
 
     def _line(self, gallery: str, stage: str, progress: object) -> None:

@@ -79,17 +79,36 @@ def rename_gallery(store: Store, old: str, new: str) -> int:
         GalleryBusyError: A run is at work on one of the two.
         StoreError: The store failed.
     """
+    if _is_done(store, old, new):
+        store.delete([renamed_from_path(new)])
+        return 0
     _check(store, old, new)
-    with Ledger(store, old) as ledger, Lease(store, new):
+    with Ledger(store, old) as ledger:
         store.put(renamed_from_path(new), old.encode())
-        catalog = store.read_table(catalog_path(old), CATALOG)
-        for path, table in ((downloads_path(new), ledger.table), (catalog_path(new), catalog)):
-            if table is not None and store.metadata(path) is None:
-                store.write_table(path, _with_paths(table, old, new))
-        moved = _move_files(store, old, new)
+        with Lease(store, new):
+            catalog = store.read_table(catalog_path(old), CATALOG)
+            for path, table in ((downloads_path(new), ledger.table), (catalog_path(new), catalog)):
+                if table is not None and store.metadata(path) is None:
+                    store.write_table(path, _with_paths(table, old, new))
+            moved = _move_files(store, old, new)
     delete_gallery(store, old)
     store.delete([renamed_from_path(new)])
     return moved
+
+
+def unfinished_renames(store: Store) -> dict[str, str]:
+    """Return the renames that were interrupted: the new name by the old one.
+
+    Raises:
+        StoreError: The store failed.
+    """
+    marks = {new: store.get(renamed_from_path(new)) for new in stored_galleries(store)}
+    return {mark.decode(): new for new, mark in marks.items() if mark is not None}
+
+
+def _is_done(store: Store, old: str, new: str) -> bool:
+    """Return whether an earlier call was interrupted when only its mark was left."""
+    return store.get(renamed_from_path(new)) == old.encode() and old not in stored_galleries(store)
 
 
 def _check(store: Store, old: str, new: str) -> None:
@@ -98,8 +117,9 @@ def _check(store: Store, old: str, new: str) -> None:
         raise FileNotFoundError(f"{old} has no files in {store.root}")
     if new.lower() == old.lower():
         raise FileExistsError(f"{old} and {new} differ only in their case; rename it by way of another name")
-    if new in galleries and continued != old.encode():
-        raise FileExistsError(f"{new} has files in {store.root} already")
+    taken = [name for name in galleries if name.lower() == new.lower()]
+    if taken and continued != old.encode():
+        raise FileExistsError(f"{taken[0]} has files in {store.root} already")
 
 
 def _with_paths(table: pa.Table, old: str, new: str) -> pa.Table:

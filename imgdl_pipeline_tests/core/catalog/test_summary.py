@@ -52,7 +52,7 @@ def test_only_the_columns_that_are_counted_are_read(store, monkeypatch):
 
 def test_a_catalog_that_is_damaged_is_an_error_that_names_it(store):
     store.put(catalog_path("g"), b"not Parquet")
-    with pytest.raises(UnreadableError, match="catalog/gallery=g/catalog.parquet is not a Parquet file"):
+    with pytest.raises(UnreadableError, match=r"catalog/gallery=g/catalog\.parquet is not a Parquet file"):
         summarize(store, "g")
 
 

@@ -249,7 +249,7 @@ class TestRename:
         assert stored_galleries(any_store) == {"old"}
 
     def test_a_name_that_differs_only_in_case_from_a_third_gallerys_is_refused(self, any_store):
-        """On a disk that does not distinguish them, the two would be mixed; no galleries file may have both."""
+        """Some disks would mix the two, and no galleries file may have both."""
         for gallery in ("old", "Third"):
             fill(any_store, gallery)
         with pytest.raises(FileExistsError, match="Third"):
