@@ -241,10 +241,13 @@ class DownloadSettings(Settings):
     @field_validator("recheck", mode="wrap")
     @classmethod
     def _is_never_or_days(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        words = "must be never, or a number of days above 0"
+        if isinstance(value, bool):  # which pydantic takes for 0 or 1
+            raise ValueError(words)
         try:
             return handler(value)
         except ValidationError:
-            raise ValueError("must be never, or a number of days above 0") from None
+            raise ValueError(words) from None
 
     @field_validator("user_agent")
     @classmethod
