@@ -26,6 +26,8 @@ from imgdl_pipeline.config.galleries import (
 )
 from imgdl_pipeline.config.galleries_file import GalleriesFileError
 from imgdl_pipeline.core.catalog.audit import is_stale
+from imgdl_pipeline.core.catalog.removal import left_over, removals, would_remove
+from imgdl_pipeline.core.catalog.removal import remove as remove_images
 from imgdl_pipeline.core.catalog.summary import CatalogSummary, summarize
 from imgdl_pipeline.core.model.outcome import ResourceError, Status
 from imgdl_pipeline.core.model.settings import did_you_mean
@@ -40,6 +42,7 @@ from imgdl_pipeline.core.storage.gallery_files import (
 )
 from imgdl_pipeline.core.storage.lease import GalleryBusyError
 from imgdl_pipeline.core.storage.object_store import StoreError
+from imgdl_pipeline.core.storage.store import Store
 from imgdl_pipeline.definitions import CONFIG_VARIABLE, component, defs, galleries, galleries_file
 from imgdl_pipeline.running import GalleryRun, run_gallery
 from imgdl_pipeline.terminal import RunDisplay, print_table
@@ -379,6 +382,73 @@ def _pruned(count: int, *, is_sure: bool) -> str:
     if not count:
         return "no files of other galleries are stored"
     return "deleted" if is_sure else "nothing was deleted; --yes deletes these files"
+
+
+@_command
+@click.option("--url", "urls", multiple=True, help="A link; its image is removed wherever its bytes are.")
+@click.option("--sha256", "sha256s", multiple=True, help="The SHA-256 of a file.")
+@click.option("--phash", "phashes", multiple=True, help="A perceptual hash, 16 hex digits.")
+@click.option("--distance", type=click.IntRange(0, 64), default=0, help="Bits by which a hash may differ.")
+@click.option(
+    "--from",
+    "files",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A file with a link or a hash per line; of a CSV, the columns url, sha256, phash and distance.",
+)
+@click.option("--reason", help="Why, for whoever asks later.")
+@click.option("--yes", "is_sure", is_flag=True, help="Remove the images.")
+@click.option("--verify", is_flag=True, help="Prove that nothing that was removed is left.")
+def remove(
+    urls: tuple[str, ...],
+    sha256s: tuple[str, ...],
+    phashes: tuple[str, ...],
+    distance: int,
+    files: tuple[Path, ...],
+    reason: str | None,
+    is_sure: bool,
+    verify: bool,
+    as_json: bool,
+) -> None:
+    """Remove images for good, from every gallery of the store; without --yes, only name them.
+
+    What was removed is never asked for or kept again. Its rows stay, and hold nothing of the picture.
+    """
+    store = open_store(galleries())
+    if verify:
+        _verify(store, as_json=as_json)
+        return
+    try:
+        asked = removals(urls, sha256s, phashes, distance, files, reason or "")
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    found = remove_images(store, asked) if is_sure else would_remove(store, asked)
+    rows = [{"name": each.gallery, "links": len(each.urls), "files": len(each.paths)} for each in found]
+    if as_json:
+        _print_json(
+            {"removed": is_sure, "entries": len(asked), "galleries": [asdict(each) for each in found]}
+        )
+        return
+    _print_rows(rows, as_json=False)
+    for each in found:
+        for url in each.urls:
+            click.echo(f"{each.gallery}: {hide_secrets(url)}")
+    click.echo("removed" if is_sure else "nothing was removed; --yes removes these images", err=True)
+
+
+def _verify(store: Store, *, as_json: bool) -> None:
+    """Report what is left of what was removed, which ends the program with 1."""
+    left = list(left_over(store))
+    if as_json:
+        _print_json({"clean": not left, "galleries": [asdict(each) for each in left]})
+    else:
+        for each in left:
+            for name in (*each.urls, *each.paths):
+                click.echo(f"{each.gallery}: {hide_secrets(name)} is left", err=True)
+        if not left:
+            click.echo("nothing that was removed is left")
+    if left:
+        raise SystemExit(FAILED)
 
 
 @_command

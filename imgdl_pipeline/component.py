@@ -27,11 +27,13 @@ from imgdl_pipeline.checks import build_check_job, build_checks, log_verdicts
 from imgdl_pipeline.config.galleries import Galleries, Gallery
 from imgdl_pipeline.config.galleries_file import GalleriesFileError, KeyPath, Problem, parse_attributes
 from imgdl_pipeline.freshness import build_freshness_sensor
+from imgdl_pipeline.jobs import build_remove_job
 from imgdl_pipeline.resources import IMAGE_DOWNLOADS, RESOURCE_KEY, ImageDownloads
 from imgdl_pipeline.tables import GalleryTables
 
 JOB_NAME = "download_galleries"
 CHECK_JOB_NAME = "check_galleries"
+REMOVE_JOB_NAME = "remove_images"
 SCHEDULE_NAME = "daily_galleries"
 FRESHNESS_SENSOR = "gallery_freshness"
 TABLES_KEY = "gallery_tables"
@@ -207,11 +209,12 @@ class ImageGalleries(dg.StateBackedComponent):
         check_job = build_check_job(
             self.galleries, self._catalogs, self.galleries.assets.named(CHECK_JOB_NAME)
         )
+        remove_job = build_remove_job(self.galleries, self.galleries.assets.named(REMOVE_JOB_NAME))
         sensor = self.galleries.assets.named(FRESHNESS_SENSOR)
         return dg.Definitions(
             assets=assets,
             asset_checks=build_checks(self.galleries, self._catalogs),
-            jobs=[job, check_job],
+            jobs=[job, check_job, remove_job],
             schedules=[self._schedule(job, *each) for each in self._by_schedule().items()],
             sensors=[build_freshness_sensor(self.galleries, check_job, sensor)],
             resources={**self._resources, self._tables_key: GalleryTables(self.galleries)},

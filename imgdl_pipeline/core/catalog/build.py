@@ -34,6 +34,7 @@ from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.storage.checkpoints import CHECKPOINT_S, Checkpoints
 from imgdl_pipeline.core.storage.layout import catalog_path, checked_path, images_path
 from imgdl_pipeline.core.storage.ledger import Ledger
+from imgdl_pipeline.core.storage.removed import Removed
 from imgdl_pipeline.core.storage.store import Store
 
 REMEMBERED = pa.schema(
@@ -115,7 +116,8 @@ def build_catalog(
         early = _still_there(checkpoints.tables(), ledger, store, gallery)
         known, early = (known_facts(ledger.table, table) for table in (complete_facts(previous), early))
         to_check = stored_images(ledger.table, pa.concat_tables([known, early]))
-        with closing(_check_all(to_check, store, jpegs, Limits.of(settings), on_progress)) as rows:
+        removed = Removed.read(store)
+        with closing(_check_all(to_check, store, jpegs, Limits.of(settings), removed, on_progress)) as rows:
             checked = pa.concat_tables([_facts_table(rows, checkpoints), early])
         discard_invalid(ledger, store, checked)
         facts = pa.concat_tables([checked, known])
@@ -217,6 +219,7 @@ def _check_all(
     store: Store,
     jpegs: JpegWorkers,
     limits: Limits,
+    removed: Removed,
     on_progress: Callable[[Progress], None],
 ) -> Generator[dict[str, object], None, None]:
     """Yield a row of FACTS for each file.
@@ -232,7 +235,7 @@ def _check_all(
             facts = check_file(image, store, jpegs, limits)
         except InvalidImageError as error:
             return {"url": image.url, "sha256": image.sha256, **error.row()}
-        return {"url": image.url, "sha256": image.sha256, "status": Status.OK.value, **facts.row()}
+        return {"url": image.url, "sha256": image.sha256, **removed.verdict(facts.row())}
 
     def check_batch(batch: pa.Table) -> list[dict[str, object]]:
         return [check(StoredImage(**row)) for row in batch.to_pylist() if not stopped.is_set()]

@@ -8,10 +8,10 @@ import pyarrow as pa
 from imgdl_pipeline.core.jpeg.facts import InvalidImageError, Limits
 from imgdl_pipeline.core.jpeg.worker_client import Image
 from imgdl_pipeline.core.jpeg.workers import JpegWorkers
-from imgdl_pipeline.core.model.outcome import Status
 from imgdl_pipeline.core.model.schemas import FACTS
 from imgdl_pipeline.core.storage.checkpoints import CHECKPOINT_S, Checkpoints
 from imgdl_pipeline.core.storage.layout import checked_path
+from imgdl_pipeline.core.storage.removed import Removed
 from imgdl_pipeline.core.storage.store import Store
 
 
@@ -26,10 +26,13 @@ class EagerValidator:
         gallery: The gallery's name.
         jpegs: The worker processes.
         limits: The limits for decoding an image.
+        removed: What was removed; a picture that is near to it is not kept.
     """
 
-    def __init__(self, store: Store, gallery: str, jpegs: JpegWorkers, limits: Limits) -> None:
-        self._jpegs, self._limits = jpegs, limits
+    def __init__(
+        self, store: Store, gallery: str, jpegs: JpegWorkers, limits: Limits, removed: Removed
+    ) -> None:
+        self._jpegs, self._limits, self._removed = jpegs, limits, removed
         self._checkpoints = Checkpoints(store, checked_path(gallery), FACTS)
         self._rows: queue.SimpleQueue[dict[str, object]] = queue.SimpleQueue()
         self._due = time.monotonic() + CHECKPOINT_S
@@ -37,7 +40,7 @@ class EagerValidator:
     def check(self, url: str, sha256: str, image: Image) -> None:
         """Validate an image and queue the result. The catalog decides what happens to an invalid image."""
         try:
-            verdict = {"status": Status.OK.value, **self._jpegs.validate(image, self._limits).row()}
+            verdict = self._removed.verdict(self._jpegs.validate(image, self._limits).row())
         except InvalidImageError as error:
             verdict = error.row()
         self._rows.put({"url": url, "sha256": sha256, **verdict})

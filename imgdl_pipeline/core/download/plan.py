@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from imgdl_pipeline.core.download.fetch import Redirect
 from imgdl_pipeline.core.download.retry import in_cooldown
 from imgdl_pipeline.core.http.urls import host_of
-from imgdl_pipeline.core.model.outcome import FetchError, Status
+from imgdl_pipeline.core.model.outcome import FetchError, Reason, Status
 from imgdl_pipeline.core.model.schemas import take_column
 from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.storage.layout import is_image_path
@@ -71,7 +71,7 @@ def plan(
             the ledger gives.
         settings: The settings, of which `recheck` is used.
         now: The time of the run.
-        force: Return all links; those with an image are requested conditionally.
+        force: Return all links but removed ones; those with an image are requested conditionally.
     """
     row = pc.index_in(links["url"], value_set=ledger["url"].combine_chunks())
 
@@ -82,13 +82,14 @@ def plan(
     place = pc.index_in(ledger["path"], value_set=stored["path"].combine_chunks())
     is_whole = pc.equal(pc.take(stored["bytes"], place), ledger["bytes"])
     is_stored = of_link(pc.and_(is_ok, is_whole))
+    is_removed = of_link(pc.equal(ledger["reason"], Reason.REMOVED.value))
     wanted = pc.and_not(pc.invert(is_stored), of_link(in_cooldown(ledger, now)))
     if settings.recheck != "never":
         before = pa.scalar(now - timedelta(days=settings.recheck), ledger["tried_at"].type)
         is_old = of_link(pc.less(ledger["tried_at"], before))
         wanted = pc.or_(wanted, pc.and_(is_stored, is_old))
     planned = links.append_column("row", row).append_column("is_stored", is_stored)
-    return planned if force else planned.filter(wanted)
+    return planned.filter(pc.and_not(pa.scalar(True) if force else wanted, is_removed))
 
 
 def orphans(stored: pa.Table, ledger: pa.Table, *, even_all: bool = False) -> list[str]:

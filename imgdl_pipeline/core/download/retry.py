@@ -48,7 +48,7 @@ class Retry:
 
 PERMANENT = (
     *(each for each in Reason if each.status is Status.INVALID),
-    *(Reason.REDIRECTS, Reason.PLACEHOLDER, Reason.TOO_LARGE, Reason.OPT_OUT),
+    *(Reason.REDIRECTS, Reason.PLACEHOLDER, Reason.TOO_LARGE, Reason.OPT_OUT, Reason.REMOVED),
 )
 """Reasons that are unlikely to change within a day. So are all HTTP statuses that are not retryable.
 

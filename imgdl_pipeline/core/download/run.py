@@ -42,6 +42,7 @@ from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.storage.layout import image_path, images_path
 from imgdl_pipeline.core.storage.ledger import Download, Ledger
 from imgdl_pipeline.core.storage.object_store import StoreError
+from imgdl_pipeline.core.storage.removed import REMOVED_VERDICT, Removed
 from imgdl_pipeline.core.storage.store import Store
 
 logger = logging.getLogger(__name__)
@@ -138,15 +139,17 @@ def download_gallery(
         store.sweep(images_path(gallery))
         stored = store.files(images_path(gallery))
         _adopt(gallery, store, links, stored, ledger)
+        removed = Removed.read(store)
+        _refuse_removed(links, ledger, removed, store)
         store.delete(orphans(stored, ledger.table))
         planned = plan(links, ledger.table, stored, settings, started_at, force=force)
         todo = interleaved(planned[:limit])
         if todo.num_rows:
             jpegs.start()
         limits = Limits.of(settings)
-        eager = EagerValidator(store, gallery, jpegs, limits) if checks_early else None
+        eager = EagerValidator(store, gallery, jpegs, limits, removed) if checks_early else None
         retry, breaker = retry or Retry(settings.attempts), CircuitBreaker(settings.host_patience)
-        work = _Work(gallery, store, fetcher, retry, breaker, paces, jpegs, limits, eager)
+        work = _Work(gallery, store, fetcher, retry, breaker, paces, jpegs, limits, eager, removed)
         counter = ProgressCounter(todo.num_rows, started, on_progress)
         pool = DownloadPool(
             work,
@@ -171,6 +174,19 @@ def download_gallery(
 def _is_between(times: pa.ChunkedArray, start: datetime, end: datetime) -> pa.ChunkedArray:
     is_between = pc.and_(pc.greater_equal(times, start), pc.less_equal(times, end))
     return pc.fill_null(is_between, fill_value=False)
+
+
+def _refuse_removed(links: pa.Table, ledger: Ledger, removed: Removed, store: Store) -> None:
+    """Give links that were removed their rows, without asking for them, and delete what is left of them."""
+    if not removed:
+        return
+    named = [url for url in links["url"].to_pylist() if removed.names(url)]
+    before = ledger.table.filter(pc.is_in(ledger.table["url"], value_set=pa.array(named, pa.string())))
+    store.delete(before["path"].drop_null().to_pylist())
+    known = before.filter(pc.equal(before["reason"], Reason.REMOVED.value))
+    for url in set(named).difference(known["url"].to_pylist()):
+        ledger.add(_removed_row(Job(url=url, host="", expected={}, request_headers={})))
+    ledger.merge()
 
 
 def _adopt(gallery: str, store: Store, links: pa.Table, stored: pa.Table, ledger: Ledger) -> None:
@@ -301,6 +317,7 @@ class _Work:
     jpegs: JpegWorkers
     limits: Limits
     eager: EagerValidator | None
+    removed: Removed
 
     def __call__(self, job: Job) -> Download | Requeue[Job] | Throttled[Download]:
         started, host = time.monotonic(), job.host
@@ -405,6 +422,8 @@ class _Work:
 
     def _stored(self, job: Job, fetched: Fetched) -> Download:
         path = image_path(self.gallery, job.url)
+        if self.removed.names(job.url, fetched.digests["sha256"]):
+            return _removed_row(job)
         if job.known is not None and job.known.sha256 == fetched.digests["sha256"]:
             return replace(_unchanged(job), etag=fetched.etag, last_modified=fetched.last_modified)
         if job.known is not None and not self._is_whole(job, fetched):
@@ -456,6 +475,11 @@ def _tried(job: Job, started: float, error: FetchError | None = None) -> Job:
 def _unchanged(job: Job) -> Download:
     assert job.known is not None  # noqa: S101 -- only a known image is requested conditionally
     return replace(job.known, tried_at=datetime.now(timezone.utc))
+
+
+def _removed_row(job: Job) -> Download:
+    """Return the row of a link whose bytes were removed; a stored image of it goes with the old row."""
+    return _row(job, FetchError(Reason.REMOVED, REMOVED_VERDICT["detail"]))
 
 
 def _row(job: Job, error: FetchError) -> Download:

@@ -8,7 +8,7 @@ invalid   bytes were received, but are not a complete JPEG, or not the expected 
 failed    the bytes could not be fetched
 ├── http_<status>  timeout  dns  connection  tls  redirects  incomplete  placeholder
 refused   a rule of this pipeline forbids the link
-└── private_address  too_large  robots  opt_out  scheme
+└── private_address  too_large  robots  opt_out  removed  scheme
 ```
 """
 
@@ -59,6 +59,7 @@ class Reason(str, Enum):
     TOO_LARGE = "too_large", Status.REFUSED
     ROBOTS = "robots", Status.REFUSED
     OPT_OUT = "opt_out", Status.REFUSED
+    REMOVED = "removed", Status.REFUSED
     SCHEME = "scheme", Status.REFUSED
 
 

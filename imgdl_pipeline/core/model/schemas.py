@@ -109,6 +109,20 @@ FACTS = _schema(
 """The result of validating a file: its facts, or a status other than ok with the reason."""
 
 
+REMOVED = pa.schema(
+    [
+        _described("url", pa.string(), "the link that was removed; null where bytes or a picture were"),
+        _described("sha256", pa.string(), "SHA-256 of the file that was removed, 64 hex digits"),
+        _described("phash", pa.string(), "perceptual hash of the picture that was removed, 16 hex digits"),
+        _described("distance", pa.int8(), "bits by which another picture's hash may differ from phash"),
+        _described("reason", pa.string(), "why, in words"),
+        _described("removed_at", _UTC, "when it was asked for"),
+    ],
+    metadata={SCHEMA_VERSION_KEY: str(SCHEMA_VERSION).encode()},
+)
+"""`removed.parquet`: what must not be kept, one row for each link, file or picture that was named."""
+
+
 def descriptions(schema: pa.Schema) -> dict[str, str]:
     """Return the columns' descriptions by name, in the schema's order."""
     return {field.name: field.metadata[b"description"].decode() for field in schema}

@@ -45,6 +45,13 @@ def _stem(url: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", stem).strip("._-")[:STEM_CHARS].rstrip("._-") or "image"
 
 
+REMOVED_PATH = "removed/removed.parquet"
+"""The list of what was removed for good, of all galleries."""
+
+REMOVED_LEASES = "removed/_leases"
+"""The folder of the leases of those who write the list."""
+
+
 def gallery_folders(gallery: str) -> tuple[str, ...]:
     """Return the folders that have a gallery's files and no others, its images first."""
     files = (catalog_path(gallery), downloads_path(gallery), links_path(gallery))

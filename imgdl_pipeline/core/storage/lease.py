@@ -50,12 +50,15 @@ class Lease:
         store: The store of the gallery's files.
         gallery: The gallery's name.
         lapse_s: Seconds to watch another run's lease before taking it over.
+        folder: Where the lease is kept; by default with the gallery's ledger.
     """
 
-    def __init__(self, store: Store, gallery: str, lapse_s: float = LAPSE_S) -> None:
+    def __init__(
+        self, store: Store, gallery: str, lapse_s: float = LAPSE_S, *, folder: str | None = None
+    ) -> None:
         self._store = store
         self._gallery = gallery
-        self._folder = leases_path(gallery)
+        self._folder = folder or leases_path(gallery)
         self._lapse_s = lapse_s
         self._number = 0
         self._identity = uuid.uuid4().hex
