@@ -4,6 +4,7 @@ The catalog is built column by column from the ledger, the stored files and the 
 that are not in the last catalog and were not checked during download are read and checked, on all cores.
 """
 
+import json
 import threading
 import time
 from collections import deque
@@ -20,6 +21,7 @@ from imgdl_pipeline.core.jpeg.facts import FACT_NAMES, InvalidImageError, JpegFa
 from imgdl_pipeline.core.jpeg.worker_client import Image
 from imgdl_pipeline.core.jpeg.workers import JpegWorkers, opened
 from imgdl_pipeline.core.listing.build import read_links, unseen_links
+from imgdl_pipeline.core.model.opt_outs import OptOut, from_embedded
 from imgdl_pipeline.core.model.outcome import Reason, Status
 from imgdl_pipeline.core.model.schemas import (
     CATALOG,
@@ -32,6 +34,7 @@ from imgdl_pipeline.core.model.schemas import (
 )
 from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.storage.checkpoints import CHECKPOINT_S, Checkpoints
+from imgdl_pipeline.core.storage.judged import discard_opted_out
 from imgdl_pipeline.core.storage.layout import catalog_path, checked_path, images_path
 from imgdl_pipeline.core.storage.ledger import Ledger
 from imgdl_pipeline.core.storage.removed import Removed
@@ -121,6 +124,8 @@ def build_catalog(
             checked = pa.concat_tables([_facts_table(rows, checkpoints), early])
         discard_invalid(ledger, store, checked)
         facts = pa.concat_tables([checked, known])
+        if discard_opted_out(ledger, store, settings, _in_files(facts)):
+            facts = known_facts(ledger.table, facts)
         catalog = assemble(lists, ledger.table, facts, previous)
         new = catalog.num_rows - previous.num_rows
         del early, known, facts, previous  # large for a long list, and writing needs memory too
@@ -156,6 +161,14 @@ class Lists:
     def are_seen(self) -> None:
         """Delete the saved links, which the catalog now includes."""
         self.kept.clear()
+
+
+def _in_files(facts: pa.Table) -> dict[str, list[OptOut]]:
+    """Return what the metadata of files says against their use, by link."""
+    may_say = pc.fill_null(pc.match_substring(facts["embedded"], '"data_mining"'), fill_value=False)
+    rows = facts.select(["url", "embedded"]).filter(may_say).to_pylist()
+    found = {row["url"]: from_embedded(json.loads(row["embedded"])) for row in rows}
+    return {url: said for url, said in found.items() if said}
 
 
 def _still_there(checked: list[pa.Table], ledger: Ledger, store: Store, gallery: str) -> pa.Table:
@@ -340,6 +353,7 @@ def assemble(lists: Lists, ledger: pa.Table, facts: pa.Table, previous: pa.Table
     columns["last_seen"] = pc.coalesce(
         listed["listed_at"], missed_last["listed_at"], before["last_seen"], tried["tried_at"]
     )
+    columns["opt_outs"] = pc.fill_null(tried["opt_outs"], "[]")
     columns |= {name: tried[name] for name in CATALOG.names if name not in columns}
     return pa.table({name: columns[name] for name in CATALOG.names}).cast(CATALOG)
 

@@ -12,9 +12,9 @@ import http.client
 import re
 import ssl
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any
 from urllib.parse import urlsplit
 
@@ -25,7 +25,7 @@ from urllib3 import exceptions as u3
 from imgdl_pipeline.core.download.body import CHUNK_BYTES, Body, read_body
 from imgdl_pipeline.core.http.address_guard import AddressGuard
 from imgdl_pipeline.core.http.deadline import Deadline, deadline_scope
-from imgdl_pipeline.core.http.opt_out import check_opt_out
+from imgdl_pipeline.core.http.opt_outs import from_headers, says_reservation
 from imgdl_pipeline.core.http.pace import Paces, TooSoon
 from imgdl_pipeline.core.http.robots import Robots
 from imgdl_pipeline.core.http.spelling import spelled
@@ -39,6 +39,7 @@ from imgdl_pipeline.core.http.transport import (
     send,
 )
 from imgdl_pipeline.core.http.urls import host_of
+from imgdl_pipeline.core.model.opt_outs import HEADER, ROBOTS, TDMREP, OptOut, forbidden_for, limited
 from imgdl_pipeline.core.model.outcome import RETRYABLE_STATUSES, FetchError, Reason, RetryAfter
 from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.model.shown import hide_secrets
@@ -55,8 +56,33 @@ def _is_imgur(host: str) -> bool:
     return host == "imgur.com" or host.endswith(".imgur.com")
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a link's owner said in an attempt, and in which places it could have been said.
+
+    Args:
+        opt_outs: What was said.
+        places: The places that were read.
+    """
+
+    opt_outs: tuple[OptOut, ...] = ()
+    places: frozenset[str] = frozenset()
+
+    def and_also(self, opt_outs: Iterable[OptOut], *places: str) -> "Heard":
+        """Return this with what was heard in further places."""
+        return Heard(tuple(limited([*self.opt_outs, *opt_outs])), self.places | {*places})
+
+
 class NotModified(Exception):
-    """Raised when the server reports that the stored bytes are still current."""
+    """Raised when the server reports that the stored bytes are still current.
+
+    Args:
+        heard: What their owner said.
+    """
+
+    def __init__(self, heard: Heard = Heard()) -> None:
+        self.heard = heard
+        super().__init__()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +101,7 @@ class Fetched:
     http_status: int
     etag: str | None
     last_modified: str | None
+    heard: Heard = Heard()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +115,14 @@ class Redirect:
         redirects: The number of redirects so far.
         seconds: Seconds left for the attempt.
         wait_s: Seconds after which the host's pace allows the request.
+        heard: What the hosts on the way said.
     """
 
     url: str
     redirects: int
     seconds: float
     wait_s: float = 0.0
+    heard: Heard = Heard()
 
     @property
     def host(self) -> str:
@@ -180,12 +209,12 @@ class Fetcher:
     def _follow(
         self, redirect: Redirect, headers: "_Headers", expected: "_Expected", deadline: Deadline
     ) -> Fetched | Redirect:
-        url = redirect.url
+        url, heard = redirect.url, redirect.heard
         for redirects in range(redirect.redirects, MAX_REDIRECTS + 1):
             try:
-                arrived = self._request(url, headers, expected)
+                arrived, heard = self._request(url, headers, expected, heard)
             except TooSoon as error:
-                return Redirect(url, redirects, deadline.left(), error.seconds)
+                return Redirect(url, redirects, deadline.left(), error.seconds, heard)
             except FetchError as error:
                 error.host = redirect.host
                 raise
@@ -193,39 +222,85 @@ class Fetcher:
                 return arrived
             url = arrived
             if host_of(url) != redirect.host:
-                return Redirect(url, redirects + 1, deadline.left())
+                return Redirect(url, redirects + 1, deadline.left(), heard=heard)
         raise FetchError(Reason.REDIRECTS, f"redirected more than {MAX_REDIRECTS} times")
 
-    def _request(self, url: str, headers: "_Headers", expected: "_Expected") -> Fetched | str:
-        """Send one request; return the fetched body, or the URL of a redirect."""
+    def _request(
+        self, url: str, headers: "_Headers", expected: "_Expected", heard: Heard
+    ) -> tuple[Fetched | str, Heard]:
+        """Send one request; return the fetched body, or the URL of a redirect, and what was heard by then."""
         session, request = self._session(), prepared(url)
-        self._check_link(str(request.url), session)
+        heard, reserved = self._check_link(str(request.url), session, heard)
         with send(session, request, headers.for_url(str(request.url))) as response:
+            target = redirect_target(response)
+            if target is not None:
+                return target, heard
             if response.status_code == 304 and headers.conditions:
-                self._check_opt_out(response)
-                raise NotModified
-            return redirect_target(response) or self._receive(response, expected)
+                raise NotModified(self._heed(self._said(response, heard, reserved, is_whole=False)))
+            return self._receive(response, expected, heard, reserved), heard
 
-    def _check_link(self, url: str, session: requests.Session) -> None:
+    def _check_link(
+        self, url: str, session: requests.Session, heard: Heard
+    ) -> tuple[Heard, list[OptOut] | None]:
+        """Ask the host's own files about a link; return what was heard, and what tdmrep.json says.
+
+        The latter counts only if no header says otherwise.
+        """
         parts = urlsplit(url)
         if parts.path == PLACEHOLDER_PATH and _is_imgur(parts.hostname or ""):
             raise FetchError(Reason.PLACEHOLDER, "the image was removed: the link leads to removed.png")
-        if self._settings.robots_txt:
-            self._robots.check(url, session)
+        if not self._settings.robots_txt:
+            return heard, None
+        heard = self._heed(heard.and_also(self._robots.check(url, session), ROBOTS))
+        return heard, self._robots.reservations(url, session)
 
-    def _check_opt_out(self, response: requests.Response) -> None:
-        if self._settings.opt_out_headers:
-            tags = response.raw.headers.getlist("X-Robots-Tag")
-            check_opt_out(tags, self._settings.user_agent_header)
+    def _said(
+        self,
+        response: requests.Response,
+        heard: Heard,
+        reserved: list[OptOut] | None,
+        *,
+        is_whole: bool = True,
+    ) -> Heard:
+        """Return what was heard with an answer's headers, of which a 304 may leave some out."""
+        headers = list(response.raw.headers.iteritems())
+        said = from_headers(headers, self._settings.user_agent_header)
+        if is_whole or said:
+            heard = heard.and_also(said, HEADER)
+        if reserved is None:
+            return heard
+        return heard.and_also([] if says_reservation(headers) else reserved, TDMREP)
 
-    def _receive(self, response: requests.Response, expected: "_Expected") -> Fetched:
+    def _heed(self, heard: Heard) -> Heard:
+        """Refuse a link whose owner forbids the gallery's purpose, before its body is read.
+
+        Raises:
+            FetchError: `opt_out`.
+        """
+        purpose = self._settings.purpose.value
+        forbidding = forbidden_for(purpose, heard.opt_outs) if self._settings.opt_out_headers else None
+        if forbidding is None:
+            return heard
+        error = FetchError(Reason.OPT_OUT, forbidding.words(purpose))
+        error.opt_outs = heard.opt_outs
+        raise error
+
+    def _receive(
+        self,
+        response: requests.Response,
+        expected: "_Expected",
+        heard: Heard,
+        reserved: list[OptOut] | None,
+    ) -> Fetched:
         try:
             _check_status(response)
-            self._check_opt_out(response)
-            return _receive_body(response, expected, self._settings.max_bytes)
+            heard = self._heed(self._said(response, heard, reserved))
+            fetched = _receive_body(response, expected, self._settings.max_bytes)
         except FetchError as error:
             error.http_status = response.status_code
+            error.opt_outs = error.opt_outs or heard.opt_outs
             raise
+        return replace(fetched, heard=heard)
 
 
 @dataclass(frozen=True, slots=True)

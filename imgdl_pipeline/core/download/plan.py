@@ -16,6 +16,7 @@ from imgdl_pipeline.core.http.urls import host_of
 from imgdl_pipeline.core.model.outcome import FetchError, Reason, Status
 from imgdl_pipeline.core.model.schemas import take_column
 from imgdl_pipeline.core.model.settings import DownloadSettings
+from imgdl_pipeline.core.storage.judged import is_lifted
 from imgdl_pipeline.core.storage.layout import is_image_path
 from imgdl_pipeline.core.storage.ledger import Download
 
@@ -34,6 +35,7 @@ class Job:
         request_headers: Headers for the link's own host only.
         known: The link's row in the ledger if its image is stored; the request is then conditional.
         failures: Consecutive runs before this one that ended without an image for a permanent reason.
+        opt_outs: What its owner said before this run, as the ledger has it.
         redirect: The point at which an unfinished attempt continues.
         error: The error of the last attempt.
     """
@@ -44,6 +46,7 @@ class Job:
     request_headers: dict[str, str]
     known: Download | None = None
     failures: int = 0
+    opt_outs: str | None = None
     attempts: int = 0
     elapsed_s: float = 0.0
     redirect: Redirect | None = None
@@ -69,7 +72,7 @@ def plan(
         ledger: A table with the schema DOWNLOADS; `row` is the link's position in it, or null.
         stored: All stored images; `is_stored` is true if the link's image is among them, with the size that
             the ledger gives.
-        settings: The settings, of which `recheck` is used.
+        settings: The settings, of which `recheck` and those of opt-outs are used.
         now: The time of the run.
         force: Return all links but removed ones; those with an image are requested conditionally.
     """
@@ -83,7 +86,8 @@ def plan(
     is_whole = pc.equal(pc.take(stored["bytes"], place), ledger["bytes"])
     is_stored = of_link(pc.and_(is_ok, is_whole))
     is_removed = of_link(pc.equal(ledger["reason"], Reason.REMOVED.value))
-    wanted = pc.and_not(pc.invert(is_stored), of_link(in_cooldown(ledger, now)))
+    waits = pc.and_not(in_cooldown(ledger, now), is_lifted(ledger["reason"], ledger["opt_outs"], settings))
+    wanted = pc.and_not(pc.invert(is_stored), of_link(waits))
     if settings.recheck != "never":
         before = pa.scalar(now - timedelta(days=settings.recheck), ledger["tried_at"].type)
         is_old = of_link(pc.less(ledger["tried_at"], before))
@@ -124,6 +128,7 @@ def _job(link: dict[str, Any], before: dict[str, Any]) -> Job:
         request_headers=json.loads(link["request_headers"] or "{}"),
         known=Download(**before) if link["is_stored"] else None,
         failures=(before["failures"] or 0) if before["reason"] else 0,
+        opt_outs=before["opt_outs"],
     )
 
 

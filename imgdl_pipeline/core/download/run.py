@@ -18,7 +18,14 @@ import pyarrow.compute as pc
 
 from imgdl_pipeline.core.download.breaker import CircuitBreaker
 from imgdl_pipeline.core.download.eager_validation import EagerValidator
-from imgdl_pipeline.core.download.fetch import Fetched, Fetcher, NotModified, Redirect, check_expected
+from imgdl_pipeline.core.download.fetch import (
+    Fetched,
+    Fetcher,
+    Heard,
+    NotModified,
+    Redirect,
+    check_expected,
+)
 from imgdl_pipeline.core.download.host_queue import Requeue, Throttled
 from imgdl_pipeline.core.download.plan import BATCH_JOBS, Job, interleaved, jobs, orphans, plan
 from imgdl_pipeline.core.download.pool import DownloadPool
@@ -29,6 +36,7 @@ from imgdl_pipeline.core.http.urls import host_of
 from imgdl_pipeline.core.jpeg.facts import InvalidImageError, Limits
 from imgdl_pipeline.core.jpeg.workers import JpegWorkers, opened
 from imgdl_pipeline.core.listing.build import read_links
+from imgdl_pipeline.core.model.opt_outs import FILE, from_json, limited, renewed, to_json
 from imgdl_pipeline.core.model.outcome import (
     FetchError,
     Reason,
@@ -39,6 +47,7 @@ from imgdl_pipeline.core.model.outcome import (
 )
 from imgdl_pipeline.core.model.schemas import filter_table
 from imgdl_pipeline.core.model.settings import DownloadSettings
+from imgdl_pipeline.core.storage.judged import discard_opted_out
 from imgdl_pipeline.core.storage.layout import image_path, images_path
 from imgdl_pipeline.core.storage.ledger import Download, Ledger
 from imgdl_pipeline.core.storage.object_store import StoreError
@@ -141,6 +150,7 @@ def download_gallery(
         _adopt(gallery, store, links, stored, ledger)
         removed = Removed.read(store)
         _refuse_removed(links, ledger, removed, store)
+        discard_opted_out(ledger, store, settings)
         store.delete(orphans(stored, ledger.table))
         planned = plan(links, ledger.table, stored, settings, started_at, force=force)
         todo = interleaved(planned[:limit])
@@ -329,9 +339,9 @@ class _Work:
             fetched = self.fetcher.fetch(
                 job.url, job.expected, _validators(job.known), job.request_headers, job.redirect
             )
-        except NotModified:
+        except NotModified as signal:
             self._answered(host)
-            return _unchanged(job)
+            return _unchanged(job, signal.heard)
         except FetchError as error:
             return self._after(error, _tried(job, started, error), host, started)
         except BaseException:
@@ -425,7 +435,8 @@ class _Work:
         if self.removed.names(job.url, fetched.digests["sha256"]):
             return _removed_row(job)
         if job.known is not None and job.known.sha256 == fetched.digests["sha256"]:
-            return replace(_unchanged(job), etag=fetched.etag, last_modified=fetched.last_modified)
+            row = _unchanged(job, fetched.heard)
+            return replace(row, etag=fetched.etag, last_modified=fetched.last_modified)
         if job.known is not None and not self._is_whole(job, fetched):
             return _unchanged(job)
         # Bytes that are in memory anyway are stored in one piece: as a file, they would be read bit by bit.
@@ -448,6 +459,7 @@ class _Work:
             last_modified=fetched.last_modified,
             fetched_at=now,
             failures=job.failures,
+            opt_outs=_renewed(job, fetched.heard.and_also((), FILE)),
         )
 
 
@@ -472,9 +484,14 @@ def _tried(job: Job, started: float, error: FetchError | None = None) -> Job:
     return replace(job, attempts=job.attempts + 1, elapsed_s=elapsed_s, host=host, redirect=None, error=error)
 
 
-def _unchanged(job: Job) -> Download:
+def _unchanged(job: Job, heard: Heard = Heard()) -> Download:  # noqa: B008 -- it is frozen
     assert job.known is not None  # noqa: S101 -- only a known image is requested conditionally
-    return replace(job.known, tried_at=datetime.now(timezone.utc))
+    return replace(job.known, tried_at=datetime.now(timezone.utc), opt_outs=_renewed(job, heard))
+
+
+def _renewed(job: Job, heard: Heard) -> str:
+    """Return the opt-outs of a link after an answer; what was said in places that were not read stays."""
+    return to_json(renewed(from_json(job.opt_outs), heard.opt_outs, heard.places))
 
 
 def _removed_row(job: Job) -> Download:
@@ -493,4 +510,5 @@ def _row(job: Job, error: FetchError) -> Download:
         detail=error.detail,
         http_status=error.http_status,
         failures=job.failures + is_permanent(error.code),
+        opt_outs=to_json(limited([*from_json(job.opt_outs), *error.opt_outs])),
     )

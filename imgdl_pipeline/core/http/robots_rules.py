@@ -1,10 +1,12 @@
 """Read the rules of a robots.txt file as RFC 9309 and Google's parser do, in time linear in its size."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from imgdl_pipeline.core.http.opt_outs import dictionary, disallowed
 from imgdl_pipeline.core.http.spelling import without_dots
+from imgdl_pipeline.core.model.opt_outs import ROBOTS, OptOut, limited
 
 MAX_LINE = 2083 * 8 - 1
 """Bytes read of a line, as by Google's parser. The rest of a longer line is ignored."""
@@ -19,6 +21,7 @@ _AGENT = ("user-agent", "useragent", "user agent")
 _ALLOW = ("allow",)
 _DISALLOW = ("disallow", "dissallow", "dissalow", "disalow", "diasllow", "disallaw")
 _DELAY = ("crawl-delay", "crawl delay")
+_USAGE = "content-usage"
 _BLANKS = " \t\v\f"
 
 
@@ -53,15 +56,37 @@ class Rule(NamedTuple):
         return place <= end
 
 
+class UsageRule(NamedTuple):
+    """A Content-Usage line: its rank, the pattern of its paths, and what it says against their use."""
+
+    rank: int
+    rule: Rule
+    opt_outs: tuple[OptOut, ...]
+
+
 class RobotsRules(NamedTuple):
     """The rules that apply to one agent, the longest first, and the pause in seconds asked of it."""
 
     rules: tuple[Rule, ...]
     crawl_delay_s: float
+    usage: tuple[UsageRule, ...] = ()
+
+    def opt_outs(self, url: str) -> list[OptOut]:
+        """Return what the longest Content-Usage rule that matches a URL says, or several as long."""
+        path = path_of(url)
+        found = self._opt_outs(path)
+        if "/./" in path or "/../" in path:  # escaped dots, which some servers resolve
+            found += self._opt_outs(without_dots(path))
+        return limited(found)
+
+    def _opt_outs(self, path: str) -> list[OptOut]:
+        matching = [each for each in self.usage if each.rule.matches(path)]
+        longest = max((each.rank for each in matching), default=0)
+        return [opt_out for each in matching if each.rank == longest for opt_out in each.opt_outs]
 
     def allow(self, url: str) -> bool:
         """Return whether the longest rule that matches a URL allows it, or True if there is none."""
-        path = _path(url)
+        path = path_of(url)
         is_allowed = self._allow(path)
         if is_allowed and ("/./" in path or "/../" in path):  # escaped dots, which some servers resolve
             return self._allow(without_dots(path))
@@ -72,7 +97,8 @@ class RobotsRules(NamedTuple):
 
     def size(self) -> int:
         """Return the approximate number of bytes that the rules take in memory."""
-        return sum(RULE_BYTES + len(rule.pattern) for rule in self.rules)
+        patterns = (*self.rules, *(each.rule for each in self.usage))
+        return sum(RULE_BYTES + len(rule.pattern) for rule in patterns)
 
 
 def read_rules(body: bytes, agent: str) -> RobotsRules:
@@ -88,6 +114,7 @@ def read_rules(body: bytes, agent: str) -> RobotsRules:
     """
     us = _token(agent)
     rules: dict[str, set[tuple[int, Rule]]] = {}
+    usage: dict[str, dict[UsageRule, None]] = {}
     delays: dict[str, float] = {}
     group: set[str] = set()
     has_rules = False
@@ -98,10 +125,16 @@ def read_rules(body: bytes, agent: str) -> RobotsRules:
             group |= {_token(value)} & {us, "*"} - {""}
             for name in group:
                 rules.setdefault(name, set())
+                usage.setdefault(name, {})
         elif key.startswith(_ALLOW + _DISALLOW):
             has_rules = True
             for name in group:
-                rules[name].update(_ranked(value, allows=key.startswith(_ALLOW)))
+                rules[name].update(ranked(value, allows=key.startswith(_ALLOW)))
+        elif key == _USAGE:
+            has_rules = True
+            for rule in _usage_rule(value):
+                for name in group:
+                    usage[name][rule] = None
         elif key.startswith(_DELAY):
             for name in group:
                 delays[name] = max(_seconds(value), delays.get(name, 0.0))
@@ -110,7 +143,31 @@ def read_rules(body: bytes, agent: str) -> RobotsRules:
     kept = tuple(rule for _, rule in longest_first)
     if sum(len(rule.pattern) for rule in kept if "*" in rule.pattern) > MAX_WILDCARD_BYTES:
         kept = (Rule("/", allows=False),)
-    return RobotsRules(kept, delays.get(name, 0.0))
+    return RobotsRules(kept, delays.get(name, 0.0), _bounded(usage.get(name, {})))
+
+
+def _bounded(usage: Iterable[UsageRule]) -> tuple[UsageRule, ...]:
+    """Return rules as they are; if too many, one that disallows everywhere what any of them disallows."""
+    rules = tuple(usage)
+    if sum(len(each.rule.pattern) for each in rules if "*" in each.rule.pattern) <= MAX_WILDCARD_BYTES:
+        return rules
+    return (
+        UsageRule(0, Rule("", allows=False), tuple(limited(one for each in rules for one in each.opt_outs))),
+    )
+
+
+def _usage_rule(value: str) -> Iterator[UsageRule]:
+    """Yield the rule in a Content-Usage line, `[path] dictionary`; none if it cannot be read.
+
+    A permission is a rule, too: where it is the longest, it lifts what a shorter rule says.
+    """
+    path, text = "", value
+    if value.startswith("/"):
+        path, _, text = value.replace("\t", " ").partition(" ")
+    members = dictionary(text.strip(_BLANKS))
+    if members:
+        rank, rule = next(ranked(path, allows=False), (0, Rule("", allows=False)))
+        yield UsageRule(rank, rule, tuple(disallowed(members, ROBOTS)))
 
 
 def _entries(body: bytes) -> Iterator[tuple[str, str]]:
@@ -136,7 +193,7 @@ def _seconds(value: str) -> float:
     return float(value) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{0,9})?|\.[0-9]{1,9}", value) else 0.0
 
 
-def _ranked(value: str, *, allows: bool) -> Iterator[tuple[int, Rule]]:
+def ranked(value: str, *, allows: bool) -> Iterator[tuple[int, Rule]]:
     """Yield the rules of a line, each with its rank, which is its length in percent-encoded octets."""
     if not value:
         return
@@ -146,13 +203,14 @@ def _ranked(value: str, *, allows: bool) -> Iterator[tuple[int, Rule]]:
     yield rank, Rule("*".join(map(_normal, parts)) + end, allows)
     folder, slash, page = value.rpartition("/")
     if allows and slash and page.startswith("index.htm"):  # who allows a folder's index allows the folder
-        yield from _ranked(f"{folder}/$", allows=True)
+        yield from ranked(f"{folder}/$", allows=True)
 
 
 _PATH = re.compile(r"[^/?#]*//[^/?#]*([^#]*)")
 
 
-def _path(url: str) -> str:
+def path_of(url: str) -> str:
+    """Return a URL's path and query, in the spelling in which patterns are compared with it."""
     found = _PATH.match(url)
     path = found[1].removeprefix("/") if found else ""
     return _normal("/" + path.encode("utf-8", "replace").decode("latin-1"))

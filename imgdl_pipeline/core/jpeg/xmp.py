@@ -11,6 +11,7 @@ from datetime import datetime
 from lxml import etree
 
 from imgdl_pipeline.core.jpeg.text import clean
+from imgdl_pipeline.core.model.opt_outs import PROHIBITED, data_mining_term
 
 MAX_BYTES = 1_000_000
 """More XML than that is not read: extended XMP may hold whole depth maps."""
@@ -73,9 +74,13 @@ class Xmp:
             for name, values in found.items()
             if values
         }
-        for name in ("data_mining", "digital_source_type"):  # both are URLs that end in the term
-            if name in texts:
-                texts[name] = re.split(r"[/:#]", str(texts[name]).rstrip("/"))[-1]
+        if "digital_source_type" in texts:  # a URL that ends in the term
+            texts["digital_source_type"] = re.split(
+                r"[/:#]", str(texts["digital_source_type"]).rstrip("/")
+            )[-1]
+        if "data_mining" in texts:  # of several values, a prohibition counts
+            terms = [data_mining_term(value) for value in found["data_mining"]]
+            texts["data_mining"] = next((each for each in terms if each.startswith(PROHIBITED)), terms[0])
         return texts
 
     @property
@@ -145,13 +150,15 @@ def _extended(guid: bytes, extensions: Sequence[bytes]) -> bytes:
 
 
 def _collect(packet: bytes, properties: dict[str, list[str]]) -> None:
-    """Add a packet's properties; the first value of a name counts."""
+    """Add a packet's properties; the first value of a name counts, but every one of `plus:DataMining`."""
     root = _parsed(packet) if len(packet) <= MAX_BYTES else None
     if root is None and len(packet) <= MAX_BYTES:
         root = _parsed(packet.rstrip(b"\0 \r\n\t"))  # some programs pad with NULs
     for description in () if root is None else root.iter(f"{RDF}Description"):
         for name, values in _properties(description):
-            properties.setdefault(name, values)
+            known = properties.setdefault(name, values)
+            if name == "plus:DataMining" and known is not values:
+                known += values[: MAX_ITEMS - len(known)]
 
 
 def _parsed(packet: bytes) -> "etree._Element | None":

@@ -12,7 +12,9 @@ refused   a rule of this pipeline forbids the link
 ```
 """
 
+from collections.abc import Sequence
 from enum import Enum
+from typing import Any
 
 from imgdl_pipeline.core.model.shown import shown
 
@@ -80,7 +82,8 @@ class FetchError(Exception):
         http_status: The last response's status, if there was a response.
         retryable: Whether another attempt may succeed.
 
-    Once known, `host` is the host of the last request, which may differ from the link's after a redirect.
+    Once known, `host` is the host of the last request, which may differ from the link's after a redirect, and
+    `opt_outs` are the opt-outs that were heard.
     """
 
     def __init__(
@@ -91,6 +94,7 @@ class FetchError(Exception):
         self.http_status = http_status
         self.retryable = retryable
         self.host = ""
+        self.opt_outs: Sequence[Any] = ()
         super().__init__(f"{reason.value}: {self.detail}")
 
     @property

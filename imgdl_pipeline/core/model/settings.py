@@ -8,6 +8,7 @@ import difflib
 import ipaddress
 import re
 from collections.abc import Collection, Mapping
+from enum import Enum
 from typing import Annotated, Any, ClassVar, Literal, get_args
 from urllib.parse import urlsplit
 
@@ -174,6 +175,14 @@ https://wikitech.wikimedia.org/wiki/Robot_policy
 """
 
 
+class Purpose(str, Enum):
+    """What a gallery's images are for, which decides which of their owners' opt-outs refuse them."""
+
+    ai_training = "ai_training"
+    search = "search"
+    preservation = "preservation"
+
+
 class DownloadSettings(Settings):
     """Settings for downloading images: defaults for all galleries, each of which may override them."""
 
@@ -216,8 +225,12 @@ class DownloadSettings(Settings):
     )
     robots_txt: bool = Field(True, description="refuse a link that its host's robots.txt disallows")
     opt_out_headers: bool = Field(
-        True,
-        description="refuse an answer whose X-Robots-Tag has noai, noimageai, noindex or noimageindex",
+        True, description="heed what owners say against the use of their images; false: record it only"
+    )
+    purpose: Purpose = Field(
+        Purpose.ai_training,
+        description="ai_training, search or preservation: what the images are for decides which opt-outs "
+        "refuse them",
     )
     recheck: Literal["never"] | Annotated[float, Field(gt=0, le=36_500)] = Field(
         "never", description="or a number of days: older images are asked for again, conditionally"

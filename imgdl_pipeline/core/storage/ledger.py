@@ -46,6 +46,7 @@ class Download:
     last_modified: str | None = None
     fetched_at: datetime | None = None
     failures: int | None = None
+    opt_outs: str | None = "[]"
 
 
 class Ledger:

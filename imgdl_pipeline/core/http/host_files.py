@@ -1,0 +1,186 @@
+"""Fetch a file that every host may have, once per host and run, and keep what it says."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+from urllib.parse import urlsplit
+
+import requests
+from urllib3 import exceptions as u3
+
+from imgdl_pipeline.core.http import deadline
+from imgdl_pipeline.core.http.transport import get, redirect_target, retry_after
+from imgdl_pipeline.core.model.outcome import FetchError, Reason, RetryAfter
+
+MAX_BYTES = 512 * 1024  # RFC 9309, 2.5: read at least 500 kibibytes of a robots.txt
+MAX_FAILURES = 3
+"""Attempts per run at a file that cannot be fetched."""
+
+MAX_FILE_REDIRECTS = 5  # RFC 9309, 2.3.1.2: follow at least five redirects
+
+KEPT_BYTES = 32 * 1024 * 1024
+"""Memory for the files of all hosts. An evicted file is fetched again."""
+
+HOST_BYTES = 1_000
+"""What a host takes in memory, apart from its file."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class HostFile(Generic[T]):
+    """One host's file: what it says, or None if there is none; or why it could not be fetched.
+
+    Args:
+        content: What the file says.
+        size: The bytes that this takes in memory.
+        error: Why the file could not be fetched, after `MAX_FAILURES` attempts.
+    """
+
+    content: T | None = None
+    size: int = 0
+    error: FetchError | None = None
+
+
+@dataclass(slots=True)
+class _Asking:
+    """The lock that is held while a host's file is fetched, the failures so far, and where it goes on.
+
+    A redirect may have to wait for its host's pace; then the next link's request goes on with it.
+    """
+
+    lock: threading.Lock
+    url: str
+    redirects: int = 0
+    failures: int = 0
+    error: Exception | None = None
+
+
+class HostFiles(Generic[T]):
+    """The files of one path at the hosts that this run has asked.
+
+    The shared state, all under `_lock`: the files by host in order of last use, their size in bytes, and
+    the hosts' locks and failures.
+
+    Args:
+        path: The path of the file at each host.
+        read: Returns what a file says, and the bytes that this takes in memory.
+        on_read: Called with the origin and what its file says, once it is fetched.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        read: Callable[[bytes], tuple[T, int]],
+        on_read: Callable[[str, T], None] = lambda *_: None,
+    ) -> None:
+        self._path, self._read, self._on_read = path, read, on_read
+        self._lock = threading.Lock()
+        self._files: OrderedDict[str, HostFile[T]] = OrderedDict()
+        self._size = 0
+        self._asking: dict[str, _Asking] = {}
+
+    def __repr__(self) -> str:
+        with self._lock:
+            return f"<HostFiles {self._path} {len(self._files)} hosts, {self._size} bytes>"
+
+    def of(self, url: str, session: requests.Session) -> HostFile[T]:
+        """Return the file of a URL's host, and fetch it if need be.
+
+        Args:
+            url: The URL, spelled as it will be sent.
+            session: The session that fetches the file.
+
+        Raises:
+            FetchError, requests.RequestException, urllib3.HTTPError, OSError: It could not be fetched, but
+                another attempt may succeed.
+        """
+        parts = urlsplit(url)
+        origin = f"{parts.scheme}://{parts.netloc.rpartition('@')[2].lower()}"
+        return self._known(origin) or self._fetch_once(origin, session)
+
+    def _known(self, origin: str) -> HostFile[T] | None:
+        with self._lock:
+            if origin in self._files:
+                self._files.move_to_end(origin)
+            return self._files.get(origin)
+
+    def _keep(self, origin: str, file: HostFile[T]) -> HostFile[T]:
+        with self._lock:
+            self._files[origin] = file
+            self._size += HOST_BYTES + file.size
+            while self._size > KEPT_BYTES and len(self._files) > 1:
+                self._size -= HOST_BYTES + self._files.popitem(last=False)[1].size
+        return file
+
+    def _fetch_once(self, origin: str, session: requests.Session) -> HostFile[T]:
+        with self._lock:
+            asking = self._asking.setdefault(origin, _Asking(threading.Lock(), origin + self._path))
+        failures_before = asking.failures
+        while not asking.lock.acquire(timeout=deadline.current().slice()):
+            pass
+        try:
+            known = self._known(origin)
+            if known is not None:
+                return known
+            if asking.error is not None and asking.failures > failures_before:
+                raise asking.error  # all threads that waited for this request share its failure
+            file = self._fetch(asking, session)
+            if file.content is not None:
+                self._on_read(origin, file.content)
+            return self._keep(origin, file)
+        except (requests.RequestException, u3.HTTPError, OSError, RetryAfter) as error:
+            if error is not asking.error:
+                self._note_failure(origin, asking, error)
+            raise
+        finally:
+            asking.lock.release()
+
+    def _note_failure(self, origin: str, asking: _Asking, error: Exception) -> None:
+        """Count a failure; give the file up after `MAX_FAILURES`. Called with the host's lock held."""
+        asking.failures, asking.error = asking.failures + 1, error
+        asking.url, asking.redirects = origin + self._path, 0
+        if asking.failures < MAX_FAILURES:
+            return
+        name = self._path.rpartition("/")[2]
+        if isinstance(error, RetryAfter):
+            refusal = FetchError(Reason.ROBOTS, f"{error.detail}, so all of the host is off limits")
+        else:
+            words = f"not tried: {name} could not be asked for: {error}"
+            refusal = FetchError(Reason.CONNECTION, words)
+        self._keep(origin, HostFile(error=refusal))
+
+    def _fetch(self, asking: _Asking, session: requests.Session) -> HostFile[T]:
+        """Fetch a host's file, and treat each failure as RFC 9309, 2.3.1 specifies for robots.txt."""
+        while asking.redirects <= MAX_FILE_REDIRECTS:
+            try:
+                answer = self._ask(asking.url, session)
+            except FetchError as error:
+                if isinstance(error, RetryAfter) or not (asking.redirects or error.reason is Reason.SCHEME):
+                    raise
+                return HostFile()  # a failure behind a redirect is as if there were no file
+            if isinstance(answer, HostFile):
+                return answer
+            asking.url, asking.redirects = answer, asking.redirects + 1
+        return HostFile()  # too many redirects: treated as if there were no file
+
+    def _ask(self, url: str, session: requests.Session) -> HostFile[T] | str:
+        """Return the file, or the target of a redirect.
+
+        Raises:
+            RetryAfter: The host is overloaded or broken. All of the host is off limits until it serves its
+                file. RFC 9309 treats 429 as a missing file, but here it counts as a failure: a host that
+                limits the rate of requests means requests for images, too.
+        """
+        with get(session, url) as response:
+            target = redirect_target(response)
+            if target is not None:
+                return target
+            if 200 <= response.status_code < 300:
+                return HostFile(*self._read(response.raw.read(MAX_BYTES, decode_content=True)))
+            if response.status_code >= 500 or response.status_code == 429:
+                words = f"{self._path.rpartition('/')[2]} answered {response.status_code}"
+                raise RetryAfter(words, retry_after(response.headers), http_status=response.status_code)
+            return HostFile()

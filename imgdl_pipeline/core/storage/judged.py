@@ -1,0 +1,85 @@
+"""Judge stored images again by what their owners said, without a request."""
+
+from collections.abc import Iterable, Mapping
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from imgdl_pipeline.core.model.opt_outs import OptOut, forbidden_for, from_json, limited, to_json
+from imgdl_pipeline.core.model.outcome import Reason, Status
+from imgdl_pipeline.core.model.schemas import DOWNLOADS
+from imgdl_pipeline.core.model.settings import DownloadSettings
+from imgdl_pipeline.core.storage.ledger import Ledger
+from imgdl_pipeline.core.storage.store import Store
+
+NOTHING = "[]"
+
+
+def forbidding(opt_outs: Iterable[OptOut], settings: DownloadSettings) -> OptOut | None:
+    """Return the opt-out that refuses an image, or None if it may be kept."""
+    return forbidden_for(settings.purpose.value, opt_outs) if settings.opt_out_headers else None
+
+
+def is_lifted(reason: pa.ChunkedArray, opt_outs: pa.ChunkedArray, settings: DownloadSettings) -> pa.Array:
+    """Return for each row whether it was refused for an opt-out, and nothing forbids it any more.
+
+    Rows of versions that did not record opt-outs count as forbidden, unless opt-outs are not heeded at all.
+    """
+    is_opt_out = pc.fill_null(pc.equal(reason, Reason.OPT_OUT.value), fill_value=False)
+    if not settings.opt_out_headers:
+        return is_opt_out
+    texts = pc.unique(opt_outs.filter(is_opt_out).drop_null())
+    free = [text for text in texts.to_pylist() if not forbidding(from_json(text), settings)]
+    is_free = pc.is_in(opt_outs, value_set=pa.array(free, pa.string()))
+    return pc.and_(is_opt_out, pc.and_(is_free, pc.not_equal(pc.fill_null(opt_outs, NOTHING), NOTHING)))
+
+
+def discard_opted_out(
+    ledger: Ledger,
+    store: Store,
+    settings: DownloadSettings,
+    in_files: Mapping[str, list[OptOut]] | None = None,
+) -> int:
+    """Refuse stored images that their owners' opt-outs forbid for the gallery's purpose, and delete them.
+
+    Args:
+        ledger: The ledger; what is said in files is added to its rows.
+        store: The store of the gallery's files.
+        settings: The settings, with the purpose.
+        in_files: The opt-outs in files, by link.
+
+    Returns:
+        How many images were deleted.
+
+    Raises:
+        StoreError: The store failed.
+    """
+    in_files = in_files or {}
+    table = ledger.table
+    has_any = pc.fill_null(pc.not_equal(table["opt_outs"], NOTHING), fill_value=False)
+    is_in_file = pc.is_in(table["url"], value_set=pa.array(list(in_files), pa.string()))
+    is_ok = pc.equal(table["status"], Status.OK.value)
+    rows = table.filter(pc.and_(is_ok, pc.or_(has_any, is_in_file))).to_pylist()
+    changed, paths = [], []
+    for row in rows:
+        said = limited([*from_json(row["opt_outs"]), *in_files.get(row["url"], [])])
+        refused = forbidding(said, settings)
+        if refused is not None:
+            paths.append(row["path"])
+            changed.append({**row, **_refusal(refused, settings), "opt_outs": to_json(said)})
+        elif to_json(said) != (row["opt_outs"] or NOTHING):
+            changed.append({**row, "opt_outs": to_json(said)})
+    if changed:
+        ledger.replace(pa.Table.from_pylist(changed, schema=DOWNLOADS))
+        store.delete(paths)
+    return len(paths)
+
+
+def _refusal(refused: OptOut, settings: DownloadSettings) -> dict[str, object]:
+    """Return the columns of a refused row; its validators stay, so that a recheck need send no bytes."""
+    return {
+        "status": Status.REFUSED.value,
+        "reason": Reason.OPT_OUT.value,
+        "detail": refused.words(settings.purpose.value),
+        **dict.fromkeys(("path", "sha256", "bytes", "fetched_at")),
+    }
