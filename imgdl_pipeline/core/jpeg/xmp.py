@@ -75,9 +75,9 @@ class Xmp:
             if values
         }
         if "digital_source_type" in texts:  # a URL that ends in the term
-            texts["digital_source_type"] = re.split(
-                r"[/:#]", str(texts["digital_source_type"]).rstrip("/")
-            )[-1]
+            texts["digital_source_type"] = re.split(r"[/:#]", str(texts["digital_source_type"]).rstrip("/"))[
+                -1
+            ]
         if "data_mining" in texts:  # of several values, a prohibition counts
             terms = [data_mining_term(value) for value in found["data_mining"]]
             texts["data_mining"] = next((each for each in terms if each.startswith(PROHIBITED)), terms[0])
