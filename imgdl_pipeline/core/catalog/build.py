@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -21,6 +22,7 @@ from imgdl_pipeline.core.jpeg.facts import FACT_NAMES, InvalidImageError, JpegFa
 from imgdl_pipeline.core.jpeg.worker_client import Image
 from imgdl_pipeline.core.jpeg.workers import JpegWorkers, opened
 from imgdl_pipeline.core.listing.build import read_links, unseen_links
+from imgdl_pipeline.core.model.licenses import first_license_id
 from imgdl_pipeline.core.model.opt_outs import OptOut, from_embedded
 from imgdl_pipeline.core.model.outcome import Reason, Status
 from imgdl_pipeline.core.model.schemas import (
@@ -354,8 +356,36 @@ def assemble(lists: Lists, ledger: pa.Table, facts: pa.Table, previous: pa.Table
         listed["listed_at"], missed_last["listed_at"], before["last_seen"], tried["tried_at"]
     )
     columns["opt_outs"] = pc.fill_null(tried["opt_outs"], "[]")
+    columns["license_id"] = license_ids(columns["attributes"], columns["embedded"])
     columns |= {name: tried[name] for name in CATALOG.names if name not in columns}
     return pa.table({name: columns[name] for name in CATALOG.names}).cast(CATALOG)
+
+
+def license_ids(attributes: pa.ChunkedArray, embedded: pa.ChunkedArray) -> pa.Array:
+    """Return each row's licence: as the source names it, or else as the file does; null where neither does.
+
+    Args:
+        attributes: JSON objects of what the source says.
+        embedded: JSON objects of what the file says, or null.
+    """
+    has_license = pc.or_(*(_mentions_license(column) for column in (attributes, embedded)))
+    places = np.flatnonzero(has_license.to_numpy(zero_copy_only=False))
+    said, own = (take_column(column, pa.array(places)).to_pylist() for column in (attributes, embedded))
+    found = np.full(len(attributes), None, dtype=object)
+    for place, *texts in zip(places, said, own, strict=True):
+        found[place] = first_license_id(*map(_license_of, texts))
+    return pa.array(found, pa.string())
+
+
+def _mentions_license(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.fill_null(pc.match_substring(column, '"license'), fill_value=False)
+
+
+def _license_of(text: str | None) -> tuple[str | None, str | None]:
+    """Return the name and the URL of the licence in a JSON object."""
+    values = json.loads(text or "{}")
+    name, url = values.get("license"), values.get("license_url")
+    return name if isinstance(name, str) else None, url if isinstance(url, str) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imgdl_pipeline.core.download.fetch import Redirect
+from imgdl_pipeline.core.download.recheck import is_due
 from imgdl_pipeline.core.download.retry import in_cooldown
 from imgdl_pipeline.core.http.urls import host_of
 from imgdl_pipeline.core.model.outcome import FetchError, Reason, Status
@@ -89,9 +90,9 @@ def plan(
     waits = pc.and_not(in_cooldown(ledger, now), is_lifted(ledger["reason"], ledger["opt_outs"], settings))
     wanted = pc.and_not(pc.invert(is_stored), of_link(waits))
     if settings.recheck != "never":
-        before = pa.scalar(now - timedelta(days=settings.recheck), ledger["tried_at"].type)
-        is_old = of_link(pc.less(ledger["tried_at"], before))
-        wanted = pc.or_(wanted, pc.and_(is_stored, is_old))
+        is_whole_row = pc.fill_null(pc.and_(is_ok, is_whole), fill_value=False)
+        due = is_due(ledger, is_whole_row, settings.recheck, now)
+        wanted = pc.or_(wanted, pc.and_(is_stored, of_link(due)))
     planned = links.append_column("row", row).append_column("is_stored", is_stored)
     return planned.filter(pc.and_not(pa.scalar(True) if force else wanted, is_removed))
 

@@ -46,7 +46,7 @@ from imgdl_pipeline.core.model.outcome import (
     UnreachableError,
 )
 from imgdl_pipeline.core.model.schemas import filter_table
-from imgdl_pipeline.core.model.settings import DownloadSettings
+from imgdl_pipeline.core.model.settings import AgeGradedRecheck, DownloadSettings
 from imgdl_pipeline.core.storage.judged import discard_opted_out
 from imgdl_pipeline.core.storage.layout import image_path, images_path
 from imgdl_pipeline.core.storage.ledger import Download, Ledger
@@ -158,8 +158,9 @@ def download_gallery(
             jpegs.start()
         limits = Limits.of(settings)
         eager = EagerValidator(store, gallery, jpegs, limits, removed) if checks_early else None
+        by_age = isinstance(settings.recheck, AgeGradedRecheck)
         retry, breaker = retry or Retry(settings.attempts), CircuitBreaker(settings.host_patience)
-        work = _Work(gallery, store, fetcher, retry, breaker, paces, jpegs, limits, eager, removed)
+        work = _Work(gallery, store, fetcher, retry, breaker, paces, jpegs, limits, eager, removed, by_age)
         counter = ProgressCounter(todo.num_rows, started, on_progress)
         pool = DownloadPool(
             work,
@@ -328,6 +329,7 @@ class _Work:
     limits: Limits
     eager: EagerValidator | None
     removed: Removed
+    counts_failures: bool
 
     def __call__(self, job: Job) -> Download | Requeue[Job] | Throttled[Download]:
         started, host = time.monotonic(), job.host
@@ -412,11 +414,21 @@ class _Work:
         if job.known is None:
             return _row(job, error)
         if error.retryable or not job.attempts:  # no definite answer: the next run requests the link again
-            return job.known
+            return self._unanswered(job.known)
         if error.reason is not Reason.OPT_OUT:
             return _unchanged(job)
         self.store.delete([str(job.known.path)])
         return _row(job, error)
+
+    def _unanswered(self, known: Download) -> Download:
+        """Return the row of a stored image whose host gave no definite answer.
+
+        Where rechecks have a budget, the time counts, or links of dead hosts would take all of it.
+        """
+        if not self.counts_failures:
+            return known
+        now = datetime.now(timezone.utc)
+        return replace(known, tried_at=now, checked_at=known.checked_at or known.tried_at)
 
     def _is_whole(self, job: Job, fetched: Fetched) -> bool:
         """Return whether new bytes are a valid image and may replace a good one.
@@ -458,6 +470,7 @@ class _Work:
             etag=fetched.etag,
             last_modified=fetched.last_modified,
             fetched_at=now,
+            checked_at=now,
             failures=job.failures,
             opt_outs=_renewed(job, fetched.heard.and_also((), FILE)),
         )
@@ -486,7 +499,8 @@ def _tried(job: Job, started: float, error: FetchError | None = None) -> Job:
 
 def _unchanged(job: Job, heard: Heard = Heard()) -> Download:  # noqa: B008 -- it is frozen
     assert job.known is not None  # noqa: S101 -- only a known image is requested conditionally
-    return replace(job.known, tried_at=datetime.now(timezone.utc), opt_outs=_renewed(job, heard))
+    now = datetime.now(timezone.utc)
+    return replace(job.known, tried_at=now, checked_at=now, opt_outs=_renewed(job, heard))
 
 
 def _renewed(job: Job, heard: Heard) -> str:

@@ -12,8 +12,8 @@ SCHEMA_VERSION = 4
 """The version in every file's metadata, by which later versions recognise older files.
 
 Version 2 added `request_headers` to the links and `failures` to the ledger; version 3 added the metadata
-that an image file contains to the catalog; version 4 added `opt_outs`. In older files, the missing
-columns are read as nulls.
+that an image file contains to the catalog; version 4 added `opt_outs`, `license_id` and `checked_at`. In older
+files, the missing columns are read as nulls.
 """
 
 SCHEMA_VERSION_KEY = b"imgdl_pipeline.schema_version"
@@ -66,9 +66,15 @@ _COLUMNS = {
         _described(
             "opt_outs", pa.string(), "JSON array of every opt-out that was heard for this link, heeded or not"
         ),
+        _described(
+            "license_id",
+            pa.string(),
+            "SPDX or RightsStatements identifier of the licence; null where it cannot be told",
+        ),
         _described("attributes", pa.string(), "JSON object of what the source says about the link"),
         _described("listed_at", _UTC, "when the source was asked for this list"),
         _described("tried_at", _UTC, "when a download of this link was last tried"),
+        _described("checked_at", _UTC, "when the stored bytes were last known to be current"),
         _described("failures", pa.int32(), "runs in a row that ended without an image, for a lasting reason"),
         _described(
             "request_headers",
@@ -91,7 +97,8 @@ LINKS = _schema("url", "attributes", "listed_at", "request_headers")
 
 DOWNLOADS = _schema(
     *("url", "status", "reason", "detail", "path", "sha256", "bytes", "http_status"),
-    *("attempts", "elapsed_s", "etag", "last_modified", "fetched_at", "tried_at", "failures", "opt_outs"),
+    *("attempts", "elapsed_s", "etag", "last_modified", "fetched_at", "tried_at", "checked_at"),
+    *("failures", "opt_outs"),
 )
 """`downloads.parquet`, the ledger: the result of each link's download, one row per link."""
 
@@ -100,7 +107,7 @@ CATALOG = _schema(
     *("width", "height", "mode", "progressive", "orientation", "taken_at", "latitude", "longitude"),
     *("color_profile", "embedded", "phash", "duplicate_of", "exif"),
     *("http_status", "attempts", "elapsed_s", "etag", "last_modified"),
-    *("fetched_at", "first_seen", "last_seen", "opt_outs", "attributes"),
+    *("fetched_at", "first_seen", "last_seen", "opt_outs", "license_id", "attributes"),
 )
 """`catalog.parquet`: one row per link that is or was listed."""
 

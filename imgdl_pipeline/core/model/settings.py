@@ -183,6 +183,23 @@ class Purpose(str, Enum):
     preservation = "preservation"
 
 
+class AgeGradedRecheck(Settings):
+    """How stored images are asked for again the less often, the longer they have not changed."""
+
+    new: float = Field(1, gt=0, le=36_500, description="days until a new image is asked for again")
+    stable: float = Field(180, gt=0, le=36_500, description="days after which every image is asked for again")
+    max_share: float = Field(0.01, gt=0, le=1, description="share of a gallery's links asked a day")
+
+    @model_validator(mode="after")
+    def _can_be_kept(self) -> "AgeGradedRecheck":
+        if self.max_share * self.stable < 1:
+            raise ValueError(
+                f"max_share {self.max_share:g} of the links a day does not reach each of them in "
+                f"{self.stable:g} days: give at least {1 / self.stable:.4f}"
+            )
+        return self
+
+
 class DownloadSettings(Settings):
     """Settings for downloading images: defaults for all galleries, each of which may override them."""
 
@@ -232,8 +249,10 @@ class DownloadSettings(Settings):
         description="ai_training, search or preservation: what the images are for decides which opt-outs "
         "refuse them",
     )
-    recheck: Literal["never"] | Annotated[float, Field(gt=0, le=36_500)] = Field(
-        "never", description="or a number of days: older images are asked for again, conditionally"
+    recheck: Literal["never"] | Annotated[float, Field(gt=0, le=36_500)] | AgeGradedRecheck = Field(
+        "never",
+        description="or a number of days: older images are asked for again, conditionally; or "
+        "{new: 1, stable: 180, max_share: 0.01}, days and a share of the links a day",
     )
     user_agent: str | None = Field(
         None,
@@ -254,9 +273,11 @@ class DownloadSettings(Settings):
     @field_validator("recheck", mode="wrap")
     @classmethod
     def _is_never_or_days(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
-        words = "must be never, or a number of days above 0"
+        if isinstance(value, (dict, AgeGradedRecheck)):
+            return AgeGradedRecheck.model_validate(value)
+        words = "must be never, or a number of days above 0, or {new, stable, max_share}"
         if isinstance(value, bool):  # which pydantic takes for 0 or 1
-            raise ValueError(words)
+            raise ValueError(words)  # noqa: TRY004 -- pydantic takes no TypeError
         try:
             return handler(value)
         except ValidationError:

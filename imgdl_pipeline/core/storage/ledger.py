@@ -45,6 +45,7 @@ class Download:
     etag: str | None = None
     last_modified: str | None = None
     fetched_at: datetime | None = None
+    checked_at: datetime | None = None
     failures: int | None = None
     opt_outs: str | None = "[]"
 
@@ -114,9 +115,12 @@ class Ledger:
         if catalog is None:
             return None
         logger.warning("%s: the ledger is gone; it is made again from the catalog", self._gallery)
-        columns = {name: catalog[name] for name in shared} | {"tried_at": catalog["last_seen"]}
-        failures = pa.nulls(catalog.num_rows, DOWNLOADS.field("failures").type)
-        return pa.table({name: columns.get(name, failures) for name in DOWNLOADS.names}).cast(DOWNLOADS)
+        columns = {name: catalog[name] for name in shared} | {
+            "tried_at": pc.coalesce(catalog["fetched_at"], catalog["last_seen"])
+        }
+        for name in DOWNLOADS.names:
+            columns.setdefault(name, pa.nulls(catalog.num_rows, DOWNLOADS.field(name).type))
+        return pa.table({name: columns[name] for name in DOWNLOADS.names}).cast(DOWNLOADS)
 
     def add(self, row: Download) -> None:
         """Add a row, and write a checkpoint when one is due."""
