@@ -12,8 +12,8 @@ SCHEMA_VERSION = 4
 """The version in every file's metadata, by which later versions recognise older files.
 
 Version 2 added `request_headers` to the links and `failures` to the ledger; version 3 added the metadata
-that an image file contains to the catalog; version 4 added `opt_outs`, `license_id` and `checked_at`. In older
-files, the missing columns are read as nulls.
+that an image file contains to the catalog; version 4 added `opt_outs`, `license_id` and `checked_at`. In
+older files, the missing columns are read as nulls.
 """
 
 SCHEMA_VERSION_KEY = b"imgdl_pipeline.schema_version"
