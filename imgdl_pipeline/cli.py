@@ -15,7 +15,7 @@ import click
 import dagster as dg
 from click.shell_completion import CompletionItem
 
-from imgdl_pipeline.assets import STORE_VARIABLE, open_store
+from imgdl_pipeline.assets import STORE_VARIABLE, AssetKeys, open_store
 from imgdl_pipeline.config.galleries import (
     NAME_RULE,
     Galleries,
@@ -342,6 +342,7 @@ def rename(old: str, new: str, as_json: bool) -> None:
             raise click.UsageError(f"{name!r} is no gallery name: {NAME_RULE}")
     known = galleries()
     images = rename_gallery(open_store(known), old, new)
+    _forget(known, [old])
     if as_json:
         _print_json({"old": old, "new": new, "images": images})
         return
@@ -369,10 +370,18 @@ def prune(is_sure: bool, as_json: bool) -> None:
     if is_sure:
         for name in gone:
             delete_gallery(store, name)
+        _forget(known, gone)
     if gone or as_json:
         _print_rows(rows, as_json=as_json, store=_root(known), deleted=is_sure)
     if not as_json:
         click.echo(_pruned(len(gone), is_sure=is_sure), err=bool(gone))
+
+
+def _forget(known: Galleries, names: Sequence[str]) -> None:
+    """Wipe Dagster's records of assets that galleries had of their own; of a partition, it can wipe none."""
+    if known.asset_per_gallery and os.environ.get("DAGSTER_HOME"):
+        with _instance() as instance:
+            instance.wipe_assets([key for name in names for key in AssetKeys.of(known, name)])
 
 
 def _pruned(count: int, *, is_sure: bool) -> str:

@@ -271,7 +271,17 @@ class _Environment:
 
 
 _TEXT = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701 -- not HTML
-_OBJECT = NativeEnvironment(undefined=jinja2.StrictUndefined, autoescape=False)
+
+
+class _Objects(NativeEnvironment):
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """Return an attribute; of a class never an item, as `AutomationCondition["eagre"]` would be."""
+        if isinstance(obj, type) and not hasattr(obj, attribute):
+            return self.undefined(obj=obj, name=attribute)
+        return super().getattr(obj, attribute)
+
+
+_OBJECT = _Objects(undefined=jinja2.StrictUndefined, autoescape=False)
 _OF_OBJECTS = ("automation_condition",)
 """The keys whose templates make an object; all others make text."""
 

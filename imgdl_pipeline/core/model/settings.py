@@ -243,7 +243,7 @@ class DownloadSettings(Settings):
     def _is_never_or_days(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
         words = "must be never, or a number of days above 0"
         if isinstance(value, bool):  # which pydantic takes for 0 or 1
-            raise ValueError(words)
+            raise ValueError(words)  # noqa: TRY004 -- pydantic takes no TypeError
         try:
             return handler(value)
         except ValidationError:
