@@ -444,7 +444,7 @@ def own_assets(pictures, tmp_path) -> Iterator[Dagster]:
     with Dagster(
         folder,
         f"type: imgdl_pipeline.ImageGalleries\nattributes:\n  store: {folder}/store\n"
-        "  asset_per_gallery: true\n  schedule_status: STOPPED\n"
+        "  asset_per_gallery: true\n  assets: {group_name: galleries}\n  schedule_status: STOPPED\n"
         f"  download: {{allow_addresses: [127.0.0.0/8], robots_txt: false}}\n  galleries:\n{galleries}",
     ) as running:
         for name, paths in lists.items():
