@@ -37,7 +37,8 @@ docs: .venv/tested  ## the documentation, in build/site
 
 screenshots: .venv/tested  ## the documentation's pictures, from the tests that click through the UI
 	$(BIN)/python -m pytest -q imgdl_pipeline_tests/test_ui.py
-	cp build/screenshots/contact_sheet.png build/screenshots/checks.png docs/
+	for name in contact_sheet checks checks_of_a_broken_gallery asset_per_gallery; do \
+		cp build/screenshots/$$name.png docs/; done
 
 bench: .venv/tested  ## against curl, aria2c, jpeginfo, img2dataset, Scrapy and the textbook's script; half an hour
 	$(BIN)/python benchmarks/run.py

@@ -45,8 +45,9 @@ from imgdl_pipeline.progress import reporting
 from imgdl_pipeline.resources import ImageDownloads
 
 STORE_VARIABLE = "IMGDL_STORE"
+STAGE_METADATA = "imgdl_pipeline/stage"
 GALLERY_METADATA = "imgdl_pipeline/gallery"
-"""The metadata of a gallery's own assets that names the gallery."""
+"""The metadata of assets that names their stage and, of a gallery's own assets, the gallery."""
 
 StageName = Literal["links", "images", "catalog"]
 
@@ -97,7 +98,7 @@ def _materialize_links(
 ) -> dg.MaterializeResult[None]:
     """The link list as the gallery's source returned it: one row per distinct link."""
     reporting(gallery.name, "links", context.log.info)
-    store, settings = open_store(galleries), downloads.settings(galleries, gallery)
+    settings, store = downloads.settings(galleries, gallery), open_store(galleries)
     if downloads.jpegs:
         downloads.jpegs.start()  # start them during the listing; the next step needs them
     links = list_gallery(
@@ -141,7 +142,7 @@ def _materialize_catalog(
 ) -> dg.MaterializeResult[None]:
     """One row per link: what is known of its image, or why there is none."""
     report = reporting(gallery.name, "catalog", context.log.info)
-    store, settings = open_store(galleries), downloads.settings(galleries, gallery)
+    settings, store = downloads.settings(galleries, gallery), open_store(galleries)
     run = build_catalog(gallery.name, store, settings, jpegs=downloads.jpegs, on_progress=report)
     context.log.info("%d images checked; %s", run.checked, format_counts(run.catalog))
     sheet = contact_sheet(gallery.name, run.catalog, store, downloads.jpegs)
@@ -227,7 +228,7 @@ def asset_spec(
         getattr(keys, stage.name),
         deps=[*stage.upstream, *_lists_of(galleries, stage)],
         partitions_def=None if gallery else partitions,
-        group_name=settings.group_name,
+        group_name=_group_name(galleries, gallery),
         description=described or inspect.getdoc(how.materialize),
         owners=list(settings.owners),
         tags=dict(settings.tags),
@@ -237,6 +238,7 @@ def asset_spec(
         metadata={
             "dagster/column_schema": column_schema(how.schema),
             "dagster/code_references": _code_references([*references, how.code]),
+            STAGE_METADATA: stage.name,
             **({GALLERY_METADATA: gallery.name} if gallery else {}),
         },
     )
@@ -254,6 +256,15 @@ def file_reference(file: Path, label: str, line: int = 1) -> Any:
     """Return a code reference to a file, which the UI shows as a link."""
     with ignoring_beta():
         return dg.LocalFileCodeReference(file_path=str(file.absolute()), line_number=line, label=label)
+
+
+def _group_name(galleries: Galleries, gallery: Gallery | None) -> str:
+    """Return the group of an asset; a gallery's own assets have their own unless the file names one."""
+    settings = galleries.asset_settings(gallery) if gallery else galleries.assets
+    has_one = gallery is None or "group_name" in (
+        gallery.assets.model_fields_set | galleries.assets.model_fields_set
+    )
+    return settings.group_name if has_one or gallery is None else unique_name(gallery.name)
 
 
 def _code_references(references: list[Any]) -> dg.CodeReferencesMetadataValue:
@@ -329,7 +340,7 @@ def _asset(
     def gallery_asset(
         context: dg.AssetExecutionContext, image_downloads: ImageDownloads
     ) -> Iterator[dg.MaterializeResult[None]]:
-        gallery = stage.gallery or _gallery_of(context.partition_key, galleries)
+        gallery = stage.gallery or gallery_of(context.partition_key, galleries)
         try:
             yield from execute(context, replace(stage, gallery=gallery), image_downloads)
         except Exception:
@@ -359,8 +370,12 @@ def runs_of(galleries: Galleries, specs: Specs) -> dict[str, dict[str, Any]]:
     return {name: {"asset_selection": selected} for name, selected in keys.items()}
 
 
-def _gallery_of(name: str, galleries: Galleries) -> Gallery:
-    """Return the gallery of a partition; a run that waited in a queue may be of one that is gone."""
+def gallery_of(name: str, galleries: Galleries) -> Gallery:
+    """Return the gallery of a partition.
+
+    Raises:
+        dagster.Failure: There is no such gallery any more; the run may have waited in a queue.
+    """
     try:
         return galleries.gallery(name)
     except KeyError:

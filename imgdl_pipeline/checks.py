@@ -18,10 +18,10 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationTargetMaterializationData,
 )
 
-from imgdl_pipeline.assets import partitions_of, unique_name
+from imgdl_pipeline.assets import gallery_of, partitions_of, unique_name
 from imgdl_pipeline.config.galleries import Galleries
 from imgdl_pipeline.metadata import markdown_table
-from imgdl_pipeline.verdicts import CHECKS, ERROR, Inspected, Verdict, inspected, judge
+from imgdl_pipeline.verdicts import CHECKS, Judged, judge
 
 Catalogs = Mapping[str, dg.AssetKey]
 """The key of each gallery's catalog, by the gallery's name: the same for all, or one each."""
@@ -52,7 +52,7 @@ def _own_checks(galleries: Galleries, gallery: str, catalog: dg.AssetKey) -> dg.
 
     @dg.multi_asset_check(name=_step_name(catalog), specs=_specs(catalog), can_subset=True)
     def gallery_checks(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        yield from _results(context, inspected(galleries, gallery))
+        yield from _results(context, galleries, gallery)
 
     return gallery_checks
 
@@ -66,7 +66,7 @@ def _shared_checks(galleries: Galleries, catalogs: Catalogs) -> dg.AssetChecksDe
     def gallery_checks(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
         step = context.op_execution_context
         if step.has_partition_key:
-            yield from _results(context, inspected(galleries, step.partition_key))
+            yield from _results(context, galleries, step.partition_key)
         else:  # Dagster's button "Execute all" asks for no partition, and takes no result without one
             names = [key.name for key in context.selected_asset_check_keys]
             log_all_verdicts(step, galleries, catalogs, names)
@@ -74,10 +74,16 @@ def _shared_checks(galleries: Galleries, catalogs: Catalogs) -> dg.AssetChecksDe
     return gallery_checks
 
 
-def _results(context: dg.AssetCheckExecutionContext, seen: Inspected) -> Iterator[dg.AssetCheckResult]:
-    for key in context.selected_asset_check_keys:
-        told = judge(seen, key.name).told(seen.location)
-        yield dg.AssetCheckResult(asset_key=key.asset_key, check_name=key.name, **told)
+def _results(
+    context: dg.AssetCheckExecutionContext, galleries: Galleries, gallery: str
+) -> Iterator[dg.AssetCheckResult]:
+    keys = {key.name: key for key in context.selected_asset_check_keys}
+    for each in judge(galleries, gallery_of(gallery, galleries), keys):
+        yield dg.AssetCheckResult(
+            asset_key=keys[each.check].asset_key,
+            check_name=each.check,
+            **each.verdict.told(each.catalog),
+        )
 
 
 def log_verdicts(
@@ -89,60 +95,64 @@ def log_verdicts(
     """Log every check's verdict on a gallery's last catalog.
 
     Raises:
-        StoreError: The store failed.
+        StoreError: The store cannot be opened.
+        dagster.Failure: There is no such gallery any more.
     """
-    seen = inspected(galleries, gallery)
-    for name in CHECKS:
-        _log(context, galleries, seen, catalog, name, judge(seen, name))
+    for each in judge(galleries, gallery_of(gallery, galleries), CHECKS):
+        _log(context, galleries, each, catalog)
 
 
 def log_all_verdicts(
-    context: dg.OpExecutionContext, galleries: Galleries, catalogs: Catalogs, names: Sequence[str]
+    context: dg.OpExecutionContext, galleries: Galleries, catalogs: Catalogs, checks: Sequence[str]
 ) -> None:
     """Log the verdicts on every gallery, and for each check the worst of them with a table of all.
 
     Raises:
-        StoreError: The store failed.
+        StoreError: The store cannot be opened.
     """
-    found: dict[str, list[tuple[Inspected, Verdict]]] = {name: [] for name in names}
-    for gallery in catalogs:
-        seen = inspected(galleries, gallery)
-        for name in names:
-            found[name].append((seen, judge(seen, name)))
-    for name, judged in found.items():
-        judged.sort(key=lambda each: _badness(each[1]))  # Dagster shows the one that was logged last
-        for seen, verdict in judged:
-            _log(context, galleries, seen, catalogs[seen.gallery], name, verdict)
-        if not galleries.asset_per_gallery:
-            _log_worst(context, judged, catalogs[judged[-1][0].gallery], name)
+    found: dict[str, list[Judged]] = {check: [] for check in checks}
+    for gallery in galleries.galleries:
+        for each in judge(galleries, gallery, checks):
+            found[each.check].append(each)
+    for judged in found.values():
+        judged.sort(key=lambda each: each.badness)
+        *others, worst = judged
+        for each in others:
+            _log(context, galleries, each, catalogs[each.gallery])
+        if galleries.asset_per_gallery:
+            _log(context, galleries, worst, catalogs[worst.gallery])
+            continue
+        table = _table(judged)
+        _log(context, galleries, worst, catalogs[worst.gallery], table)  # Dagster shows the one logged last
+        _log_worst(context, judged, catalogs[worst.gallery], table)
 
 
-def _badness(verdict: Verdict) -> int:
-    return 0 if verdict.passed else 1 + (verdict.severity is ERROR)
+Table = dict[str, dg.MarkdownMetadataValue]
+
+
+def _table(judged: Sequence[Judged]) -> Table:
+    """Return a table of a check's verdicts on all galleries, the worst first."""
+    rows = [
+        [each.gallery, ("passed", "warn", "error")[each.badness], each.verdict.words]
+        for each in reversed(judged)
+    ]
+    return {"galleries": markdown_table(["gallery", "verdict", "because"], rows)}
 
 
 def _log_worst(
-    context: dg.OpExecutionContext,
-    judged: Sequence[tuple[Inspected, Verdict]],
-    catalog: dg.AssetKey,
-    name: str,
+    context: dg.OpExecutionContext, judged: Sequence[Judged], catalog: dg.AssetKey, table: Table
 ) -> None:
     """Log a check's verdict on all galleries, which belongs to no partition."""
-    worst = judged[-1][1]
-    bad = [seen.gallery for seen, verdict in judged if not verdict.passed]
-    rows = [
-        [seen.gallery, "passed" if verdict.passed else verdict.severity.value.lower(), verdict.words]
-        for seen, verdict in reversed(judged)
-    ]
+    worst, bad = judged[-1], sum(not each.verdict.passed for each in judged)
     _log_event(
         context,
         dg.AssetCheckEvaluation(
             asset_key=catalog,
-            check_name=name,
-            passed=worst.passed,
-            severity=worst.severity,
-            description=f"{len(bad)} of {len(judged)} galleries do not pass",
-            metadata={"galleries": markdown_table(["gallery", "verdict", "because"], rows)},
+            check_name=worst.check,
+            passed=worst.verdict.passed,
+            severity=worst.verdict.severity,
+            description=f"{bad} of {len(judged)} galleries do not pass",
+            metadata=table,
         ),
     )
 
@@ -150,20 +160,20 @@ def _log_worst(
 def _log(
     context: dg.OpExecutionContext | dg.AssetExecutionContext,
     galleries: Galleries,
-    seen: Inspected,
+    judged: Judged,
     catalog: dg.AssetKey,
-    name: str,
-    verdict: Verdict,
+    table: Table | None = None,
 ) -> None:
-    partition = None if galleries.asset_per_gallery else seen.gallery
+    partition = None if galleries.asset_per_gallery else judged.gallery
+    told = judged.verdict.told(judged.catalog)
     _log_event(
         context,
         dg.AssetCheckEvaluation(
             asset_key=catalog,
-            check_name=name,
+            check_name=judged.check,
             partition=partition,
             target_materialization_data=_last_materialization(context.instance, catalog, partition),
-            **verdict.told(seen.location),
+            **{**told, "metadata": {**told["metadata"], **(table or {})}},
         ),
     )
 
@@ -196,7 +206,8 @@ def build_check_job(galleries: Galleries, catalogs: Catalogs, name: str) -> dg.J
     @dg.op(name=f"{name}_step", description="Checks the gallery of one partition, or every gallery.")
     def check(context: dg.OpExecutionContext) -> None:
         if context.has_partition_key:
-            log_verdicts(context, galleries, context.partition_key, catalogs[context.partition_key])
+            gallery = gallery_of(context.partition_key, galleries).name
+            log_verdicts(context, galleries, gallery, catalogs[gallery])
         else:
             log_all_verdicts(context, galleries, catalogs, list(CHECKS))
 

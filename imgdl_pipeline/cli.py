@@ -13,9 +13,10 @@ from typing import Any
 
 import click
 import dagster as dg
+import yaml
 from click.shell_completion import CompletionItem
 
-from imgdl_pipeline.assets import STORE_VARIABLE, open_store
+from imgdl_pipeline.assets import STORE_VARIABLE, AssetKeys, open_store
 from imgdl_pipeline.config.galleries import (
     NAME_RULE,
     Galleries,
@@ -123,7 +124,7 @@ def _complete_galleries(
     """Return the names that a shell offers; a file that cannot be used has none."""
     try:
         known = galleries().galleries
-    except GalleriesFileError:
+    except Exception:  # noqa: BLE001 -- nothing may be printed while someone types
         return []
     return [CompletionItem(each.name) for each in known if each.name.startswith(incomplete)]
 
@@ -188,8 +189,13 @@ def _instance() -> dg.DagsterInstance:
     home = os.environ.get("DAGSTER_HOME")
     if not home:
         return dg.DagsterInstance.ephemeral()
-    Path(home).mkdir(parents=True, exist_ok=True)
-    return dg.DagsterInstance.get()
+    try:
+        Path(home).mkdir(parents=True, exist_ok=True)
+        return dg.DagsterInstance.get()
+    except (OSError, dg.DagsterError, yaml.YAMLError) as error:
+        raise _Stop(
+            f"DAGSTER_HOME, {home}, cannot be used: {str(error).strip().splitlines()[0]}", WRONG
+        ) from None
 
 
 def _tell(run: GalleryRun) -> None:
@@ -296,8 +302,11 @@ def check(as_json: bool) -> None:
         return
     for each in unset:
         click.echo(f"{each['gallery']}: {each['message']}", err=True)
-    count = len(known.galleries)
-    click.echo(f"{file}: good, {count} {'gallery' if count == 1 else 'galleries'}")
+    click.echo(f"{file}: good, {_galleries_in_words(len(known.galleries))}")
+
+
+def _galleries_in_words(count: int) -> str:
+    return f"{count} {'gallery' if count == 1 else 'galleries'}"
 
 
 @_command
@@ -344,7 +353,9 @@ def rename(old: str, new: str, as_json: bool) -> None:
         if not is_gallery_name(name):
             raise click.UsageError(f"{name!r} is no gallery name: {NAME_RULE}")
     known = galleries()
+    _check_known(known)
     images = rename_gallery(open_store(known), old, new)
+    _forget(known, [old])
     if as_json:
         _print_json({"old": old, "new": new, "images": images})
         return
@@ -363,19 +374,48 @@ def prune(is_sure: bool, as_json: bool) -> None:
     """
     known = galleries()
     store = open_store(known)
+    _check_known(known)
     gone = sorted(stored_galleries(store) - {each.name for each in known.galleries})
     unfinished = unfinished_renames(store)
     if unfinished:
         old, new = next(iter(unfinished.items()))
         raise _Stop(f"{old} is not renamed yet: complete it with imgdl rename {old} {new}", FAILED)
     rows = [{"name": name, **asdict(gallery_files(store, name))} for name in gone]
-    if is_sure:
-        for name in gone:
-            delete_gallery(store, name)
+    busy = _delete(store, known, gone) if is_sure else {}
     if gone or as_json:
-        _print_rows(rows, as_json=as_json, store=_root(known), deleted=is_sure)
+        _print_rows(rows, as_json=as_json, store=_root(known), deleted=is_sure, kept=busy)
     if not as_json:
-        click.echo(_pruned(len(gone), is_sure=is_sure), err=bool(gone))
+        for name, words in busy.items():
+            click.echo(f"{name} was kept: {words}", err=True)
+        click.echo(_pruned(len(gone) - len(busy), is_sure=is_sure), err=bool(gone))
+    if busy:
+        raise SystemExit(FAILED)
+
+
+def _forget(known: Galleries, names: Sequence[str]) -> None:
+    """Wipe Dagster's records of assets that galleries had of their own; of a partition, it can wipe none."""
+    if known.asset_per_gallery and os.environ.get("DAGSTER_HOME"):
+        with _instance() as instance:
+            instance.wipe_assets([key for name in names for key in AssetKeys.of(known, name)])
+
+
+def _delete(store: Store, known: Galleries, names: Sequence[str]) -> dict[str, str]:
+    """Delete galleries, and return those that a run is at work on, with what says so."""
+    busy = {}
+    for name in names:
+        try:
+            delete_gallery(store, name)
+        except GalleryBusyError as error:
+            busy[name] = str(error)
+    _forget(known, [name for name in names if name not in busy])
+    return busy
+
+
+def _check_known(known: Galleries) -> None:
+    """Refuse to judge which galleries are gone while the rows of `galleries_from` are not known."""
+    made_from = known.galleries_from
+    if made_from is not None and not made_from.is_known(galleries_file()):
+        raise click.UsageError("galleries_from has not been fetched: run imgdl refresh first")
 
 
 def _pruned(count: int, *, is_sure: bool) -> str:
@@ -466,7 +506,7 @@ def refresh(as_json: bool) -> None:
     if as_json:
         _print_json({"fetched": fetched, "galleries": names})
     else:
-        click.echo(f"{fetched} rows fetched; {galleries_file()} has {len(names)} galleries")
+        click.echo(f"{fetched} rows fetched; {galleries_file()} has {_galleries_in_words(len(names))}")
 
 
 def _chosen(known: Galleries, names: Sequence[str]) -> Sequence[Gallery]:

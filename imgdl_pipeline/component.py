@@ -199,7 +199,7 @@ class ImageGalleries(dg.StateBackedComponent):
         """
         if self._is_in_project:
             self._check_siblings(context)
-        assets = build_assets(self.galleries, self._specs, self.execute, self._tell_verdicts_again)
+        assets = build_assets(self.galleries, self.specs, self.execute, self._tell_verdicts_again)
         job = dg.define_asset_job(
             self.galleries.assets.named(JOB_NAME),
             selection=assets,
@@ -223,7 +223,7 @@ class ImageGalleries(dg.StateBackedComponent):
     def _check_siblings(self, context: dg.ComponentLoadContext) -> None:
         """Say which key to set where two files of a project would define the same assets."""
         for other in context.component_tree.get_all_components(of_type=ImageGalleries):
-            if other is not self and other.galleries.assets.key_prefix == self.galleries.assets.key_prefix:
+            if other is not self and self.galleries.assets.is_like(other.galleries.assets):
                 places = " and ".join(sorted(str(each.file or "Python code") for each in (self, other)))
                 words = f"two components have the same one, and so the same asset keys: {places}"
                 raise GalleriesFileError(Problem(str(self.file), f"attributes.assets.key_prefix: {words}"))
@@ -259,16 +259,17 @@ class ImageGalleries(dg.StateBackedComponent):
     @cached_property
     def runs(self) -> dict[str, dict[str, Any]]:
         """What a request of a gallery's run says, by the gallery's name; see `runs_of`."""
-        return runs_of(self.galleries, self._specs)
+        return runs_of(self.galleries, self.specs)
 
     @cached_property
-    def _specs(self) -> Specs:
+    def specs(self) -> Specs:
+        """The stages that have an asset, with the specs of their assets."""
         return specs_of(self.galleries, self.get_asset_spec)
 
     @cached_property
     def _catalogs(self) -> dict[str, dg.AssetKey]:
         """The key of each gallery's catalog."""
-        catalogs = [(stage.gallery, spec.key) for stage, spec in self._specs if stage.name == "catalog"]
+        catalogs = [(stage.gallery, spec.key) for stage, spec in self.specs if stage.name == "catalog"]
         own = {gallery.name: key for gallery, key in catalogs if gallery}
         return own or {each.name: catalogs[0][1] for each in self.galleries.galleries}
 

@@ -4,6 +4,7 @@ The check `is_fresh` in a gallery's own runs cannot notice that there are no run
 """
 
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
@@ -14,7 +15,10 @@ from imgdl_pipeline.assets import open_store
 from imgdl_pipeline.config.galleries import Galleries
 from imgdl_pipeline.core.catalog.audit import is_stale, last_refreshed
 from imgdl_pipeline.core.storage.layout import catalog_path
+from imgdl_pipeline.core.storage.object_store import StoreError
 from imgdl_pipeline.core.storage.store import Store
+
+logger = logging.getLogger(__name__)
 
 LOOK_S = 8.0
 """Seconds that a tick reads catalogs; those that it does not reach are read by the next one."""
@@ -89,11 +93,19 @@ def look(
         elif known is not None and known[0] == modified.isoformat():
             seen[name] = known
         elif clock() < until:
-            at = last_refreshed(store, name) or modified
-            seen[name] = (modified.isoformat(), at.isoformat())
+            seen[name] = (modified.isoformat(), _refreshed(store, name, modified).isoformat())
         elif known is not None:
             seen[name] = known
     return seen
+
+
+def _refreshed(store: Store, name: str, modified: datetime) -> datetime:
+    """Return when a gallery was refreshed; of a catalog that cannot be read, when it was written."""
+    try:
+        return last_refreshed(store, name) or modified
+    except StoreError as error:
+        logger.warning("%s", error)
+        return modified
 
 
 def stale_galleries(galleries: Galleries, seen: Seen, now: datetime) -> dict[str, str]:

@@ -74,7 +74,7 @@ class ImageDownloads(_Overrides):
     """
 
     limit: int | None = Field(
-        None, ge=1, description="for a trial: download this many links at most; null: all"
+        None, description="for a trial: download this many links, 1 at least, at most; null: all"
     )
 
     force: bool = Field(
@@ -89,12 +89,7 @@ class ImageDownloads(_Overrides):
         self,
         context: dg.InitResourceContext,  # noqa: ARG002
     ) -> Iterator["ImageDownloads"]:
-        """Start the worker processes that decode images, for all steps of one process, and end them after.
-
-        Raises:
-            dagster.Failure: A setting of this run is not allowed; the message says which and what is allowed.
-        """
-        self._checked(DownloadSettings())
+        """Start the worker processes that decode images, for all steps of one process, and end them after."""
         with _system_memory(), JpegWorkers() as jpegs:
             opened = self.model_copy()
             opened._jpegs = jpegs
@@ -121,6 +116,9 @@ class ImageDownloads(_Overrides):
     def _checked(self, settings: DownloadSettings) -> DownloadSettings:
         values = {name: getattr(self, name) for name in DownloadSettings.model_fields}
         overrides = {name: value for name, value in values.items() if value is not None}
+        if self.limit is not None and self.limit < 1:
+            place = f"resources.{RESOURCE_KEY}.config.limit"
+            raise dg.Failure(f"{place}: must be 1 or more, not {self.limit}", allow_retries=False)
         try:
             return settings.overridden_by(overrides)
         except ValidationError as error:

@@ -79,12 +79,13 @@ def run_gallery(
         severity: {each.check_name: each.description or "" for each in verdicts if each.severity is severity}
         for severity in dg.AssetCheckSeverity
     }
+    stages = {spec.key: stage.name for stage, spec in component.specs}
     return GalleryRun(
         gallery=gallery,
         run_id=result.run_id,
         error=None if result.success else _cause(result),
         was_interrupted=_was_interrupted(result),
-        metadata=_metadata(result),
+        metadata=_metadata(result, stages),
         failed_checks=of_severity[dg.AssetCheckSeverity.ERROR],
         warnings=of_severity[dg.AssetCheckSeverity.WARN],
     )
@@ -110,13 +111,14 @@ def _was_interrupted(result: dg.ExecuteInProcessResult) -> bool:
     return any(error is not None and error.cls_name == INTERRUPTED for error in errors)
 
 
-def _metadata(result: dg.ExecuteInProcessResult) -> dict[str, dict[str, Any]]:
+def _metadata(
+    result: dg.ExecuteInProcessResult, stages: Mapping[dg.AssetKey, str]
+) -> dict[str, dict[str, Any]]:
     made = [
         event.step_materialization_data.materialization for event in result.get_asset_materialization_events()
     ]
     return {
-        each.asset_key.path[-1].removeprefix("gallery_"): {
-            key: entry.value for key, entry in each.metadata.items()
-        }
+        stages[each.asset_key]: {key: entry.value for key, entry in each.metadata.items()}
         for each in made
+        if each.asset_key in stages
     }

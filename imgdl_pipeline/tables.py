@@ -6,9 +6,10 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from imgdl_pipeline.assets import GALLERY_METADATA, StageName, open_store
+from imgdl_pipeline.assets import GALLERY_METADATA, STAGE_METADATA, open_store
 from imgdl_pipeline.config.galleries import Galleries
 from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS, LINKS
+from imgdl_pipeline.core.model.shown import hide_secrets
 from imgdl_pipeline.core.storage.layout import catalog_path, downloads_path, links_path
 from imgdl_pipeline.core.storage.object_store import StoreError
 from imgdl_pipeline.core.storage.store import Store
@@ -87,22 +88,21 @@ class GalleryTables(dg.IOManager):
             dagster.Failure: The type is unknown, there is no table, or the store cannot be read.
         """
         convert = _converter(context)
-        stage = context.asset_key.path[-1].removeprefix("gallery_")
         try:
-            return convert(self._table(context, stage))
+            return convert(self._table(context))
         except StoreError as error:
-            raise dg.Failure(str(error)) from None
+            raise dg.Failure(hide_secrets(str(error))) from None
 
-    def _table(self, context: dg.InputContext, stage: StageName | str) -> pa.Table:
+    def _table(self, context: dg.InputContext) -> pa.Table:
         store = open_store(self._galleries)
-        upstream = context.upstream_output
-        own = (upstream.definition_metadata or {}).get(GALLERY_METADATA) if upstream else None
-        if own is not None:
-            return table_of(stage, str(own), store)
-        if context.has_partition_key:
-            return table_of(stage, context.asset_partition_key, store)
+        stage, gallery = _asset_of(context)
+        if gallery is not None:
+            return table_of(stage, gallery, store)
+        names = context.asset_partition_keys if context.has_asset_partitions else []
+        if context.has_partition_key and len(names) == 1:
+            return table_of(stage, names[0], store)
         path, schema = TABLES[stage]
-        found = [(name, store.read_table(path(name), schema)) for name in context.asset_partition_keys]
+        found = [(name, store.read_table(path(name), schema)) for name in names or _names(self._galleries)]
         tables = [
             table.add_column(0, "gallery", pa.repeat(pa.scalar(name), table.num_rows))
             for name, table in found
@@ -110,6 +110,30 @@ class GalleryTables(dg.IOManager):
         ]
         empty = schema.empty_table().add_column(0, "gallery", pa.array([], pa.string()))
         return pa.concat_tables([empty, *tables])
+
+
+def _names(galleries: Galleries) -> list[str]:
+    return [each.name for each in galleries.galleries]
+
+
+def _asset_of(context: dg.InputContext) -> tuple[str, str | None]:
+    """Return the stage of the asset to load, and the gallery whose own it is.
+
+    Raises:
+        dagster.Failure: It is none of ours.
+    """
+    upstream, path = context.upstream_output, context.asset_key.path
+    metadata = (upstream.definition_metadata or {}) if upstream else {}
+    if STAGE_METADATA in metadata:
+        gallery = metadata.get(GALLERY_METADATA)
+        return str(metadata[STAGE_METADATA]), None if gallery is None else str(gallery)
+    if path[-1] in TABLES and len(path) > 1:  # known by its key alone, in another code location
+        return path[-1], path[-2]
+    stage = path[-1].removeprefix("gallery_")
+    if stage not in TABLES:
+        known = ", ".join(f"gallery_{name}" for name in TABLES)
+        raise dg.Failure(f"{context.asset_key.to_user_string()} is no table of a gallery; those are {known}")
+    return stage, None
 
 
 def _converter(context: dg.InputContext) -> Callable[[pa.Table], Any]:

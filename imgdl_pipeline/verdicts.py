@@ -1,6 +1,6 @@
 """Judge a gallery by what its last run left: one function for each check, whose docstring describes it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imgdl_pipeline.assets import open_store
-from imgdl_pipeline.config.galleries import Galleries
+from imgdl_pipeline.config.galleries import Galleries, Gallery
 from imgdl_pipeline.core.catalog.audit import (
     altered_files,
     is_stale,
@@ -23,7 +23,9 @@ from imgdl_pipeline.core.listing.build import lengths
 from imgdl_pipeline.core.model.outcome import Status
 from imgdl_pipeline.core.model.schemas import CATALOG
 from imgdl_pipeline.core.model.settings import CheckSettings
+from imgdl_pipeline.core.model.shown import hide_secrets
 from imgdl_pipeline.core.storage.layout import catalog_path
+from imgdl_pipeline.core.storage.object_store import StoreError
 from imgdl_pipeline.core.storage.store import Store
 from imgdl_pipeline.metadata import failures_markdown, markdown_table
 
@@ -69,7 +71,6 @@ class Inspected:
         store: The store of the gallery's files.
         settings: The limits of the checks.
         schedule: The cron expression of the gallery's runs, if they have one.
-        is_cataloged: Whether a run has cataloged the gallery yet.
     """
 
     gallery: str
@@ -77,12 +78,6 @@ class Inspected:
     store: Store
     settings: CheckSettings
     schedule: str | None
-    is_cataloged: bool = True
-
-    @property
-    def location(self) -> str:
-        """Return the catalog's location."""
-        return self.store.location(catalog_path(self.gallery))
 
 
 def files_are_intact(seen: Inspected) -> Verdict:
@@ -214,23 +209,66 @@ CHECKS: dict[str, Callable[[Inspected], Verdict]] = {
 }
 
 
-def inspected(galleries: Galleries, name: str) -> Inspected:
-    """Return the input of a gallery's checks, as its last run left it."""
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A check's verdict on a gallery.
+
+    Args:
+        gallery: The gallery's name.
+        check: The check's name.
+        verdict: The verdict.
+        catalog: The location of the catalog.
+    """
+
+    gallery: str
+    check: str
+    verdict: Verdict
+    catalog: str
+
+    @property
+    def badness(self) -> int:
+        """How bad the verdict is: 0 for passed, 1 for a warning, 2 for an error."""
+        return 0 if self.verdict.passed else 1 + (self.verdict.severity is ERROR)
+
+
+def judge(galleries: Galleries, gallery: Gallery, checks: Iterable[str]) -> list[Judged]:
+    """Return the verdicts on what a gallery's last run left.
+
+    A file that cannot be read is a verdict, too. Where nothing is cataloged yet, only `is_fresh` complains.
+
+    Raises:
+        StoreError: The store cannot be opened.
+    """
     store = open_store(galleries)
-    catalog = store.read_table(catalog_path(name), CATALOG)
-    return Inspected(
-        gallery=name,
-        catalog=CATALOG.empty_table() if catalog is None else catalog,
-        store=store,
-        settings=galleries.check_settings(galleries.gallery(name)),
-        schedule=galleries.schedule_of(galleries.gallery(name)),
-        is_cataloged=catalog is not None,
-    )
+    location = store.location(catalog_path(gallery.name))
+    try:
+        catalog = store.read_table(catalog_path(gallery.name), CATALOG)
+    except StoreError as error:
+        verdict = _unreadable(error)
+        return [Judged(gallery.name, check, verdict, location) for check in checks]
+    if catalog is None:
+        return [Judged(gallery.name, check, _without_catalog(check), location) for check in checks]
+    seen = inspected(galleries, gallery, store, catalog)
+    return [Judged(gallery.name, check, _verdict(check, seen), location) for check in checks]
 
 
-def judge(seen: Inspected, check: str) -> Verdict:
-    """Return a check's verdict; where nothing is cataloged yet, only `is_fresh` complains."""
-    if seen.is_cataloged:
+def inspected(galleries: Galleries, gallery: Gallery, store: Store, catalog: pa.Table) -> Inspected:
+    """Return the input of a gallery's checks."""
+    settings, schedule = galleries.check_settings(gallery), galleries.schedule_of(gallery)
+    return Inspected(gallery.name, catalog, store, settings, schedule)
+
+
+def _verdict(check: str, seen: Inspected) -> Verdict:
+    try:
         return CHECKS[check](seen)
+    except StoreError as error:
+        return _unreadable(error)
+
+
+def _unreadable(error: StoreError) -> Verdict:
+    return Verdict(passed=False, severity=ERROR, words=hide_secrets(str(error)), metadata={})
+
+
+def _without_catalog(check: str) -> Verdict:
     words = "no run has cataloged this gallery yet"
     return Verdict(passed=check != is_fresh.__name__, severity=WARN, words=words, metadata={})

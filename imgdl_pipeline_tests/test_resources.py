@@ -206,6 +206,7 @@ def test_a_recheck_that_means_nothing_is_refused_in_a_sentence(value):
 
 
 def test_a_wrong_value_under_the_old_key_fails_in_a_sentence(own):
-    with pytest.raises(dg.DagsterResourceFunctionError) as caught:
-        own.run(downloads={"workers": 0})
-    assert "workers: Input should be greater than or equal to 1, not 0" in caught.value.__cause__.description
+    opened, _ = own.run(downloads={"workers": 0})
+    with pytest.raises(dg.Failure) as caught:
+        opened.settings(GALLERIES, GALLERIES.gallery("g"))
+    assert "workers: Input should be greater than or equal to 1, not 0" in caught.value.description

@@ -233,9 +233,9 @@ def test_a_gallery_without_a_catalog_is_a_sentence_that_says_what_to_do(store, g
     result = materialize(
         galleries, downstream.asset(pa.Table, partitions_def=partitions_of(galleries)), "planes"
     )
-    assert words_of_failure(result) == (
-        f"{store.location(catalog_path('planes'))} does not exist: materialize gallery_catalog of planes first"
-    )
+    place = store.location(catalog_path("planes"))
+    words = f"{place} does not exist: materialize gallery_catalog of planes first"
+    assert words_of_failure(result) == words
 
 
 def test_a_gallerys_own_catalog_that_is_missing_is_a_sentence(store, downstream):
@@ -275,13 +275,9 @@ def test_two_files_in_one_code_location_load_from_their_own_stores(tmp_path, dow
         each[name] = galleries_in(Store(str(tmp_path / name)), assets={"key_prefix": [name]})
     Store(each["press"].store).write_table(catalog_path("birds"), catalog_of({"url": "press bird"}))
     merged = [dg.build_defs_for_component(ImageGalleries(galleries)) for galleries in each.values()]
-    asset = downstream.asset(
-        pa.Table, "press/gallery_catalog", partitions_def=partitions_of(each["press"])
-    )
+    asset = downstream.asset(pa.Table, "press/gallery_catalog", partitions_def=partitions_of(each["press"]))
     resources = {key: value for defs in merged for key, value in defs.resources.items()}
     assets = [asset for defs in merged for asset in defs.assets]
-    result = dg.materialize(
-        [*assets, asset], selection=[asset], partition_key="birds", resources=resources
-    )
+    result = dg.materialize([*assets, asset], selection=[asset], partition_key="birds", resources=resources)
     assert result.success
     assert TYPES[pa.Table](downstream.got[0]) == ["press bird"]

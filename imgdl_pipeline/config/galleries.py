@@ -190,6 +190,11 @@ class Gallery(Settings):
         return value
 
 
+def _or_template(schema: JsonSchemaValue) -> JsonSchemaValue:
+    """Return a schema that takes a template, too; of all else, a validator reports the schema's error."""
+    return {"if": {"type": "string", "pattern": r"\{\{"}, "else": schema}
+
+
 class _EditorSchema(GenerateJsonSchema):
     """A JSON schema generator whose schemas let a validator point at the exact key that is wrong.
 
@@ -197,9 +202,23 @@ class _EditorSchema(GenerateJsonSchema):
     matches.
     """
 
+    def int_schema(self, schema: core_schema.IntSchema) -> JsonSchemaValue:
+        """Return the schema of an integer, or of a template that makes one."""
+        return _or_template(super().int_schema(schema))
+
+    def float_schema(self, schema: core_schema.FloatSchema) -> JsonSchemaValue:
+        """Return the schema of a number, or of a template that makes one."""
+        return _or_template(super().float_schema(schema))
+
+    def bool_schema(self, schema: core_schema.BoolSchema) -> JsonSchemaValue:
+        """Return the schema of a boolean, or of a template that makes one."""
+        return _or_template(super().bool_schema(schema))
+
     def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
         """Return the schema of a nullable type, as one list of types if the inner schema has a type."""
         inner = self.generate_inner(schema["schema"])
+        if "else" in inner:
+            return {**inner, "else": {**inner["else"], "type": [inner["else"]["type"], "null"]}}
         if "type" not in inner or "enum" in inner:
             return super().nullable_schema(schema)
         return {**inner, "type": [inner["type"], "null"]}
@@ -239,6 +258,11 @@ class AssetSettings(OwnAssetSettings):
         pattern=_KEY_PART,
         description="Dagster's concurrency pool that gallery_images runs in; null for none",
     )
+
+    def is_like(self, other: "AssetSettings") -> bool:
+        """Return whether another file's assets or definitions would have the same names as this one's."""
+        mine, theirs = self.key_prefix, other.key_prefix
+        return any(joint.join(mine) == joint.join(theirs) for joint in ("_", "__"))
 
     def named(self, name: str) -> str:
         """Return a name that must be unique in a code location, with the key prefix if there is one."""

@@ -1,7 +1,8 @@
 """Read a galleries file; an error names the place, the value and what is allowed."""
 
+import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,10 +14,12 @@ import pydantic
 import yaml
 from jinja2.nativetypes import NativeEnvironment
 
-from imgdl_pipeline.config.galleries import NOT_ACCEPTED, SECRET_KEYS, Galleries
+from imgdl_pipeline.config.galleries import NOT_ACCEPTED, SECRET_KEYS, Galleries, Gallery
 from imgdl_pipeline.config.galleries_from import GalleriesFrom
 from imgdl_pipeline.core.model.settings import UNKNOWN_KEY, did_you_mean, unknown_key
 from imgdl_pipeline.core.sources import BROKEN, SourceError
+
+logger = logging.getLogger(__name__)
 
 COMPONENT_TYPE = "imgdl_pipeline.ImageGalleries"
 
@@ -113,7 +116,12 @@ def _parsed(file: Path) -> tuple[yaml.Node | None, Any, list[tuple[str, int]]]:
         raise GalleriesFileError(Problem(f"{file}:1", f"not valid YAML: {error.reason}")) from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise GalleriesFileError(Problem(f"{file}:{line}", f"not valid YAML: {error.problem}")) from error
+        hint = '; quote a template, as in "{{ env.NAME }}"' if "unhashable" in str(error.problem) else ""
+        raise GalleriesFileError(
+            Problem(f"{file}:{line}", f"not valid YAML: {error.problem}{hint}")
+        ) from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise GalleriesFileError(Problem(f"{file}:1", f"not valid YAML: {error}")) from error
 
 
 def _wrong_type(content: Mapping[str, Any], locate: Locate) -> list[Problem]:
@@ -152,6 +160,8 @@ def _repeated(node: yaml.Node | None, seen: set[int]) -> Iterator[tuple[str, int
     if isinstance(node, yaml.MappingNode):
         keys: set[str] = set()
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue  # which no constructor takes
             if key.value in keys and key.value != "<<":
                 yield key.value, key.start_mark.line + 1
             keys.add(str(key.value))
@@ -184,15 +194,16 @@ def parse_attributes(
     known = {"dg": dg, "automation_condition": dg.AutomationCondition, **scope, "env": _Environment()}
     template = _Templates(locate, known, problems)
     rendered = template.rendered(attributes, (key,))
-    written = len(rendered.get(GALLERIES) or ()) if isinstance(rendered, dict) else 0
     if isinstance(rendered, dict) and isinstance(rendered.get(FROM), dict):
-        made = template.galleries(rendered[FROM], (key, FROM), file or Path("galleries"))
+        written = [each for each in rendered.get(GALLERIES) or () if isinstance(each, dict)]
+        taken = [str(each.get("name")) for each in written]
+        made = template.galleries(rendered[FROM], (key, FROM), file or Path("galleries"), taken)
         rendered = {**rendered, GALLERIES: [*(rendered.get(GALLERIES) or ()), *made]}
     try:
         galleries = Galleries.model_validate(rendered)
     except pydantic.ValidationError as error:
         unrendered = {problem.path for problem in problems}
-        found = (_problem(each, key, written, locate) for each in error.errors())
+        found = (_problem(each, key, locate) for each in error.errors())
         raise GalleriesFileError(
             *problems, *(each for each in found if each.path not in unrendered)
         ) from None
@@ -204,18 +215,9 @@ def parse_attributes(
 _ANY_SECRET_KEY = frozenset().union(*SECRET_KEYS.values())
 
 
-def _problem(error: Any, key: str, written: int, locate: Locate) -> Problem:
-    """Return the problem that an error of validation tells.
-
-    Args:
-        error: The error, as pydantic describes it.
-        key: The key of the attributes.
-        written: How many galleries stand in the file; all further ones were made from rows.
-        locate: Returns where in its file a value is.
-    """
+def _problem(error: Any, key: str, locate: Locate) -> Problem:
+    """Return the problem that an error of validation tells; `key` is the key of the attributes."""
     path: KeyPath = (key, *error["loc"])
-    if path[1:2] == (GALLERIES,) and len(path) > 2 and isinstance(path[2], int) and path[2] >= written:
-        path = (key, FROM, f"row {path[2] - written + 1}", *path[3:])
     if error["type"] == UNKNOWN_KEY:
         path = (*path, error["ctx"]["key"])
     return Problem.at(path, _words(error, path), locate)
@@ -271,7 +273,17 @@ class _Environment:
 
 
 _TEXT = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701 -- not HTML
-_OBJECT = NativeEnvironment(undefined=jinja2.StrictUndefined, autoescape=False)
+
+
+class _Objects(NativeEnvironment):
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """Return an attribute; of a class never an item, as `AutomationCondition["eagre"]` would be."""
+        if isinstance(obj, type) and not hasattr(obj, attribute):
+            return self.undefined(obj=obj, name=attribute)
+        return super().getattr(obj, attribute)
+
+
+_OBJECT = _Objects(undefined=jinja2.StrictUndefined, autoescape=False)
 _OF_OBJECTS = ("automation_condition",)
 """The keys whose templates make an object; all others make text."""
 
@@ -289,6 +301,18 @@ def _made(template: jinja2.Template, scope: Mapping[str, Any]) -> Any:
     return made
 
 
+class _Row(dict[str, Any]):
+    """A row of a table, whose columns templates name as attributes."""
+
+    def __missing__(self, name: str) -> Any:
+        known = ", ".join(sorted(self))
+        raise jinja2.UndefinedError(f"there is no column {name!r}; there are {known}")
+
+
+SHOWN_ROWS = 20
+"""The most errors in rows that are told one by one."""
+
+
 class _Templates:
     """Renders the templates in a file's values, as text.
 
@@ -302,8 +326,20 @@ class _Templates:
         self._locate, self._scope, self._problems = locate, scope, problems
         self._around: list[int] = []
 
-    def galleries(self, given: dict[str, Any], path: KeyPath, file: Path) -> list[dict[str, Any]]:
-        """Return the galleries that `galleries_from` makes; none if it is wrong, which is told elsewhere."""
+    def galleries(
+        self, given: dict[str, Any], path: KeyPath, file: Path, taken: Iterable[str]
+    ) -> list[Gallery]:
+        """Return the galleries that `galleries_from` makes; none if it is wrong, which is told elsewhere.
+
+        A row that makes no gallery is a problem. Of rows that were fetched, it is only passed over with a
+        warning: a stranger's table must not keep the file from being loaded.
+
+        Args:
+            given: The value of `galleries_from`.
+            path: Its place.
+            file: The galleries file.
+            taken: The names of the other galleries.
+        """
         try:
             made_from = GalleriesFrom.model_validate(given)
             rows = made_from.rows(file)
@@ -312,16 +348,47 @@ class _Templates:
         except SourceError as error:
             self._problems.append(Problem.at(path, str(error), self._locate))
             return []
-        return [
-            {
-                "name": row["name"],
-                "trusted": not made_from.is_remote,
-                **_Templates(self._locate, {**self._scope, "row": row}, self._problems).rendered(
-                    made_from.gallery, (*path, "gallery")
-                ),
-            }
-            for row in rows
-        ]
+        names = {name.lower() for name in taken}
+        made, wrong = [], []
+        for number, row in enumerate(rows, start=1):
+            problems: list[Problem] = []
+            of_row = _Templates(self._locate, {**self._scope, "row": _Row(row)}, problems)
+            gallery = of_row._gallery(row, made_from, (*path, f"row {number}"), names)
+            made += [gallery] if gallery is not None else []
+            wrong += problems
+        shown = wrong[:SHOWN_ROWS]
+        if len(wrong) > len(shown):
+            shown.append(Problem.at(path, f"and {len(wrong) - len(shown)} more errors in rows", self._locate))
+        if made_from.is_remote:
+            for problem in shown:
+                logger.warning("passed over: %s", problem)
+        else:
+            self._problems += shown
+        return made
+
+    def _gallery(
+        self, row: dict[str, Any], made_from: GalleriesFrom, path: KeyPath, names: set[str]
+    ) -> Gallery | None:
+        """Return the gallery of one row, whose name joins `names`; None after noting what is wrong."""
+        values = {"name": row["name"], "trusted": not made_from.is_remote}
+        values |= self.rendered(made_from.template, path)
+        if self._problems:
+            return None
+        if row["name"].lower() in names:
+            words = f"the name {row['name']!r} is used twice, whatever its case"
+            self._problems.append(Problem.at(path, words, self._locate))
+            return None
+        try:
+            gallery = Gallery.model_validate(values)
+        except pydantic.ValidationError as error:
+            for each in error.errors():
+                found = _problem(each, "", self._locate)
+                self._problems.append(
+                    Problem.at((*path, *found.path[1:]), _words(each, found.path), self._locate)
+                )
+            return None
+        names.add(gallery.name.lower())
+        return gallery
 
     def rendered(self, value: Any, path: KeyPath) -> Any:
         """Return the value with its templates rendered; secrets stay templates until they are used.
@@ -357,5 +424,5 @@ class _Templates:
             templates = _OBJECT if path[-1] in _OF_OBJECTS else _TEXT
             return _made(_compiled(templates, value), self._scope)
         except Exception as error:  # noqa: BLE001 -- a template may raise anything
-            self._problems.append(Problem.at(path, str(error), self._locate))
+            self._problems.append(Problem.at(path, str(error) or type(error).__name__, self._locate))
             return value

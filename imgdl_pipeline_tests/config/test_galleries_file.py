@@ -151,6 +151,21 @@ def test_a_key_that_stands_twice_is_an_error_but_a_merged_one_is_none(read):
     assert told == "galleries.yaml:7: workers: stands twice in the same place"
 
 
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("{{ env.STORE }}", 'quote a template, as in "{{ env.NAME }}"'),
+        ("{[a]: 2}", "found unhashable key"),
+        ("2020-13-99", "month must be in 1..12"),
+    ],
+)
+def test_yaml_that_makes_no_values_is_an_error_for_people(read, value, words):
+    told = message(read, GOOD.replace("store: data", f"store: {value}"))
+    assert told.startswith("galleries.yaml:")
+    assert "not valid YAML" in told
+    assert words in told
+
+
 def test_a_file_that_contains_itself_is_an_error_and_not_endless(read):
     assert "galleries.yaml" in message(
         read, "type: imgdl_pipeline.ImageGalleries\nattributes: &a {store: *a}\n"

@@ -62,7 +62,7 @@ def test_a_row_that_makes_no_gallery_is_told_by_its_number(file):
 def test_two_rows_of_one_name_are_an_error(file):
     (file.parent / "museums.csv").write_text(TABLE + "louvre,Drawings,7\n")
     write(file, file.parent / "museums.csv")
-    with pytest.raises(GalleriesFileError, match="the name 'louvre' is used twice"):
+    with pytest.raises(GalleriesFileError, match="row 3: the name 'louvre' is used twice"):
         read_galleries_file(file)
 
 
@@ -71,7 +71,7 @@ def test_a_column_that_is_not_there_is_told_once_for_each_row(file):
     write(file, file.parent / "museums.csv")
     with pytest.raises(GalleriesFileError) as caught:
         read_galleries_file(file)
-    assert "has no attribute 'category'" in str(caught.value)
+    assert "there is no column 'category'; there are kind, museum, name" in str(caught.value)
 
 
 def test_a_table_that_is_not_there_is_told_with_its_place(file):
@@ -122,6 +122,55 @@ def test_rows_that_cannot_be_read_again_are_fetched_anew(file, server, caplog):
     assert "galleries.state.json cannot be read" in caplog.text
 
 
+def test_a_strangers_row_that_makes_no_gallery_is_passed_over_with_a_warning(file, server, caplog):
+    rows = "museum,category,days\ndemo,Taken,7\nLouvre,Paintings,often\nPrado,Drawings,7\nPRADO,Twice,7\n"
+    server.serve("/museums.csv", rows.encode(), Content_Type="text/csv")
+    write(file, server.url("/museums.csv"))
+    read_galleries_file(file).galleries_from.refresh(file, DownloadSettings())
+    assert [each.name for each in read_galleries_file(file).galleries] == ["demo", "Prado"]
+    for words in (
+        "row 1: the name 'demo' is used twice",
+        "row 2.download.recheck",
+        "row 4: the name 'PRADO'",
+    ):
+        assert words in caplog.text
+
+
+def test_a_table_that_has_become_empty_leaves_the_rows_of_the_last_refresh(file, server):
+    server.serve("/museums.csv", TABLE.encode(), Content_Type="text/csv")
+    write(file, server.url("/museums.csv"))
+    made_from = read_galleries_file(file).galleries_from
+    assert not made_from.is_known(file)
+    made_from.refresh(file, DownloadSettings())
+    server.serve("/museums.csv", b"museum,category,days\n", Content_Type="text/csv")
+    with pytest.raises(SourceError, match="there are no rows, and there were 2, which stay"):
+        made_from.refresh(file, DownloadSettings())
+    assert made_from.is_known(file)
+    assert len(read_galleries_file(file).galleries) == 3
+    assert (file.parent / "galleries.state.json").stat().st_mode & 0o077 == 0
+
+
+def test_very_many_wrong_rows_are_told_in_few_words(file):
+    rows = "\n".join(f"m{number},c,often" for number in range(1000))
+    (file.parent / "museums.csv").write_text(f"museum,category,days\n{rows}\n")
+    write(file, file.parent / "museums.csv")
+    with pytest.raises(GalleriesFileError) as caught:
+        read_galleries_file(file)
+    assert len(str(caught.value).splitlines()) == 21
+    assert "and 980 more errors in rows" in str(caught.value)
+
+
+def test_a_collections_galleries_keep_their_source_when_other_keys_are_given(file, server):
+    server.serve("/c", json.dumps(COLLECTION).encode(), Content_Type="application/json")
+    file.write_text(
+        "type: imgdl_pipeline.ImageGalleries\nattributes:\n  galleries_from:\n"
+        f"    collection: {server.url('/c')}\n    gallery: {{list_timeout: 60}}\n"
+    )
+    read_galleries_file(file).galleries_from.refresh(file, DownloadSettings())
+    [first, *_] = read_galleries_file(file).galleries
+    assert (first.source.type, first.list_timeout) == ("iiif", 60)
+
+
 def test_a_refresh_that_fails_leaves_the_rows_of_the_last_one(file, server):
     server.serve("/museums.csv", TABLE.encode(), Content_Type="text/csv")
     write(file, server.url("/museums.csv"))
@@ -160,5 +209,5 @@ def test_more_rows_than_dagster_can_show_are_an_error(file):
     table = file.parent / "many.txt"
     table.write_text("\n".join(f"g{number}" for number in range(MAX_GALLERIES + 1)))
     made_from = GalleriesFrom(path=str(table), gallery={"source": {"type": "demo"}})
-    with pytest.raises(SourceError, match="more than 10000 galleries"):
+    with pytest.raises(SourceError, match="more than 10000 rows"):
         made_from.rows(file)

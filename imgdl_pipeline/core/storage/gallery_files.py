@@ -67,7 +67,7 @@ def delete_gallery(store: Store, gallery: str) -> None:
 
 
 def rename_gallery(store: Store, old: str, new: str) -> int:
-    """Give all files of a gallery to another name, and return how many images were moved.
+    """Give all files of a gallery to another name, and return how many images it has.
 
     If it is interrupted, call it again with the same names. The tables are written first: they name the paths
     that the images will have.
@@ -81,7 +81,7 @@ def rename_gallery(store: Store, old: str, new: str) -> int:
     """
     if _is_done(store, old, new):
         store.delete([renamed_from_path(new)])
-        return 0
+        return _count_images(store, new)
     _check(store, old, new)
     with Ledger(store, old) as ledger:
         store.put(renamed_from_path(new), old.encode())
@@ -90,10 +90,14 @@ def rename_gallery(store: Store, old: str, new: str) -> int:
             for path, table in ((downloads_path(new), ledger.table), (catalog_path(new), catalog)):
                 if table is not None and store.metadata(path) is None:
                     store.write_table(path, _with_paths(table, old, new))
-            moved = _move_files(store, old, new)
+            _move_files(store, old, new)
     delete_gallery(store, old)
     store.delete([renamed_from_path(new)])
-    return moved
+    return _count_images(store, new)
+
+
+def _count_images(store: Store, gallery: str) -> int:
+    return sum(1 for _ in store.list(images_path(gallery)))
 
 
 def unfinished_renames(store: Store) -> dict[str, str]:
@@ -130,15 +134,12 @@ def _with_paths(table: pa.Table, old: str, new: str) -> pa.Table:
     return table.set_column(place, table.schema.field(place), paths)
 
 
-def _move_files(store: Store, old: str, new: str) -> int:
-    """Move the files that the new name lacks, without tables with paths; return the number of images."""
+def _move_files(store: Store, old: str, new: str) -> None:
+    """Move the files that the new name lacks, without tables with paths."""
     kept = (leases_path(old), downloads_path(old), catalog_path(old))
-    images = 0
     for source, target in zip(gallery_folders(old), gallery_folders(new), strict=True):
         there = set(store.files(target)["path"].to_pylist())
         for file in store.list(source):
             path = target + file.path.removeprefix(source)
             if path not in there and not file.path.startswith(kept):
                 store.move(file.path, path)
-                images += source == images_path(old)
-    return images

@@ -124,7 +124,7 @@ class ObjectStore:
             finally:
                 whole.unlink(missing_ok=True)
         except OSError as error:
-            raise StoreError(f"cannot store {self.location(str(file))}: {error.strerror}") from error
+            raise StoreError(f"cannot store {file}: {error.strerror}") from error
         return True
 
     def get(self, path: str) -> bytes | None:
