@@ -179,6 +179,25 @@ def list_is_as_long_as_before(seen: Inspected) -> Verdict:
     )
 
 
+def licenses_are_known(seen: Inspected) -> Verdict:
+    """The share of images without a `license_id` is not above `unlicensed_warn`."""
+    images = seen.catalog.filter(pc.equal(seen.catalog["status"], Status.OK.value))
+    unknown = images.filter(pc.is_null(images["license_id"]))
+    share = unknown.num_rows / images.num_rows if images.num_rows else 0.0
+    counted = pc.value_counts(images["license_id"].drop_null()).to_pylist()
+    rows = [[each["values"], each["counts"]] for each in sorted(counted, key=lambda each: -each["counts"])]
+    return Verdict(
+        passed=share <= seen.settings.unlicensed_warn,
+        severity=WARN,
+        words=f"{unknown.num_rows} of {images.num_rows} images have no known licence",
+        metadata={
+            "share_unlicensed": round(share, 4),
+            "allowed": f"a warning above {seen.settings.unlicensed_warn:g}",
+            "licences": markdown_table(["license_id", "images"], rows[:SHOWN]),
+        },
+    )
+
+
 def is_fresh(seen: Inspected) -> Verdict:
     """The list and the catalog are newer than the last but one scheduled run; checked hourly, too."""
     seen_at = refreshed_at(seen.catalog)
@@ -204,6 +223,7 @@ CHECKS: dict[str, Callable[[Inspected], Verdict]] = {
         few_links_were_refused,
         every_link_was_tried,
         list_is_as_long_as_before,
+        licenses_are_known,
         is_fresh,
     )
 }

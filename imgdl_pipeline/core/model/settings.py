@@ -319,6 +319,9 @@ class CheckSettings(Settings):
     lost_warn: float = Field(
         0.5, ge=0, le=1, description="share by which a list may become shorter than the one before"
     )
+    unlicensed_warn: float = Field(
+        1.0, ge=0, le=1, description="share of images without a license_id above which to warn; 1 never does"
+    )
     fresh_days: float | None = Field(
         None,
         gt=0,
