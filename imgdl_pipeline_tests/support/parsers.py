@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from imgdl_pipeline.core.http.opt_out import check_opt_out
+
 from imgdl_pipeline.core.http.response import content_length, is_chunked, read_headers
 from imgdl_pipeline.core.http.robots_rules import read_rules
 from imgdl_pipeline.core.http.spelling import escaped_bytes, spelled

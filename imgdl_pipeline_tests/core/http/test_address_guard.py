@@ -4,10 +4,10 @@ import threading
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from imgdl_pipeline.core.http.opt_out import check_opt_out
 
 from imgdl_pipeline.core.http.address_guard import AddressGuard, _connect_to_first
 from imgdl_pipeline.core.http.deadline import Deadline, deadline_scope
-from imgdl_pipeline.core.http.opt_out import check_opt_out
 from imgdl_pipeline.core.http.spelling import spelled
 from imgdl_pipeline.core.http.urls import host_of, without_userinfo
 from imgdl_pipeline.core.model.outcome import FetchError, Reason
