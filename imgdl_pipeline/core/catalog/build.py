@@ -43,7 +43,7 @@ from imgdl_pipeline.core.storage.removed import Removed
 from imgdl_pipeline.core.storage.store import Store
 
 REMEMBERED = pa.schema(
-    (*FACTS, *(CATALOG.field(name) for name in ("attributes", "first_seen", "last_seen"))),
+    (*FACTS, *(CATALOG.field(name) for name in ("attributes", "license_id", "first_seen", "last_seen"))),
     metadata=CATALOG.metadata,
 )
 """The columns that are taken from the last catalog; its other columns come from the ledger."""
@@ -356,25 +356,32 @@ def assemble(lists: Lists, ledger: pa.Table, facts: pa.Table, previous: pa.Table
         listed["listed_at"], missed_last["listed_at"], before["last_seen"], tried["tried_at"]
     )
     columns["opt_outs"] = pc.fill_null(tried["opt_outs"], "[]")
-    columns["license_id"] = license_ids(columns["attributes"], columns["embedded"])
+    is_same = pc.and_(
+        pc.equal(before["attributes"], columns["attributes"]),
+        pc.equal(pc.fill_null(before["embedded"], ""), pc.fill_null(columns["embedded"], "")),
+    )
+    known_ids = pc.if_else(pc.fill_null(is_same, fill_value=False), before["license_id"], None)
+    columns["license_id"] = license_ids(columns["attributes"], columns["embedded"], known_ids)
     columns |= {name: tried[name] for name in CATALOG.names if name not in columns}
     return pa.table({name: columns[name] for name in CATALOG.names}).cast(CATALOG)
 
 
-def license_ids(attributes: pa.ChunkedArray, embedded: pa.ChunkedArray) -> pa.Array:
+def license_ids(attributes: pa.ChunkedArray, embedded: pa.ChunkedArray, known: pa.ChunkedArray) -> pa.Array:
     """Return each row's licence: as the source names it, or else as the file does; null where neither does.
 
     Args:
         attributes: JSON objects of what the source says.
         embedded: JSON objects of what the file says, or null.
+        known: The identifiers that need not be made again, or null.
     """
-    has_license = pc.or_(*(_mentions_license(column) for column in (attributes, embedded)))
+    mentions = pc.or_(*(_mentions_license(column) for column in (attributes, embedded)))
+    has_license = pc.and_(mentions, pc.is_null(known))
     places = np.flatnonzero(has_license.to_numpy(zero_copy_only=False))
     said, own = (take_column(column, pa.array(places)).to_pylist() for column in (attributes, embedded))
     found = np.full(len(attributes), None, dtype=object)
     for place, *texts in zip(places, said, own, strict=True):
         found[place] = first_license_id(*map(_license_of, texts))
-    return pa.array(found, pa.string())
+    return pc.coalesce(known, pa.array(found, pa.string()))
 
 
 def _mentions_license(column: pa.ChunkedArray) -> pa.ChunkedArray:
