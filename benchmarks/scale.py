@@ -63,6 +63,8 @@ def make(folder: Path, count: int) -> None:
         "width": pa.repeat(640, count),
         "height": pa.repeat(480, count),
         "mode": pa.repeat("RGB", count),
+        "orientation": pa.repeat(1, count),
+        "embedded": pa.repeat("{}", count),
         "phash": pa.array([f"{row[0]:016x}" for row in digests]),
         "exif": pa.repeat("{}", count),
         "attributes": pa.array([json.dumps({"title": f"Picture {n}"}) for n in range(count)]),
