@@ -31,6 +31,7 @@ CASES = {
     "allow_addresses": ["10.0.0.0/8"],
     "robots_txt": False,
     "opt_out_headers": False,
+    "purpose": "search",
     "recheck": "0.5",
     "user_agent": "me/1.0",
 }
@@ -196,13 +197,31 @@ def test_only_definitions_of_our_own_process_have_the_old_key():
     assert {"downloads", "image_downloads"} <= set(defs().resources)
 
 
-@pytest.mark.parametrize("value", [True, [7], {"days": 7}, "sometimes", 0, -1])
+@pytest.mark.parametrize("value", [True, [7], "sometimes", 0, -1])
 def test_a_recheck_that_means_nothing_is_refused_in_a_sentence(value):
     with pytest.raises(dg.Failure) as caught:
         settings(recheck=value)
     words = caught.value.description
     assert words.startswith("resources.image_downloads.config.recheck: ")
-    assert "must be never, or a number of days above 0" in words
+    assert "must be never, or a number of days above 0, or {new, stable, max_share}" in words
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ({"days": 7}, "unknown key 'days'; allowed are max_share, new, stable"),
+        ({"new": 0}, "Input should be greater than 0"),
+        ({"max_share": 2}, "Input should be less than or equal to 1"),
+        (
+            {"stable": 30, "max_share": 0.01},
+            "max_share 0.01 of the links a day does not reach each of them in",
+        ),
+    ],
+)
+def test_a_recheck_by_age_that_means_nothing_is_refused_in_a_sentence(value, words):
+    with pytest.raises(dg.Failure) as caught:
+        settings(recheck=value)
+    assert words in caught.value.description
 
 
 def test_a_wrong_value_under_the_old_key_fails_in_a_sentence(own):

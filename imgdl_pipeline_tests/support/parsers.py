@@ -1,18 +1,21 @@
 """Every parser of strangers' text, as a function of bytes that returns, or raises one of its own errors."""
 
 import io
+import json
 import time
 from collections.abc import Callable
 from typing import Any
 
-from imgdl_pipeline.core.http.opt_out import check_opt_out
-
+from imgdl_pipeline.core.http.opt_outs import from_headers
 from imgdl_pipeline.core.http.response import content_length, is_chunked, read_headers
 from imgdl_pipeline.core.http.robots_rules import read_rules
 from imgdl_pipeline.core.http.spelling import escaped_bytes, spelled
+from imgdl_pipeline.core.http.tdmrep import tdmrep_rules
 from imgdl_pipeline.core.http.transport import retry_after
 from imgdl_pipeline.core.http.urls import host_of
+from imgdl_pipeline.core.model.licenses import license_id
 from imgdl_pipeline.core.model.links import Link
+from imgdl_pipeline.core.model.opt_outs import from_embedded, from_json, to_json
 from imgdl_pipeline.core.model.outcome import FetchError
 from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.model.shown import hide_secrets, shown
@@ -42,7 +45,8 @@ def headers(data: bytes) -> None:
         is_chunked(found)
     except http.client.HTTPException:
         return
-    check_opt_out(found.get_all("X-Robots-Tag", []), "imgdl_pipeline/1.0")
+    opt_outs = from_headers(found.items(), "imgdl_pipeline/1.0")
+    assert from_json(to_json(opt_outs)) == opt_outs
     retry_after(found)
 
 
@@ -64,6 +68,29 @@ def location(data: bytes) -> None:
 def robots(data: bytes) -> None:
     rules = read_rules(data, "imgdl_pipeline")
     rules.allow(URL + "/a/b/c/index.html?x=" + "a" * 2000)
+    rules.opt_outs(URL + "/a/b/c/index.html?x=" + "a" * 2000)
+
+
+def opt_out_lines(data: bytes) -> None:
+    value = data.decode("latin-1")
+    names = ("X-Robots-Tag", "TDM-Reservation", "TDM-Policy", "Content-Usage")
+    opt_outs = from_headers([(name, value) for name in names], "imgdl_pipeline/1.0")
+    assert from_json(to_json(opt_outs)) == opt_outs
+    from_embedded({"data_mining": text(data)})
+
+
+def usage(data: bytes) -> None:
+    robots(b"User-agent: *\nContent-Usage: " + data)
+
+
+def tdmrep(data: bytes) -> None:
+    tdmrep_rules(text(data)).opt_outs(URL)
+    tdmrep_rules(json.dumps([{"location": text(data), "tdm-reservation": 1}])).opt_outs(URL + "a" * 2000)
+
+
+def licence(data: bytes) -> None:
+    license_id(text(data), None)
+    license_id(None, text(data))
 
 
 def words(data: bytes) -> None:
@@ -113,6 +140,7 @@ def _rows(format_: str) -> Callable[[bytes], None]:
 
 PARSERS: dict[str, Callable[[bytes], Any]] = {
     **{each.__name__: each for each in (headers, url, link, location, robots, words, html)},
+    **{each.__name__: each for each in (opt_out_lines, usage, tdmrep, licence)},
     **{each.__name__: each for each in (xml_feed, xml_sitemap, manifest)},
     **{format_: _rows(format_) for format_ in list_formats.READERS},
 }

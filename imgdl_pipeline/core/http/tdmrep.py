@@ -55,10 +55,10 @@ def tdmrep_rules(text: str) -> TdmRules:
 def _tdm_rule(entry: object) -> Iterator[_TdmRule]:
     if not isinstance(entry, dict):
         return
-    location, reservation = entry.get("location"), entry.get("tdm-reservation")
-    is_number = isinstance(reservation, (int, float)) and not isinstance(reservation, bool)
-    if not isinstance(location, str) or not is_number or reservation not in (0, 1):
+    location, value = entry.get("location"), entry.get("tdm-reservation")
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not isinstance(location, str) or not is_number or value not in (0, 1):
         return
     for _, rule in ranked(location.encode("utf-8", "replace").decode("latin-1"), allows=False):
-        opt_outs = tuple(reservation(entry.get("tdm-policy"), TDMREP)) if reservation == 1 else ()
+        opt_outs = tuple(reservation(entry.get("tdm-policy"), TDMREP)) if value == 1 else ()
         yield _TdmRule(rule, opt_outs)

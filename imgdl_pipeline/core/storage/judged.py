@@ -1,6 +1,7 @@
 """Judge stored images again by what their owners said, without a request."""
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -81,5 +82,7 @@ def _refusal(refused: OptOut, settings: DownloadSettings) -> dict[str, object]:
         "status": Status.REFUSED.value,
         "reason": Reason.OPT_OUT.value,
         "detail": refused.words(settings.purpose.value),
+        "tried_at": datetime.now(timezone.utc),  # it is asked for again after the usual pause
+        "failures": 1,
         **dict.fromkeys(("path", "sha256", "bytes", "fetched_at")),
     }

@@ -441,7 +441,7 @@ def test_robots_txt_is_asked_once_and_heeded(loopback, server):
     with with_settings(loopback, robots_txt=True) as fetcher:
         fetcher.fetch(server.url("/a.jpg")).body.close()
         assert refusal(fetcher, server.url("/private/a.jpg")).code == "robots"
-    assert server.paths() == ["/robots.txt", "/a.jpg"]
+    assert server.paths() == ["/robots.txt", "/.well-known/tdmrep.json", "/a.jpg"]
 
 
 def test_a_self_signed_certificate_is_tls(loopback):

@@ -195,7 +195,7 @@ class TestRecheck:
         before = self.age(store)
         after = rows(download(store, loopback.overridden_by({"recheck": 1})))[url]
         assert server.requests[-1][1]["If-None-Match"] == '"v1"'
-        assert after == {**before, "tried_at": after["tried_at"]}
+        assert after == {**before, "tried_at": after["tried_at"], "checked_at": after["tried_at"]}
         assert after["tried_at"] > before["tried_at"]
 
     def test_changed_bytes_replace_the_old_ones(self, store, server, loopback):
@@ -360,6 +360,12 @@ def changes_opt_out_headers(store, server, settings):
     listed(store, server.serve("/a.jpg", PICTURE, X_Robots_Tag="noai"))
     assert only_row(store, settings)["reason"] == "opt_out"
     assert only_row(store, settings, opt_out_headers=False)["status"] == "ok"
+
+
+def changes_purpose(store, server, settings):
+    listed(store, server.serve("/a.jpg", PICTURE, X_Robots_Tag="noai"))
+    assert only_row(store, settings)["reason"] == "opt_out"
+    assert only_row(store, settings, purpose="search")["status"] == "ok"
 
 
 def changes_user_agent(store, server, settings):
@@ -583,7 +589,7 @@ def test_no_second_holds_more_requests_to_a_host_than_the_setting_allows(store, 
     times = counted(
         server, 30, loopback.overridden_by({"requests_per_second": 12, "robots_txt": True}), store
     )
-    assert len(times) == 30 + 1 + 3
+    assert len(times) == 30 + 2 + 3
     assert most_in_a_second(times) <= 12
     assert (len(times) - 1) / (times[-1] - times[0]) > 10, "and not much fewer either"
 
@@ -595,7 +601,7 @@ def test_a_robots_txt_that_redirects_is_followed_however_slowly_its_host_is_aske
     listed(store, allowed, forbidden)
     told = rows(download(store, loopback.overridden_by({"requests_per_second": 3, "robots_txt": True})))
     assert (told[allowed]["status"], told[forbidden]["reason"]) == ("ok", "robots")
-    assert sorted(server.paths()) == ["/a.jpg", "/robots.txt", "/rules.txt"]
+    assert sorted(server.paths()) == ["/.well-known/tdmrep.json", "/a.jpg", "/robots.txt", "/rules.txt"]
 
 
 def test_a_host_that_answers_500_is_asked_more_slowly(store, server, loopback):

@@ -4,7 +4,6 @@ import threading
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from imgdl_pipeline.core.http.opt_out import check_opt_out
 
 from imgdl_pipeline.core.http.address_guard import AddressGuard, _connect_to_first
 from imgdl_pipeline.core.http.deadline import Deadline, deadline_scope
@@ -106,32 +105,6 @@ def test_any_text_is_a_link_that_passes_or_a_refusal(text):
         spelled(text)
     except FetchError as error:
         assert error.reason is Reason.SCHEME
-
-
-@pytest.mark.parametrize(
-    "tags",
-    [
-        *(["noai"], ["noimageai"], ["noindex"], ["NoImageIndex"], ["all, noai"], ["nofollow", "noai"]),
-        *(["imgdl_pipeline: noai"], ["*: noindex"], ["unavailable_after: 1 Jan 2030, noai"]),
-        *(
-            ["none"],
-            ["unavailable_after: Sat, 25 Jun 2030 15:00:00 GMT, noai"],
-            ["nofollow, otherbot: all", "none"],
-        ),
-        ["otherbot: nofollow, imgdl_pipeline: noindex"],
-        ["max-image-preview:large, noai"],
-        ["max-snippet:-1, max-video-preview:0, noindex"],
-    ],
-)
-def test_an_opt_out_for_everyone_or_for_us_is_heeded(tags):
-    assert refusal(check_opt_out, tags, "imgdl_pipeline/1.0 (+https://h.org)").reason is Reason.OPT_OUT
-
-
-@pytest.mark.parametrize(
-    "tags", [[], [""], ["nofollow"], ["otherbot: noai, noindex"], ["noarchive, max-snippet: 5"]]
-)
-def test_a_rule_that_is_not_about_us_is_not(tags):
-    check_opt_out(tags, "imgdl_pipeline/1.0")
 
 
 def test_userinfo_is_cut_from_a_url():

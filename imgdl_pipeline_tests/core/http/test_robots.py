@@ -3,10 +3,11 @@ import threading
 
 import pytest
 
-from imgdl_pipeline.core.http import robots as robots_module
+from imgdl_pipeline.core.http import host_files
 from imgdl_pipeline.core.http.address_guard import AddressGuard
 from imgdl_pipeline.core.http.deadline import Deadline, deadline_scope
-from imgdl_pipeline.core.http.robots import MAX_BYTES, Robots
+from imgdl_pipeline.core.http.host_files import MAX_BYTES
+from imgdl_pipeline.core.http.robots import Robots
 from imgdl_pipeline.core.http.transport import new_session
 from imgdl_pipeline.core.model.outcome import FetchError
 from imgdl_pipeline.core.model.settings import DownloadSettings
@@ -121,7 +122,7 @@ def test_a_compressed_file_is_read(server):
 
 
 def test_what_many_hosts_say_is_forgotten_before_it_takes_much_memory(server, monkeypatch):
-    monkeypatch.setattr(robots_module, "KEPT_BYTES", 2_500)
+    monkeypatch.setattr(host_files, "KEPT_BYTES", 2_500)
     rules(
         server,
         "User-agent: *\n"
@@ -135,7 +136,7 @@ def test_what_many_hosts_say_is_forgotten_before_it_takes_much_memory(server, mo
             with pytest.raises(FetchError, match="robots"):
                 robots.check(f"http://{host}:{port}/private/a.jpg", session)
     assert len(server.paths()) == 3
-    assert repr(robots) == "<Robots 1 hosts, 2516 bytes>"
+    assert repr(robots) == "<Robots <HostFiles /robots.txt 1 hosts, 2516 bytes>>"
 
 
 def test_a_host_that_cannot_be_asked_has_the_links_own_reason(server):

@@ -113,14 +113,14 @@ def test_a_table_comes_back_as_it_was(store):
 def test_every_file_tells_its_schema_version(store, tmp_path):
     store.write_table("l.parquet", LINKS.empty_table())
     metadata = pq.read_schema(tmp_path / "store/l.parquet").metadata
-    assert metadata[SCHEMA_VERSION_KEY] == b"3"
+    assert metadata[SCHEMA_VERSION_KEY] == b"4"
 
 
 def test_a_table_of_another_schema_version_is_refused(store, tmp_path):
     table = LINKS.empty_table().replace_schema_metadata({SCHEMA_VERSION_KEY: b"99"})
     pq.write_table(table, tmp_path / "store/l.parquet")
     with pytest.raises(
-        StoreError, match=r"schema version 99, and this imgdl_pipeline reads up to 3: .* so update"
+        StoreError, match=r"schema version 99, and this imgdl_pipeline reads up to 4: .* so update"
     ):
         store.read_table("l.parquet", LINKS)
 

@@ -1,0 +1,236 @@
+"""Opt-outs by purpose, and removal for good, over real sockets and through all three steps."""
+
+import json
+
+import pytest
+
+from imgdl_pipeline.core.catalog.build import build_catalog
+from imgdl_pipeline.core.catalog.removal import left_over, removals, remove, would_remove
+from imgdl_pipeline.core.download.retry import Retry
+from imgdl_pipeline.core.download.run import download_gallery
+from imgdl_pipeline.core.model.links import Link, links_table
+from imgdl_pipeline.core.storage.layout import images_path, links_path
+from imgdl_pipeline_tests.support.pictures import jpeg
+from imgdl_pipeline_tests.support.rows import NOW
+
+AT_ONCE = Retry(attempts=2, first_s=0.0)
+
+
+class Gallery:
+    """A gallery on the tests' server, which is run with settings of a test's own."""
+
+    def __init__(self, store, settings, name="g"):
+        self.store, self.settings, self.name = store, settings, name
+
+    def list(self, *urls, **attributes):
+        links = [Link(url, attributes) for url in urls]
+        self.store.write_table(links_path(self.name), links_table(links, NOW))
+
+    def run(self, *, force=False, **changes):
+        """Download and catalog; the catalog's rows by link."""
+        settings = self.settings.overridden_by(changes)
+        download_gallery(self.name, self.store, settings, retry=AT_ONCE, force=force)
+        rows = build_catalog(self.name, self.store, settings).catalog.to_pylist()
+        return {row["url"]: row for row in rows}
+
+    def images(self):
+        return [file.path for file in self.store.list(images_path(self.name))]
+
+
+@pytest.fixture
+def gallery(store, loopback):
+    return Gallery(store, loopback)
+
+
+def said(row):
+    return {(each["signal"], each["value"], each["where"]) for each in json.loads(row["opt_outs"])}
+
+
+def outcome(row):
+    return row["status"], row["reason"]
+
+
+OPTED_OUT, OK = ("refused", "opt_out"), ("ok", None)
+
+HEADERS = [
+    ("X_Robots_Tag", "noai", "x-robots-tag", {"ai_training"}),
+    ("X_Robots_Tag", "noml", "x-robots-tag", {"ai_training"}),
+    ("X_Robots_Tag", "noindex", "x-robots-tag", {"ai_training", "search"}),
+    ("Tdm_Reservation", "1", "tdm-reservation", {"ai_training"}),
+    ("Content_Usage", "train-ai=n", "content-usage", {"ai_training"}),
+    ("Content_Usage", "search=n", "content-usage", {"search"}),
+    ("X_Robots_Tag", "otherbot: noai", None, set()),
+    ("Content_Usage", "train-ai=y", None, set()),
+    ("Tdm_Reservation", "0", None, set()),
+]
+
+
+@pytest.mark.parametrize("purpose", ["ai_training", "search", "preservation"])
+@pytest.mark.parametrize(("header", "value", "signal", "forbids"), HEADERS)
+def test_a_header_refuses_the_purposes_that_it_forbids_and_is_always_recorded(
+    gallery, server, header, value, signal, forbids, purpose
+):
+    url = server.serve("/a.jpg", jpeg(1), **{header.replace("_", "-"): value})
+    gallery.list(url)
+    row = gallery.run(purpose=purpose)[url]
+    assert outcome(row) == (OPTED_OUT if purpose in forbids else OK)
+    assert said(row) == ({(signal, value, "header")} if signal else set())
+    assert bool(gallery.images()) is (purpose not in forbids)
+
+
+def test_an_opt_out_that_is_not_heeded_is_recorded(gallery, server):
+    url = server.serve("/a.jpg", jpeg(1), **{"X-Robots-Tag": "noai"})
+    gallery.list(url)
+    row = gallery.run(opt_out_headers=False)[url]
+    assert outcome(row) == OK
+    assert said(row) == {("x-robots-tag", "noai", "header")}
+
+
+def test_robots_txt_can_refuse_a_use_before_any_request(gallery, server):
+    rules = b"User-agent: *\nContent-Usage: train-ai=n\nContent-Usage: /free/ train-ai=y\nAllow: /\n"
+    server.serve("/robots.txt", rules, Content_Type="text/plain")
+    taken, free = server.serve("/a.jpg", jpeg(1)), server.serve("/free/b.jpg", jpeg(2))
+    gallery.list(taken, free)
+    rows = gallery.run(robots_txt=True)
+    assert (outcome(rows[taken]), outcome(rows[free])) == (OPTED_OUT, OK)
+    assert said(rows[taken]) == {("content-usage", "train-ai=n", "robots.txt")}
+    assert "/a.jpg" not in server.paths()
+
+
+def test_a_header_of_tdmrep_goes_before_the_hosts_file(gallery, server):
+    rules = [{"location": "/", "tdm-reservation": 1}]
+    server.serve("/.well-known/tdmrep.json", json.dumps(rules).encode(), Content_Type="application/json")
+    reserved = server.serve("/a.jpg", jpeg(1))
+    lifted = server.serve("/b.jpg", jpeg(2), **{"tdm-reservation": "0"})
+    gallery.list(reserved, lifted)
+    rows = gallery.run(robots_txt=True)
+    assert (outcome(rows[reserved]), outcome(rows[lifted])) == (OPTED_OUT, OK)
+    assert said(rows[reserved]) == {("tdm-reservation", "1", "tdmrep.json")}
+
+
+def test_a_tdmrep_file_in_trouble_counts_as_none(gallery, server):
+    server.serve("/.well-known/tdmrep.json", b"broken", 500)
+    url = server.serve("/a.jpg", jpeg(1))
+    gallery.list(url)
+    assert outcome(gallery.run(robots_txt=True)[url]) == OK
+
+
+XMP = (
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    '<rdf:Description xmlns:plus="http://ns.useplus.org/ldf/xmp/1.0/"><plus:DataMining><rdf:Bag>'
+    "<rdf:li>http://ns.useplus.org/ldf/vocab/DMI-ALLOWED</rdf:li>"
+    "<rdf:li>http://ns.useplus.org/ldf/vocab/{term}</rdf:li></rdf:Bag></plus:DataMining>"
+    "</rdf:Description></rdf:RDF></x:xmpmeta>"
+)
+
+
+@pytest.mark.parametrize(
+    ("term", "purpose", "result"),
+    [
+        ("DMI-PROHIBITED-AIMLTRAINING", "ai_training", OPTED_OUT),
+        ("DMI-PROHIBITED-AIMLTRAINING", "search", OK),
+        ("DMI-PROHIBITED", "search", OPTED_OUT),
+        ("DMI-PROHIBITED", "preservation", OK),
+        ("DMI-ALLOWED", "ai_training", OK),
+    ],
+)
+def test_what_a_file_says_of_data_mining_is_heeded_once_it_is_read(gallery, server, term, purpose, result):
+    url = server.serve("/a.jpg", jpeg(1, xmp=XMP.format(term=term).encode()))
+    gallery.list(url)
+    row = gallery.run(purpose=purpose)[url]
+    assert outcome(row) == result
+    assert said(row) == ({("data-mining", term, "file")} if term != "DMI-ALLOWED" else set())
+    assert bool(gallery.images()) is (result == OK)
+
+
+def test_another_purpose_judges_stored_images_again_without_a_request(gallery, server):
+    url = server.serve("/a.jpg", jpeg(1), **{"X-Robots-Tag": "noai"})
+    gallery.list(url)
+    assert outcome(gallery.run(purpose="search")[url]) == OK
+    server.requests.clear()
+    row = gallery.run(purpose="ai_training")[url]
+    assert outcome(row) == OPTED_OUT
+    assert "noai" in row["detail"]
+    assert server.paths() == []
+    assert gallery.images() == []
+    assert outcome(gallery.run(purpose="search")[url]) == OK, "what is free again is asked for again"
+
+
+def test_an_owner_who_opts_out_later_is_heard_by_a_recheck_and_may_withdraw(gallery, server):
+    url = server.serve("/a.jpg", jpeg(1))
+    gallery.list(url)
+    assert outcome(gallery.run()[url]) == OK
+    server.serve("/a.jpg", jpeg(1), **{"X-Robots-Tag": "noai"})
+    assert outcome(gallery.run(force=True)[url]) == OPTED_OUT
+    assert gallery.images() == []
+    server.serve("/a.jpg", jpeg(1))
+    row = gallery.run(force=True)[url]
+    assert (outcome(row), said(row)) == (OK, set())
+
+
+def test_what_was_removed_is_gone_everywhere_and_never_asked_for_again(gallery, store, loopback, server):
+    other = Gallery(store, loopback, "h")
+    urls = [server.serve(f"/{number}.jpg", jpeg(number)) for number in range(5)]
+    copy = server.serve("/copy.jpg", jpeg(0))
+    gallery.list(*urls, title="A title")
+    other.list(copy, urls[3])
+    rows = gallery.run()
+    other.run()
+    asked = removals(
+        urls=[urls[0]],
+        sha256s=[rows[urls[1]]["sha256"]],
+        phashes=[rows[urls[2]]["phash"]],
+        distance=0,
+        reason="asked for",
+    )
+    before = gallery.images()
+    assert {each.gallery: set(each.urls) for each in would_remove(store, asked)} == {
+        "g": set(urls[:3]),
+        "h": {copy},
+    }
+    assert gallery.images() == before
+    remove(store, asked)
+    assert list(left_over(store)) == []
+    server.requests.clear()
+    after, others = gallery.run(force=True), other.run(force=True)
+    for row in (*(after[url] for url in urls[:3]), others[copy]):
+        assert outcome(row) == ("refused", "removed")
+        assert {row[name] for name in ("sha256", "phash", "exif", "embedded", "path", "bytes")} == {None}
+        assert row["attributes"] == "{}" or row["url"] in urls
+    assert outcome(after[urls[3]]) == outcome(others[urls[3]]) == OK
+    assert set(server.paths()) == {"/3.jpg", "/4.jpg"}
+
+
+def test_new_bytes_that_were_removed_are_not_kept(gallery, store, server):
+    url, near = server.serve("/a.jpg", jpeg(1)), server.serve("/near.jpg", jpeg(1, quality=60))
+    gallery.list(url)
+    phash = gallery.run()[url]["phash"]
+    remove(store, removals(phashes=[phash], distance=10, reason="asked for"))
+    gallery.list(url, near)
+    row = gallery.run()[near]
+    assert outcome(row) == ("refused", "removed")
+    assert gallery.images() == []
+
+
+def test_what_is_left_of_something_removed_is_found(gallery, store, server):
+    url = server.serve("/a.jpg", jpeg(1))
+    gallery.list(url)
+    gallery.run()
+    [path] = gallery.images()
+    remove(store, removals(urls=[url], reason="asked for"))
+    store.put(path, jpeg(1))
+    assert [each.paths for each in left_over(store)] == [(path,)]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, "name what to remove"),
+        ({"urls": ["http://h.org/a.jpg"]}, "give the reason"),
+        ({"sha256s": ["12"], "reason": "r"}, "is no sha256: give 64 hex digits"),
+        ({"phashes": ["xyz"], "reason": "r"}, "is no phash: give 16 hex digits"),
+    ],
+)
+def test_a_removal_that_means_nothing_is_refused_in_a_sentence(given, words):
+    with pytest.raises(ValueError, match=words):
+        removals(**given)
