@@ -62,7 +62,8 @@ def test_a_good_file_is_read(read):
             "workers: 8",
             "recheck: soon",
             "galleries.yaml:6: attributes.download.recheck: "
-            "Value error, must be never, or a number of days above 0, or {new, stable, max_share}, not 'soon'",
+            "Value error, must be never, or a number of days above 0, or {new, stable, max_share}, "
+            "not 'soon'",
         ),
         (
             "type: imgur",

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from imgdl_pipeline.core.http.opt_outs import reservation
 from imgdl_pipeline.core.http.robots_rules import MAX_WILDCARD_BYTES, Rule, path_of, ranked
 from imgdl_pipeline.core.model.opt_outs import TDMREP, OptOut
 

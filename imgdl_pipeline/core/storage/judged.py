@@ -83,6 +83,6 @@ def _refusal(refused: OptOut, settings: DownloadSettings) -> dict[str, object]:
         "reason": Reason.OPT_OUT.value,
         "detail": refused.words(settings.purpose.value),
         "tried_at": datetime.now(timezone.utc),  # it is asked for again after the usual pause
-        "failures": 1,
+        "failures": 2,
         **dict.fromkeys(("path", "sha256", "bytes", "fetched_at")),
     }
