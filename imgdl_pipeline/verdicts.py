@@ -1,7 +1,7 @@
 """Judge a gallery by what its last run left: one function for each check, whose docstring describes it."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -20,7 +20,7 @@ from imgdl_pipeline.core.catalog.audit import (
     untried_links,
 )
 from imgdl_pipeline.core.listing.build import lengths
-from imgdl_pipeline.core.model.outcome import Status
+from imgdl_pipeline.core.model.outcome import Reason, Status
 from imgdl_pipeline.core.model.schemas import CATALOG
 from imgdl_pipeline.core.model.settings import CheckSettings
 from imgdl_pipeline.core.model.shown import hide_secrets
@@ -124,6 +124,8 @@ def few_links_are_invalid(seen: Inspected) -> Verdict:
 
 def few_links_were_refused(seen: Inspected) -> Verdict:
     """The share of links that a rule forbids is not above `refused_warn`, nor above `refused_error`."""
+    is_removed = pc.fill_null(pc.equal(seen.catalog["reason"], Reason.REMOVED.value), fill_value=False)
+    seen = replace(seen, catalog=seen.catalog.filter(pc.invert(is_removed)))  # which is no trouble
     return _few_links(seen, Status.REFUSED, seen.settings.refused_warn, seen.settings.refused_error)
 
 

@@ -360,6 +360,8 @@ def assemble(lists: Lists, ledger: pa.Table, facts: pa.Table, previous: pa.Table
         pc.equal(before["attributes"], columns["attributes"]),
         pc.equal(pc.fill_null(before["embedded"], ""), pc.fill_null(columns["embedded"], "")),
     )
+    is_removed = pc.fill_null(pc.equal(tried["reason"], Reason.REMOVED.value), fill_value=False)
+    columns["attributes"] = pc.if_else(is_removed, "{}", columns["attributes"])
     known_ids = pc.if_else(pc.fill_null(is_same, fill_value=False), before["license_id"], None)
     columns["license_id"] = license_ids(columns["attributes"], columns["embedded"], known_ids)
     columns |= {name: tried[name] for name in CATALOG.names if name not in columns}

@@ -90,8 +90,12 @@ def removals(
 def _rows_of(file: Path, distance: int) -> Iterator[dict[str, Any]]:
     with file.open(newline="", encoding="utf-8-sig") as lines:
         if file.suffix.lower() == ".csv":
-            for row in csv.DictReader(lines):
-                yield {key: value for key, value in row.items() if key in _NAMED and value}
+            try:
+                for row in csv.DictReader(lines):
+                    named = {key: value for key, value in row.items() if key in _NAMED and value}
+                    yield {"distance": distance, **named} if "phash" in named else named
+            except csv.Error as error:
+                raise ValueError(f"{file}: {error}") from None
             return
         for line in map(str.strip, lines):
             if line:
@@ -111,6 +115,8 @@ def _entry(row: dict[str, Any], reason: str, now: datetime) -> Removal:
         raise ValueError(f"{row!r:.200}: give one of url, sha256 and phash")
     name, value = named[0], str(row[named[0]]).strip()
     if name == "url":
+        if "://" not in value:
+            raise ValueError(f"{value!r:.100} is no link, no SHA-256 and no perceptual hash")
         return Removal(reason, now, url=Link.from_text(value).url)
     if not re.fullmatch(_SHA256 if name == "sha256" else _PHASH, value):
         raise ValueError(f"{value!r:.100} is no {name}: give {64 if name == 'sha256' else 16} hex digits")
@@ -212,11 +218,11 @@ def _remove_from(store: Store, gallery: str, removed: Removed) -> None:
         store.delete(sorted(set(named["path"].drop_null().to_pylist())))
         for folder in (checked_path(gallery), contact_sheets_path(gallery)):
             store.delete([file.path for file in store.list(folder)])
-        if catalog is not None:
-            is_named = pc.is_in(catalog["url"], value_set=urls)
-            store.write_table(catalog_path(gallery), _without_pictures(catalog, is_named))
         is_named = pc.is_in(ledger.table["url"], value_set=urls)
         ledger.replace(_without_pictures(ledger.table, is_named).filter(is_named))
+        if catalog is not None:  # last: it alone has the hashes by which a picture is found again
+            is_named = pc.is_in(catalog["url"], value_set=urls)
+            store.write_table(catalog_path(gallery), _without_pictures(catalog, is_named))
 
 
 def _without_pictures(table: pa.Table, is_removed: pa.ChunkedArray) -> pa.Table:

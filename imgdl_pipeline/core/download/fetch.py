@@ -282,7 +282,7 @@ class Fetcher:
         if forbidding is None:
             return heard
         error = FetchError(Reason.OPT_OUT, forbidding.words(purpose))
-        error.opt_outs = heard.opt_outs
+        error.opt_outs, error.places = heard.opt_outs, heard.places
         raise error
 
     def _receive(
@@ -298,7 +298,8 @@ class Fetcher:
             fetched = _receive_body(response, expected, self._settings.max_bytes)
         except FetchError as error:
             error.http_status = response.status_code
-            error.opt_outs = error.opt_outs or heard.opt_outs
+            if not error.places:
+                error.opt_outs, error.places = heard.opt_outs, heard.places
             raise
         return replace(fetched, heard=heard)
 

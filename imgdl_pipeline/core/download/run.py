@@ -36,7 +36,7 @@ from imgdl_pipeline.core.http.urls import host_of
 from imgdl_pipeline.core.jpeg.facts import InvalidImageError, Limits
 from imgdl_pipeline.core.jpeg.workers import JpegWorkers, opened
 from imgdl_pipeline.core.listing.build import read_links
-from imgdl_pipeline.core.model.opt_outs import FILE, from_json, limited, renewed, to_json
+from imgdl_pipeline.core.model.opt_outs import FILE, from_json, renewed, to_json
 from imgdl_pipeline.core.model.outcome import (
     FetchError,
     Reason,
@@ -45,10 +45,10 @@ from imgdl_pipeline.core.model.outcome import (
     Status,
     UnreachableError,
 )
-from imgdl_pipeline.core.model.schemas import filter_table
+from imgdl_pipeline.core.model.schemas import CATALOG, filter_table
 from imgdl_pipeline.core.model.settings import AgeGradedRecheck, DownloadSettings
 from imgdl_pipeline.core.storage.judged import discard_opted_out
-from imgdl_pipeline.core.storage.layout import image_path, images_path
+from imgdl_pipeline.core.storage.layout import catalog_path, image_path, images_path
 from imgdl_pipeline.core.storage.ledger import Download, Ledger
 from imgdl_pipeline.core.storage.object_store import StoreError
 from imgdl_pipeline.core.storage.removed import REMOVED_VERDICT, Removed
@@ -149,7 +149,7 @@ def download_gallery(
         stored = store.files(images_path(gallery))
         _adopt(gallery, store, links, stored, ledger)
         removed = Removed.read(store)
-        _refuse_removed(links, ledger, removed, store)
+        _refuse_removed(gallery, links, ledger, removed, store)
         discard_opted_out(ledger, store, settings)
         store.delete(orphans(stored, ledger.table))
         planned = plan(links, ledger.table, stored, settings, started_at, force=force)
@@ -187,11 +187,18 @@ def _is_between(times: pa.ChunkedArray, start: datetime, end: datetime) -> pa.Ch
     return pc.fill_null(is_between, fill_value=False)
 
 
-def _refuse_removed(links: pa.Table, ledger: Ledger, removed: Removed, store: Store) -> None:
+_PICTURES = pa.schema([CATALOG.field(name) for name in ("url", "sha256", "phash")], metadata=CATALOG.metadata)
+
+
+def _refuse_removed(gallery: str, links: pa.Table, ledger: Ledger, removed: Removed, store: Store) -> None:
     """Give links that were removed their rows, without asking for them, and delete what is left of them."""
     if not removed:
         return
     named = [url for url in links["url"].to_pylist() if removed.names(url)]
+    named += ledger.table["url"].filter(removed.rows_of(ledger.table)).to_pylist()
+    if removed.has_pictures:
+        known = store.read_table(catalog_path(gallery), _PICTURES)
+        named += [] if known is None else known["url"].filter(removed.rows_of(known)).to_pylist()
     before = ledger.table.filter(pc.is_in(ledger.table["url"], value_set=pa.array(named, pa.string())))
     store.delete(before["path"].drop_null().to_pylist())
     known = before.filter(pc.equal(before["reason"], Reason.REMOVED.value))
@@ -524,5 +531,5 @@ def _row(job: Job, error: FetchError) -> Download:
         detail=error.detail,
         http_status=error.http_status,
         failures=job.failures + is_permanent(error.code),
-        opt_outs=to_json(limited([*from_json(job.opt_outs), *error.opt_outs])),
+        opt_outs=to_json(renewed(from_json(job.opt_outs), error.opt_outs, error.places)),
     )

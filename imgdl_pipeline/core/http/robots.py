@@ -1,5 +1,7 @@
 """Ask each host's robots.txt and tdmrep.json, once per run, before its links are asked for."""
 
+from urllib.parse import urlsplit
+
 import requests
 from urllib3 import exceptions as u3
 
@@ -65,7 +67,12 @@ class Robots:
         Raises:
             TooSoon: The host's pace does not allow the request yet.
         """
+        parts = urlsplit(url)
+        place = f"{parts.scheme}://{parts.netloc}{TDMREP_PATH}"
         try:
+            rules = self._files.of(url, session).content
+            if rules is not None and not rules.allow(place):
+                return []
             file = self._tdmrep.of(url, session)
         except (requests.RequestException, u3.HTTPError, OSError, FetchError):
             deadline.current().left()  # which raises if it has taken all of the attempt's time

@@ -83,7 +83,7 @@ class FetchError(Exception):
         retryable: Whether another attempt may succeed.
 
     Once known, `host` is the host of the last request, which may differ from the link's after a redirect, and
-    `opt_outs` are the opt-outs that were heard.
+    `opt_outs` are the opt-outs that were heard, and `places` those in which they could have been said.
     """
 
     def __init__(
@@ -95,6 +95,7 @@ class FetchError(Exception):
         self.retryable = retryable
         self.host = ""
         self.opt_outs: Sequence[Any] = ()
+        self.places: frozenset[str] = frozenset()
         super().__init__(f"{reason.value}: {self.detail}")
 
     @property

@@ -81,6 +81,11 @@ class Removed:
         """Whether anything was removed at all."""
         return bool(self.table.num_rows)
 
+    @property
+    def has_pictures(self) -> bool:
+        """Whether anything was removed by its perceptual hash."""
+        return len(self._phashes) > 0
+
     def names(self, url: str, sha256: str | None = None) -> bool:
         """Return whether a link, or the bytes that came from it, were removed."""
         return url in self._url_set or sha256 in self._sha256_set
