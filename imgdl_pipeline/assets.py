@@ -154,7 +154,7 @@ def _materialize_catalog(
 
 @dataclass(frozen=True, slots=True)
 class _Stage:
-    """How a stage is materialized, and what its asset says of itself."""
+    """How a stage is materialized, and how its asset is described."""
 
     materialize: Callable[..., dg.MaterializeResult[None]]
     schema: pa.Schema
@@ -260,11 +260,12 @@ def file_reference(file: Path, label: str, line: int = 1) -> Any:
 
 def _group_name(galleries: Galleries, gallery: Gallery | None) -> str:
     """Return the group of an asset; a gallery's own assets have their own unless the file names one."""
-    settings = galleries.asset_settings(gallery) if gallery else galleries.assets
-    has_one = gallery is None or "group_name" in (
-        gallery.assets.model_fields_set | galleries.assets.model_fields_set
+    if gallery is None:
+        return galleries.assets.group_name
+    named = gallery.assets.model_fields_set | galleries.assets.model_fields_set
+    return (
+        galleries.asset_settings(gallery).group_name if "group_name" in named else unique_name(gallery.name)
     )
-    return settings.group_name if has_one or gallery is None else unique_name(gallery.name)
 
 
 def _code_references(references: list[Any]) -> dg.CodeReferencesMetadataValue:

@@ -120,7 +120,7 @@ def _asset_of(context: dg.InputContext) -> tuple[str, str | None]:
     """Return the stage of the asset to load, and the gallery whose own it is.
 
     Raises:
-        dagster.Failure: It is none of ours.
+        dagster.Failure: It has no table of a gallery.
     """
     upstream, path = context.upstream_output, context.asset_key.path
     metadata = (upstream.definition_metadata or {}) if upstream else {}

@@ -310,7 +310,7 @@ class _Row(dict[str, Any]):
 
 
 SHOWN_ROWS = 20
-"""The most errors in rows that are told one by one."""
+"""The most errors in rows that are reported one by one."""
 
 
 class _Templates:
@@ -329,7 +329,7 @@ class _Templates:
     def galleries(
         self, given: dict[str, Any], path: KeyPath, file: Path, taken: Iterable[str]
     ) -> list[Gallery]:
-        """Return the galleries that `galleries_from` makes; none if it is wrong, which is told elsewhere.
+        """Return the galleries that `galleries_from` makes; none if it is wrong, which is reported elsewhere.
 
         A row that makes no gallery is a problem. Of rows that were fetched, it is only passed over with a
         warning: a stranger's table must not keep the file from being loaded.

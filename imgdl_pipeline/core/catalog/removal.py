@@ -134,9 +134,13 @@ def would_remove(store: Store, entries: Sequence[Removal]) -> list[Found]:
     Raises:
         StoreError: The store failed.
     """
+    return list(find(store, _extended(store, entries)))
+
+
+def _extended(store: Store, entries: Sequence[Removal]) -> Removed:
+    """Return the list with more entries, and with the bytes of the links among them."""
     removed = Removed.read(store)
-    asked = [*entries, *_their_bytes(store, removed, entries)]
-    return list(find(store, Removed(with_entries(removed, iter(asked)))))
+    return Removed(with_entries(removed, [*entries, *_their_bytes(store, removed, entries)]))
 
 
 def find(store: Store, removed: Removed) -> Iterator[Found]:
@@ -177,9 +181,7 @@ def remove(store: Store, entries: Sequence[Removal]) -> list[Found]:
         StoreError: The store failed.
     """
     with Lease(store, "the list of removed images", folder=REMOVED_LEASES):
-        removed = Removed.read(store)
-        asked = [*entries, *_their_bytes(store, removed, entries)]
-        removed = Removed(with_entries(removed, iter(asked)))
+        removed = _extended(store, entries)
         store.write_table(REMOVED_PATH, removed.table)
     found, busy = list(find(store, removed)), []
     for each in found:

@@ -39,10 +39,11 @@ from imgdl_pipeline.core.http.transport import (
     send,
 )
 from imgdl_pipeline.core.http.urls import host_of
-from imgdl_pipeline.core.model.opt_outs import HEADER, ROBOTS, TDMREP, OptOut, forbidden_for, limited
+from imgdl_pipeline.core.model.opt_outs import HEADER, ROBOTS, TDMREP, OptOut, limited
 from imgdl_pipeline.core.model.outcome import RETRYABLE_STATUSES, FetchError, Reason, RetryAfter
 from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.model.shown import hide_secrets
+from imgdl_pipeline.core.storage.judged import forbidding
 
 MAX_REDIRECTS = 10
 DIGESTS = ("sha1", "sha256", "md5")
@@ -277,11 +278,10 @@ class Fetcher:
         Raises:
             FetchError: `opt_out`.
         """
-        purpose = self._settings.purpose.value
-        forbidding = forbidden_for(purpose, heard.opt_outs) if self._settings.opt_out_headers else None
-        if forbidding is None:
+        refused = forbidding(heard.opt_outs, self._settings)
+        if refused is None:
             return heard
-        error = FetchError(Reason.OPT_OUT, forbidding.words(purpose))
+        error = FetchError(Reason.OPT_OUT, refused.words(self._settings.purpose.value))
         error.opt_outs, error.places = heard.opt_outs, heard.places
         raise error
 

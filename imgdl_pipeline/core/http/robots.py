@@ -19,7 +19,7 @@ TDMREP_PATH = "/.well-known/tdmrep.json"
 
 
 class Robots:
-    """What the hosts that this run has asked say of all of their files.
+    """What the hosts that this run has asked say about all of their files.
 
     Args:
         user_agent: The User-Agent whose product token selects the rules of a robots.txt.
@@ -43,7 +43,7 @@ class Robots:
         return f"<Robots {self._files!r}>"
 
     def check(self, url: str, session: requests.Session) -> list[OptOut]:
-        """Check that a host's robots.txt allows a link, and return what it says of the link's use (RFC 9309).
+        """Check that a host's robots.txt allows a link, and return what it says about its use (RFC 9309).
 
         Args:
             url: The link, spelled as it will be sent.
@@ -62,7 +62,7 @@ class Robots:
         return file.content.opt_outs(url)
 
     def reservations(self, url: str, session: requests.Session) -> list[OptOut]:
-        """Return what a host's tdmrep.json says of a link; nothing if it cannot be fetched.
+        """Return what a host's tdmrep.json says about a link; nothing if it cannot be fetched.
 
         Raises:
             TooSoon: The host's pace does not allow the request yet.

@@ -198,7 +198,7 @@ _NAMED_WORDS = max(len(each.split()) for each in _NAMED)
 
 @dataclass(frozen=True, slots=True)
 class _Said:
-    """What a text says of a licence, which may leave something open.
+    """What a text says about a licence, which may leave something open.
 
     Args:
         code: One of `_CC`, another identifier as a whole, or "" where every licence is ruled out.

@@ -21,6 +21,9 @@ MAX_OPT_OUTS = 32
 MAX_VALUE_CHARS = 200
 """What is kept of a value."""
 
+PROHIBITED = "DMI-PROHIBITED"
+"""How every term of data mining begins that prohibits something."""
+
 _TRAINING = frozenset({"ai_training"})
 _TRAINING_AND_SEARCH = frozenset({"ai_training", "search"})
 
@@ -31,7 +34,7 @@ FORBIDS: dict[str, dict[str, frozenset[str]]] = {
     },
     "tdm-reservation": {"1": _TRAINING},
     "content-usage": {"train-ai=n": _TRAINING, "search=n": frozenset({"search"})},
-    "data-mining": {"DMI-PROHIBITED": _TRAINING_AND_SEARCH},
+    "data-mining": {PROHIBITED: _TRAINING_AND_SEARCH},
 }
 """What each signal's values forbid, as in the contract's table. Any other value forbids nothing, except that
 every other `DMI-PROHIBITED-…` forbids training."""
@@ -65,7 +68,7 @@ class OptOut:
 
 def forbidden_purposes(signal: str, value: str) -> frozenset[str]:
     """Return the purposes that a signal's value forbids; none for what is not in the table."""
-    if signal == "data-mining" and value.startswith("DMI-PROHIBITED-"):
+    if signal == "data-mining" and value.startswith(f"{PROHIBITED}-"):
         return _TRAINING
     return FORBIDS.get(signal, {}).get(value, frozenset())
 
@@ -109,9 +112,6 @@ def limited(found: Iterable[OptOut]) -> list[OptOut]:
 
 # In the file
 
-
-PROHIBITED = "DMI-PROHIBITED"
-"""How every term begins that prohibits something."""
 
 _LABELS = {
     "prohibited": "DMI-PROHIBITED",

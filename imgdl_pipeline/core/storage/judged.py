@@ -77,7 +77,7 @@ def discard_opted_out(
 
 
 def _refusal(refused: OptOut, settings: DownloadSettings) -> dict[str, object]:
-    """Return the columns of a refused row; its validators stay, so that a recheck need send no bytes."""
+    """Return the columns that make a stored image's row that of a refused link."""
     return {
         "status": Status.REFUSED.value,
         "reason": Reason.OPT_OUT.value,

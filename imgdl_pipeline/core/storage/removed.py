@@ -4,7 +4,7 @@ The list is `removed/removed.parquet` in the store. Every run reads it: nothing 
 or kept again.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -128,7 +128,7 @@ class Removed:
         return pa.array(found)
 
 
-def with_entries(removed: Removed, entries: Iterator[Removal]) -> pa.Table:
+def with_entries(removed: Removed, entries: Iterable[Removal]) -> pa.Table:
     """Return the list with more entries, each once."""
     rows = [{name: getattr(each, name) for name in REMOVED.names} for each in entries]
     table = pa.concat_tables([removed.table, pa.Table.from_pylist(rows, schema=REMOVED)])
