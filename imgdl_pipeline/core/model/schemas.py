@@ -134,6 +134,21 @@ REMOVED = pa.schema(
 """`removed.parquet`: what must not be kept, one row for each link, file or picture that was named."""
 
 
+NEAR_DUPLICATES = pa.schema(
+    [
+        _described("gallery", pa.string(), "the gallery's name"),
+        *(_COLUMNS[name] for name in ("url", "sha256", "phash")),
+        _described("group", pa.int64(), "the group's number: the same for all images that look alike"),
+        _described("distance", pa.int8(), "bits by which phash differs from the representative's"),
+        _described(
+            "representative", pa.bool_(), "whether this is the group's largest, then first seen image"
+        ),
+    ],
+    metadata={SCHEMA_VERSION_KEY: str(SCHEMA_VERSION).encode()},
+)
+"""`near_duplicates.parquet`: one row for each image that has company, of all galleries."""
+
+
 def descriptions(schema: pa.Schema) -> dict[str, str]:
     """Return the columns' descriptions by name, in the schema's order."""
     return {field.name: field.metadata[b"description"].decode() for field in schema}

@@ -52,6 +52,15 @@ REMOVED_LEASES = "removed/_leases"
 """The folder of the leases of those who write the list."""
 
 
+NEAR_DUPLICATES_PATH = "near_duplicates/near_duplicates.parquet"
+"""The groups of images that look alike, of all galleries."""
+
+
+def dataset_path(gallery: str) -> str:
+    """Return the folder of a gallery's dataset."""
+    return f"datasets/{gallery}"
+
+
 def gallery_folders(gallery: str) -> tuple[str, ...]:
     """Return the folders that have a gallery's files and no others, its images first."""
     files = (catalog_path(gallery), downloads_path(gallery), links_path(gallery))

@@ -1,0 +1,1 @@
+"""Datasets, near duplicates and views: what is made of catalogs."""

@@ -1,0 +1,50 @@
+"""Declare the settings of datasets and near duplicates once, as `settings` does for downloads."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from imgdl_pipeline.core.model.settings import Settings
+
+
+class ResizeSettings(Settings):
+    """How a dataset's pictures are made smaller. What is set here decides their bytes."""
+
+    side: int = Field(ge=1, le=8192, description="pixels of the longer side (fit), or of both (fill, pad)")
+    how: Literal["fit", "fill", "pad"] = Field(
+        "fit",
+        description="fit: the longer side, never enlarged; fill: a square, cropped around its middle; pad: a "
+        "square, with white around the picture",
+    )
+    quality: int = Field(90, ge=1, le=100, description="of the JPEG, as libjpeg counts it")
+    chroma: Literal["4:4:4", "4:2:2", "4:2:0"] = Field("4:2:0", description="how densely colour is sampled")
+    color: Literal["srgb", "keep"] = Field(
+        "srgb", description="srgb: converted with the file's ICC profile; keep: the profile is kept beside it"
+    )
+    metadata: Literal["drop", "keep"] = Field(
+        "drop", description="keep: EXIF, with its orientation set to 1, and XMP; drop: neither"
+    )
+
+
+class DatasetSettings(Settings):
+    """What of a gallery's catalog becomes a dataset, and in which form."""
+
+    format: Literal["webdataset", "parquet", "imagefolder"] = Field(
+        description="webdataset: tar files; parquet: Hugging Face's; imagefolder: files and metadata.jsonl"
+    )
+    where: str | None = Field(
+        None,
+        min_length=1,
+        description="DuckDB SQL over the catalog's columns, such as width >= 256; null: all that are ok",
+    )
+    resize: ResizeSettings | None = Field(None, description="null: bytes as they are stored")
+    shard_images: int = Field(10_000, ge=1, le=1_000_000, description="images in one file of the dataset")
+    caption: str | None = Field(
+        None, min_length=1, description="attributes.title, embedded.caption or a column; null: no captions"
+    )
+
+
+class NearDuplicateSettings(Settings):
+    """Which images look alike."""
+
+    distance: int = Field(ge=0, le=16, description="bits of 64 by which the perceptual hashes may differ")
