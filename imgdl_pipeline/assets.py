@@ -1,7 +1,7 @@
-"""Define the assets: gallery_links → gallery_images → gallery_catalog, in either of two forms.
+"""Define the assets: gallery_links → gallery_images → gallery_catalog → gallery_dataset, in one of two forms.
 
-Usually all galleries share three assets, and each is a partition of them. With `asset_per_gallery`, each has
-three assets of its own.
+Usually all galleries share the assets, and each is a partition of them. With `asset_per_gallery`, each has
+assets of its own. The last one is defined only where a gallery has a dataset.
 """
 
 import hashlib
@@ -23,6 +23,8 @@ from imgdl_pipeline.core import sources
 from imgdl_pipeline.core.catalog.audit import fresh_for
 from imgdl_pipeline.core.catalog.build import build_catalog
 from imgdl_pipeline.core.catalog.contact_sheet import contact_sheet
+from imgdl_pipeline.core.dataset.export import export_dataset
+from imgdl_pipeline.core.dataset.where import WhereError
 from imgdl_pipeline.core.listing.build import list_digest, list_gallery, list_warnings
 from imgdl_pipeline.core.model.digest import TableDigest
 from imgdl_pipeline.core.model.outcome import ResourceError
@@ -30,13 +32,14 @@ from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS, LINKS
 from imgdl_pipeline.core.model.settings import MissingSecretError
 from imgdl_pipeline.core.model.shown import hide_secrets
 from imgdl_pipeline.core.sources import SourceError, type_name
-from imgdl_pipeline.core.storage.layout import catalog_path, downloads_path, links_path
+from imgdl_pipeline.core.storage.layout import catalog_path, dataset_path, downloads_path, links_path
 from imgdl_pipeline.core.storage.lease import GalleryBusyError
 from imgdl_pipeline.core.storage.object_store import StoreError
 from imgdl_pipeline.core.storage.store import Store
 from imgdl_pipeline.metadata import (
     catalog_metadata,
     column_schema,
+    dataset_metadata,
     format_counts,
     images_metadata,
     links_metadata,
@@ -45,11 +48,12 @@ from imgdl_pipeline.progress import reporting
 from imgdl_pipeline.resources import ImageDownloads
 
 STORE_VARIABLE = "IMGDL_STORE"
+NEAR_DUPLICATES = "near_duplicates"
 STAGE_METADATA = "imgdl_pipeline/stage"
 GALLERY_METADATA = "imgdl_pipeline/gallery"
 """The metadata of assets that names their stage and, of a gallery's own assets, the gallery."""
 
-StageName = Literal["links", "images", "catalog"]
+StageName = Literal["links", "images", "catalog", "dataset"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,7 @@ class GalleryStage:
     """A stage of the pipeline, for one gallery or for all.
 
     Args:
-        name: What the stage makes: `links`, `images` or `catalog`.
+        name: What the stage makes: `links`, `images`, `catalog` or `dataset`.
         gallery: The gallery; None where an asset has a partition per gallery.
         upstream: The keys of the assets that the stage's asset depends on.
     """
@@ -68,11 +72,12 @@ class GalleryStage:
 
 
 class AssetKeys(NamedTuple):
-    """The keys of the three assets."""
+    """The keys of the assets. The last one is defined where a gallery has a dataset."""
 
     links: dg.AssetKey
     images: dg.AssetKey
     catalog: dg.AssetKey
+    dataset: dg.AssetKey
 
     @staticmethod
     def of(galleries: Galleries, gallery: str | None = None) -> "AssetKeys":
@@ -152,12 +157,30 @@ def _materialize_catalog(
     )
 
 
+def _materialize_dataset(
+    context: dg.AssetExecutionContext, galleries: Galleries, gallery: Gallery, downloads: ImageDownloads
+) -> dg.MaterializeResult[None] | None:
+    """A dataset of the images, for training jobs and other readers; only of galleries that ask for one."""
+    if gallery.dataset is None:
+        return None
+    report, store = reporting(gallery.name, "dataset", context.log.info), open_store(galleries)
+    run = export_dataset(store, gallery.name, gallery.dataset, jpegs=downloads.jpegs, on_progress=report)
+    for words in run.warnings:
+        context.log.warning(words)
+    if not run.rows.num_rows and not gallery.allow_empty:
+        raise dg.Failure(f"the dataset of {gallery.name} has no images: {run.why_empty}", allow_retries=False)
+    return dg.MaterializeResult(
+        metadata=dataset_metadata(run, store.location(dataset_path(gallery.name))),
+        data_version=dg.DataVersion(run.manifest.digest),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Stage:
     """How a stage is materialized, and how its asset is described."""
 
-    materialize: Callable[..., dg.MaterializeResult[None]]
-    schema: pa.Schema
+    materialize: Callable[..., dg.MaterializeResult[None] | None]
+    schema: pa.Schema | None
     kinds: tuple[str, ...]
     upstream: tuple[StageName, ...]
 
@@ -171,6 +194,7 @@ _STAGES: dict[StageName, _Stage] = {
     "links": _Stage(_materialize_links, LINKS, ("parquet",), ()),
     "images": _Stage(_materialize_images, DOWNLOADS, ("jpeg", "parquet"), ("links",)),
     "catalog": _Stage(_materialize_catalog, CATALOG, ("parquet",), ("images", "links")),
+    "dataset": _Stage(_materialize_dataset, None, ("jpeg",), ("catalog",)),
 }
 
 Execute = Callable[
@@ -198,7 +222,10 @@ def specs_of(galleries: Galleries, spec_of: SpecOf | None = None) -> Specs:
     specs: Specs = []
     for gallery in galleries.galleries if galleries.asset_per_gallery else (None,):
         keys: dict[StageName, dg.AssetKey] = {}
+        members = [gallery] if gallery else galleries.galleries
         for name, how in _STAGES.items():
+            if name == "dataset" and not any(each.dataset for each in members):
+                continue
             stage = GalleryStage(name, gallery, tuple(keys[upstream] for upstream in how.upstream))
             spec = (spec_of or own_spec)(stage)
             keys[name] = spec.key
@@ -226,7 +253,7 @@ def asset_spec(
     described = galleries.assets.descriptions.get(f"gallery_{stage.name}")  # type: ignore[call-overload]
     return dg.AssetSpec(
         getattr(keys, stage.name),
-        deps=[*stage.upstream, *_lists_of(galleries, stage)],
+        deps=[*stage.upstream, *_lists_of(galleries, stage), *_groups_for(galleries, stage)],
         partitions_def=None if gallery else partitions,
         group_name=_group_name(galleries, gallery),
         description=described or inspect.getdoc(how.materialize),
@@ -235,8 +262,9 @@ def asset_spec(
         kinds={*how.kinds, *galleries.assets.kinds},
         automation_condition=settings.automation_condition,
         freshness_policy=_freshness_policy(galleries, stage),
+        skippable=stage.name == "dataset",
         metadata={
-            "dagster/column_schema": column_schema(how.schema),
+            **({"dagster/column_schema": column_schema(how.schema)} if how.schema else {}),
             "dagster/code_references": _code_references([*references, how.code]),
             STAGE_METADATA: stage.name,
             **({GALLERY_METADATA: gallery.name} if gallery else {}),
@@ -288,8 +316,8 @@ def materialize(
     context: dg.AssetExecutionContext,
     stage: GalleryStage,
     downloads: ImageDownloads,
-) -> dg.MaterializeResult[None]:
-    """Run a stage of one gallery.
+) -> dg.MaterializeResult[None] | None:
+    """Run a stage of one gallery, and return its result; None for the dataset of a gallery without one.
 
     Raises:
         dagster.Failure: A source, a secret, the store or the disk failed; says why.
@@ -318,7 +346,9 @@ def build_assets(
     def own_execute(
         context: dg.AssetExecutionContext, stage: GalleryStage, downloads: ImageDownloads
     ) -> Iterator[dg.MaterializeResult[None]]:
-        yield materialize(galleries, context, stage, downloads)
+        result = materialize(galleries, context, stage, downloads)
+        if result is not None:
+            yield result
 
     return [
         _asset(galleries, stage, spec, execute or own_execute, on_failure)
@@ -385,6 +415,10 @@ def gallery_of(name: str, galleries: Galleries) -> Gallery:
         ) from None
 
 
+FAILURES = (SourceError, MissingSecretError, StoreError, ResourceError, GalleryBusyError, WhereError)
+"""The errors whose message is enough for a person."""
+
+
 @contextmanager
 def failing_in_words(gallery: Gallery) -> Iterator[None]:
     """End a step that a source, a secret, the store or the disk fails with the cause as its description.
@@ -396,7 +430,7 @@ def failing_in_words(gallery: Gallery) -> Iterator[None]:
     """
     try:
         yield
-    except (SourceError, MissingSecretError, StoreError, ResourceError, GalleryBusyError) as error:
+    except FAILURES as error:
         words = hide_secrets(str(error))
         place = {"gallery": gallery.name, "source": type_name(type(gallery.source))}
         raise dg.Failure(words, metadata={**place, "error": type(error).__name__}) from None
@@ -410,6 +444,17 @@ def _lists_of(galleries: Galleries, stage: GalleryStage) -> list[dg.AssetDep]:
     named = (getattr(each.source, "asset", None) for each in members)
     keys = (dg.AssetKey.from_user_string(name) for name in dict.fromkeys(filter(None, named)))
     return [dg.AssetDep(key, partition_mapping=dg.AllPartitionMapping()) for key in keys]
+
+
+def _groups_for(galleries: Galleries, stage: GalleryStage) -> list[dg.AssetKey]:
+    """Return the asset whose groups a dataset may choose by."""
+    is_used = stage.name == "dataset" and galleries.near_duplicates is not None
+    return [near_duplicates_key(galleries)] if is_used else []
+
+
+def near_duplicates_key(galleries: Galleries) -> dg.AssetKey:
+    """Return the key of the asset of near duplicates."""
+    return dg.AssetKey([*galleries.assets.key_prefix, NEAR_DUPLICATES])
 
 
 def open_store(galleries: Galleries) -> Store:

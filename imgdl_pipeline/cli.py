@@ -30,6 +30,8 @@ from imgdl_pipeline.core.catalog.audit import is_stale
 from imgdl_pipeline.core.catalog.removal import left_over, removals, would_remove
 from imgdl_pipeline.core.catalog.removal import remove as remove_images
 from imgdl_pipeline.core.catalog.summary import CatalogSummary, summarize
+from imgdl_pipeline.core.dataset.removal import left_in_datasets, remove_from_datasets
+from imgdl_pipeline.core.dataset.where import WhereError
 from imgdl_pipeline.core.model.outcome import ResourceError, Status
 from imgdl_pipeline.core.model.settings import did_you_mean
 from imgdl_pipeline.core.model.shown import hide_secrets
@@ -82,7 +84,7 @@ class _Program(click.Group):
             return super().invoke(ctx)
         except GalleriesFileError as error:
             stop = _Stop(str(error), WRONG)
-        except (SourceError, StoreError, ResourceError, GalleryBusyError, OSError) as error:
+        except (SourceError, StoreError, ResourceError, GalleryBusyError, WhereError, OSError) as error:
             stop = _Stop(hide_secrets(str(error)), FAILED)
         except click.UsageError as error:
             if not ctx.meta.get(IS_JSON):
@@ -225,6 +227,8 @@ def summary(run: GalleryRun) -> str:
         f"in {images['seconds']:.1f} s: {images['images_per_second']:.0f} a second",
         f"catalog: {catalog['path']}",
     ]
+    if dataset := run.metadata.get("dataset"):
+        lines.append(f"dataset: {dataset['path']}, {dataset['images']} images as {dataset['format']}")
     return "\n".join(lines)
 
 
@@ -234,6 +238,7 @@ def _reasons(catalog: Mapping[str, Any], status: Status) -> dict[str, int]:
 
 def _run_json(run: GalleryRun) -> dict[str, Any]:
     images, catalog = run.metadata.get("images", {}), run.metadata.get("catalog", {})
+    dataset = run.metadata.get("dataset")
     numbers = {key: catalog.get(key) for key in ("path", *(status.value for status in Status))}
     return {
         "name": run.gallery,
@@ -244,6 +249,7 @@ def _run_json(run: GalleryRun) -> dict[str, Any]:
         **numbers,
         "reasons": {key: count for status in Status for key, count in _reasons(catalog, status).items()},
         **{key: images.get(key) for key in ("fetched", "waiting", "seconds")},
+        "dataset": {key: dataset[key] for key in ("path", "format", "images")} if dataset else None,
         "failed_checks": dict(run.failed_checks),
         "warnings": dict(run.warnings),
     }
@@ -463,22 +469,30 @@ def remove(
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     found = remove_images(store, asked) if is_sure else would_remove(store, asked)
+    datasets = remove_from_datasets(store) if is_sure else []
     rows = [{"name": each.gallery, "links": len(each.urls), "files": len(each.paths)} for each in found]
     if as_json:
         _print_json(
-            {"removed": is_sure, "entries": len(asked), "galleries": [asdict(each) for each in found]}
+            {
+                "removed": is_sure,
+                "entries": len(asked),
+                "galleries": [asdict(each) for each in found],
+                "datasets": datasets,
+            }
         )
         return
     _print_rows(rows, as_json=False)
     for each in found:
         for url in each.urls:
             click.echo(f"{each.gallery}: {hide_secrets(url)}")
+    for name in datasets:
+        click.echo(f"{name}: its dataset was written anew")
     click.echo("removed" if is_sure else "nothing was removed; --yes removes these images", err=True)
 
 
 def _verify(store: Store, *, as_json: bool) -> None:
     """Report what is left of what was removed, which ends the program with 1."""
-    left = list(left_over(store))
+    left = [*left_over(store), *left_in_datasets(store)]
     if as_json:
         _print_json({"clean": not left, "galleries": [asdict(each) for each in left]})
     else:

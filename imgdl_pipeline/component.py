@@ -189,7 +189,9 @@ class ImageGalleries(dg.StateBackedComponent):
         Raises:
             dagster.Failure: A source, a secret, the store or the disk failed; says why.
         """
-        yield materialize(self.galleries, context, stage, image_downloads)
+        result = materialize(self.galleries, context, stage, image_downloads)
+        if result is not None:
+            yield result
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Return the assets, their checks, the jobs, schedules and sensor, and the resource.

@@ -6,6 +6,8 @@ from pydantic import Field
 from imgdl_pipeline.assets import open_store
 from imgdl_pipeline.config.galleries import Galleries
 from imgdl_pipeline.core.catalog.removal import Found, removals, remove, would_remove
+from imgdl_pipeline.core.dataset.removal import remove_from_datasets
+from imgdl_pipeline.core.model.outcome import ResourceError
 from imgdl_pipeline.core.model.shown import hide_secrets
 from imgdl_pipeline.core.storage.lease import GalleryBusyError
 from imgdl_pipeline.core.storage.object_store import StoreError
@@ -40,13 +42,14 @@ def build_remove_job(galleries: Galleries, name: str) -> dg.JobDefinition:
             asked = removals(
                 config.urls, config.sha256s, config.phashes, config.distance, reason=config.reason
             )
-            act = would_remove if config.dry_run else remove
-            found = act(open_store(galleries), asked)
-        except (ValueError, StoreError, GalleryBusyError) as error:
+            store = open_store(galleries)
+            found = would_remove(store, asked) if config.dry_run else remove(store, asked)
+            datasets = [] if config.dry_run else remove_from_datasets(store)
+        except (ValueError, StoreError, ResourceError, GalleryBusyError) as error:
             raise dg.Failure(hide_secrets(str(error)), allow_retries=False) from None
         files = sum(len(each.paths) for each in found)
         context.log.info("%d files %s", files, "would be removed" if config.dry_run else "were removed")
-        context.add_output_metadata({"files": files, "links": _links(found)})
+        context.add_output_metadata({"files": files, "links": _links(found), "datasets": datasets})
 
     @dg.job(
         name=name,

@@ -1,6 +1,7 @@
 """Build the metadata of materializations: numbers for plots, the column schema, and the file's location."""
 
 import base64
+from collections import Counter
 from typing import Any
 
 import dagster as dg
@@ -8,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imgdl_pipeline.core.catalog.build import CatalogRun
+from imgdl_pipeline.core.dataset.export import DatasetRun
 from imgdl_pipeline.core.download.run import DownloadRun
 from imgdl_pipeline.core.listing.build import list_warnings
 from imgdl_pipeline.core.model.outcome import Status
@@ -107,6 +109,25 @@ def catalog_metadata(run: CatalogRun, location: str, sheet: bytes | None) -> Met
         "images_per_second": round(run.checked / run.seconds, 2) if run.seconds else 0.0,
         "seconds": round(run.seconds, 3),
         **_latency(catalog),
+    }
+
+
+def dataset_metadata(run: DatasetRun, location: str) -> Metadata:
+    """Return the metadata of `gallery_dataset`: what is in it, and what this run wrote."""
+    settings = run.manifest.settings
+    licences = Counter(each or "none known" for each in run.rows["license_id"].to_pylist())
+    return {
+        "path": dg.MetadataValue.path(location),
+        "dagster/row_count": run.rows.num_rows,
+        "format": settings.format,
+        "images": run.rows.num_rows,
+        "bytes": run.bytes,
+        "files": len(run.manifest.files),
+        "written": run.written,
+        "missing": len(run.missing),
+        "licences": markdown_table(["licence", "images"], [list(each) for each in licences.most_common(20)]),
+        "settings": dg.MetadataValue.json(settings.model_dump(mode="json")),
+        "seconds": round(run.seconds, 3),
     }
 
 

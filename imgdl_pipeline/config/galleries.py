@@ -23,7 +23,9 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
 from imgdl_pipeline.config.galleries_from import GalleriesFrom
+from imgdl_pipeline.core.dataset.where import WhereError, check_where
 from imgdl_pipeline.core.listing.build import LIST_TIMEOUT_S
+from imgdl_pipeline.core.model.dataset_settings import DatasetSettings, NearDuplicateSettings
 from imgdl_pipeline.core.model.settings import (
     CheckSettings,
     DownloadSettings,
@@ -181,6 +183,10 @@ class Gallery(Settings):
     assets: OwnAssetSettings = Field(
         OwnAssetSettings(), description="overrides of the file's, for a gallery with assets of its own"
     )
+    dataset: DatasetSettings | None = Field(
+        None,
+        description="a dataset to make of its images, for training jobs and other readers; null for none",
+    )
 
     @field_validator("name")
     @classmethod
@@ -286,6 +292,9 @@ class Galleries(Settings):
         False,
         description="give each gallery assets of its own, gallery/<name>/links …, instead of a partition",
     )
+    near_duplicates: NearDuplicateSettings | None = Field(
+        None, description="look for images that look alike, over all galleries; null for none"
+    )
     galleries: tuple[Gallery, ...] = Field((), description="one partition each")
     galleries_from: GalleriesFrom | None = Field(
         None, description="a table or a IIIF collection whose rows are galleries, too; null for none"
@@ -319,6 +328,24 @@ class Galleries(Settings):
             raise ValidationError.from_exception_data(
                 type(self).__name__, [InitErrorDetails(type=error, loc=("galleries",), input=None)]
             )
+        return self
+
+    @model_validator(mode="after")
+    def _choose_by_what_is_there(self) -> "Galleries":
+        """Refuse conditions of datasets that DuckDB cannot use."""
+        errors = []
+        with_groups = self.near_duplicates is not None
+        for place, gallery in enumerate(self.galleries):
+            where = gallery.dataset.where if gallery.dataset else None
+            try:
+                if where is not None:
+                    check_where(where, with_groups=with_groups)
+            except WhereError as error:
+                words = PydanticCustomError(NOT_ACCEPTED, "{words}", {"words": f"{where!r} {error}"})
+                at = ("galleries", place, "dataset", "where")
+                errors.append(InitErrorDetails(type=words, loc=at, input=None))
+        if errors:
+            raise ValidationError.from_exception_data(type(self).__name__, errors)
         return self
 
     @model_validator(mode="after")

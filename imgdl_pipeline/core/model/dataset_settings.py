@@ -2,9 +2,13 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from imgdl_pipeline.core.model.settings import Settings
+from imgdl_pipeline.core.model.schemas import CATALOG
+from imgdl_pipeline.core.model.settings import Settings, did_you_mean
+
+JSON_COLUMNS = ("attributes", "embedded", "exif")
+"""The catalog's columns that hold JSON objects: a caption may be one of their values."""
 
 
 class ResizeSettings(Settings):
@@ -42,6 +46,16 @@ class DatasetSettings(Settings):
     caption: str | None = Field(
         None, min_length=1, description="attributes.title, embedded.caption or a column; null: no captions"
     )
+
+    @field_validator("caption")
+    @classmethod
+    def _is_in_the_catalog(cls, value: str | None) -> str | None:
+        column, dot, name = (value or "").partition(".")
+        if value is None or (column in JSON_COLUMNS and name) or (column in CATALOG.names and not dot):
+            return value
+        allowed = [f"{each}.<name>" for each in JSON_COLUMNS]
+        words = f"must be a column of the catalog, or one of {', '.join(allowed)}"
+        raise ValueError(words + did_you_mean(column, CATALOG.names))
 
 
 class NearDuplicateSettings(Settings):

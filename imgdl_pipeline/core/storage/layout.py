@@ -56,15 +56,34 @@ NEAR_DUPLICATES_PATH = "near_duplicates/near_duplicates.parquet"
 """The groups of images that look alike, of all galleries."""
 
 
+DATASETS = "datasets"
+"""The folder of all datasets."""
+
+
 def dataset_path(gallery: str) -> str:
     """Return the folder of a gallery's dataset."""
-    return f"datasets/{gallery}"
+    return f"{DATASETS}/{gallery}"
+
+
+def dataset_draft_path(gallery: str) -> str:
+    """Return the folder in which the next version of a gallery's dataset is written."""
+    return f"catalog/gallery={gallery}/_dataset_draft"
+
+
+def replaced_dataset_path(gallery: str) -> str:
+    """Return the folder in which a gallery's dataset may be while a new version takes its place."""
+    return f"catalog/gallery={gallery}/_dataset_replaced"
+
+
+def dataset_leases_path(gallery: str) -> str:
+    """Return the folder of the leases of those who write a gallery's dataset."""
+    return f"catalog/gallery={gallery}/_dataset_leases"
 
 
 def gallery_folders(gallery: str) -> tuple[str, ...]:
     """Return the folders that have a gallery's files and no others, its images first."""
     files = (catalog_path(gallery), downloads_path(gallery), links_path(gallery))
-    return (images_path(gallery), *(file.rpartition("/")[0] for file in files))
+    return (images_path(gallery), *(file.rpartition("/")[0] for file in files), dataset_path(gallery))
 
 
 def gallery_of(folder: str) -> str | None:

@@ -78,6 +78,10 @@ class ObjectStore:
         """Whether the files are on a disk of this machine."""
         return self._folder is not None
 
+    def local_path(self, path: str) -> Path | None:
+        """Return where a file is on this machine's disk, or None in an object store."""
+        return None if self._folder is None else self._folder / path
+
     def location(self, path: str) -> str:
         """Return a path including the store's root, for a person or DuckDB to open."""
         return f"{self.root}/{path}"

@@ -1,0 +1,166 @@
+"""Make a gallery's dataset, or bring it up to date with the catalog."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from imgdl_pipeline.core.dataset.card import write_card
+from imgdl_pipeline.core.dataset.credits import write_attribution, write_credits
+from imgdl_pipeline.core.dataset.draft import Draft
+from imgdl_pipeline.core.dataset.manifest import INDEX, Manifest
+from imgdl_pipeline.core.dataset.parts import Parts, read_index
+from imgdl_pipeline.core.dataset.rows import chosen_rows
+from imgdl_pipeline.core.dataset.samples import Samples
+from imgdl_pipeline.core.jpeg.workers import JpegWorkers, opened
+from imgdl_pipeline.core.model.dataset_settings import DatasetSettings
+from imgdl_pipeline.core.model.shown import shown
+from imgdl_pipeline.core.storage.layout import dataset_leases_path, dataset_path
+from imgdl_pipeline.core.storage.lease import Lease
+from imgdl_pipeline.core.storage.removed import Removed
+from imgdl_pipeline.core.storage.store import Store
+from imgdl_pipeline.version import __version__
+
+SHOWN = 10
+"""The most links in a warning."""
+
+MADE_BY = f"imgdl_pipeline {__version__}"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an export is: images that are done, of all."""
+
+    done: int
+    total: int
+
+    def __str__(self) -> str:
+        return f"{self.done} of {self.total} images are in the dataset"
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetRun:
+    """The result of an export.
+
+    Args:
+        rows: The catalog's rows of the dataset's images.
+        manifest: The dataset's manifest.
+        written: How many files with images were written; the others were taken over.
+        missing: Links of images that belong into it, but whose file is gone or altered.
+        is_new: Whether the dataset differs from the one before.
+        seconds: How long it took.
+    """
+
+    rows: pa.Table
+    manifest: Manifest
+    written: int
+    missing: tuple[str, ...]
+    is_new: bool
+    seconds: float
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a person should know of, in words."""
+        if not self.missing:
+            return []
+        links = ", ".join(map(shown, self.missing[:SHOWN])) + (" …" if len(self.missing) > SHOWN else "")
+        return [f"{len(self.missing)} images are missing: their files are gone or were altered: {links}"]
+
+    @property
+    def why_empty(self) -> str:
+        """Why there may be no images, in words."""
+        where = self.manifest.settings.where
+        if self.missing:
+            return "all of their files are gone, or were altered"
+        return "its catalog has none" if where is None else f"none is ok, or for none this holds: {where}"
+
+    @property
+    def bytes(self) -> int:
+        """The size of the dataset's files."""
+        return sum(each.bytes for each in self.manifest.files.values())
+
+
+def export_dataset(
+    store: Store,
+    gallery: str,
+    settings: DatasetSettings,
+    *,
+    jpegs: JpegWorkers | None = None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> DatasetRun:
+    """Write a gallery's dataset, or the parts of it whose images changed.
+
+    Readers see the dataset as it was until all is written. If this is interrupted, call it again.
+
+    Args:
+        store: The store of the gallery's files.
+        gallery: The gallery's name; it must have a catalog.
+        settings: The dataset's settings.
+        jpegs: The worker processes that make images smaller; if None, start workers for this call.
+        on_progress: Called after every image.
+
+    Raises:
+        GalleryBusyError: Someone else is writing this dataset.
+        StoreError: The store failed.
+        ResourceError: No worker process could be started, or no temporary file written.
+        WhereError: The settings' condition failed.
+    """
+    with (
+        Lease(store, f"the dataset of {gallery}", folder=dataset_leases_path(gallery)),
+        opened(jpegs) as workers,
+    ):
+        while True:
+            removed = Removed.read(store)
+            rows = chosen_rows(store, gallery, settings, removed)
+            run = _export(store, gallery, settings, rows, workers, on_progress)
+            if Removed.read(store).table.equals(removed.table):  # else something was removed meanwhile
+                return run
+
+
+def _export(
+    store: Store,
+    gallery: str,
+    settings: DatasetSettings,
+    rows: pa.Table,
+    jpegs: JpegWorkers,
+    on_progress: Callable[[Progress], None],
+) -> DatasetRun:
+    started, done = time.monotonic(), 0
+
+    def count(images: int = 1) -> None:
+        nonlocal done
+        done += images
+        on_progress(Progress(done, rows.num_rows))
+
+    with Draft.of(store, gallery) as draft:
+        current, earlier = draft.current, None
+        if current is not None and _makes_the_same(current.settings, settings):
+            earlier = read_index(store, dataset_path(gallery), current)
+        samples = Samples(store, settings, jpegs, count)
+        parts = Parts.of(settings.format)(draft, settings, samples, earlier, count)
+        index = parts.write(rows)
+        there = rows.filter(pc.is_in(rows["url"], value_set=index["url"].combine_chunks()))
+        _write_texts(draft, gallery, settings, there, index)
+        manifest = Manifest(settings, MADE_BY, there.num_rows, draft.files)
+        is_new = draft.publish(manifest)
+    seconds = time.monotonic() - started
+    return DatasetRun(there, manifest, parts.written, tuple(samples.missing), is_new, seconds)
+
+
+def _makes_the_same(one: DatasetSettings, other: DatasetSettings) -> bool:
+    """Return whether two settings make the same samples of the same rows."""
+    return one.model_copy(update={"where": None}) == other.model_copy(update={"where": None})
+
+
+def _write_texts(
+    draft: Draft, gallery: str, settings: DatasetSettings, rows: pa.Table, index: pa.Table
+) -> None:
+    """Write what is beside the images: the card, the credits, and the index."""
+    shards = len(pc.unique(index["shard"]))
+    draft.write("README.md", lambda file: write_card(file, gallery, settings, rows, shards, MADE_BY))
+    draft.write("CREDITS.csv", lambda file: write_credits(file, rows))
+    draft.write("ATTRIBUTION.md", lambda file: write_attribution(file, rows, gallery))
+    draft.write(INDEX, lambda file: pq.write_table(index, file, compression="zstd"))

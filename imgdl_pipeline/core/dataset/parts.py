@@ -1,0 +1,179 @@
+"""Write the parts of a dataset that hold images, and take over those whose images did not change."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from imgdl_pipeline.core.dataset.draft import Draft, Written
+from imgdl_pipeline.core.dataset.formats import Writer, json_line, write_parquet, write_tar
+from imgdl_pipeline.core.dataset.manifest import INDEX, Manifest
+from imgdl_pipeline.core.dataset.rows import caption_of, key_of, take_rows
+from imgdl_pipeline.core.dataset.samples import ROWS_AT_A_TIME, Sample, Samples
+from imgdl_pipeline.core.dataset.shards import assigned
+from imgdl_pipeline.core.model.dataset_settings import DatasetSettings
+from imgdl_pipeline.core.model.digest import TableDigest
+from imgdl_pipeline.core.storage.store import Store
+
+FORM = "1"
+"""The version of how samples are written: with another one, all parts are written anew."""
+
+SHARDS: dict[str, tuple[str, Writer]] = {
+    "webdataset": ("{:05}.tar", write_tar),
+    "parquet": ("data/train-{:05}.parquet", write_parquet),
+}
+"""The names of the shards and what writes them, by format."""
+
+METADATA = "train/metadata.jsonl"
+"""The rows of an imagefolder."""
+
+INDEXED = pa.schema(
+    [("url", pa.string()), ("sha256", pa.string()), ("phash", pa.string()), ("shard", pa.int32())]
+)
+"""The columns of the index: which images are in the dataset, and in which shard."""
+
+
+def read_index(store: Store, folder: str, manifest: Manifest) -> pa.Table:
+    """Return the index of a dataset, as INDEXED; without rows if it is gone.
+
+    Raises:
+        StoreError: The store failed.
+    """
+    file = manifest.files.get(INDEX)
+    data = store.get(f"{folder}/{file.name}") if file else None
+    return INDEXED.empty_table() if data is None else pq.read_table(pa.BufferReader(data), schema=INDEXED)
+
+
+class Parts(ABC):
+    """The parts of a draft that hold images.
+
+    Args:
+        draft: The next version of the dataset.
+        settings: The dataset's settings.
+        samples: Reads the images.
+        earlier: The index of the current version, if its parts may be taken over.
+        on_kept: Called with the number of images in a part that was taken over.
+    """
+
+    def __init__(
+        self,
+        draft: Draft,
+        settings: DatasetSettings,
+        samples: Samples,
+        earlier: pa.Table | None,
+        on_kept: Callable[[int], None],
+    ) -> None:
+        self._draft, self._settings, self._samples = draft, settings, samples
+        self._earlier = INDEXED.empty_table() if earlier is None else earlier
+        self._before = draft.current.files if draft.current and earlier is not None else {}
+        self._on_kept = on_kept
+        self.written = 0
+
+    @staticmethod
+    def of(format_: str) -> "type[Parts]":
+        """Return the class for a format."""
+        return _Images if format_ == "imagefolder" else _Shards
+
+    @abstractmethod
+    def write(self, rows: pa.Table) -> pa.Table:
+        """Write or take over the parts of rows, and return the index of all that are in them, as INDEXED."""
+
+    def _keep(self, part: str, digest: str, images: int) -> bool:
+        """Take a part over if it was made of the same, and return whether it was."""
+        before = self._before.get(part)
+        if before is None or before.rows != digest:
+            return False
+        self._draft.keep(before)
+        self._on_kept(images)
+        return True
+
+    def _indexed(self, rows: pa.Table, shards: npt.NDArray[np.int32]) -> pa.Table:
+        index = rows.select(INDEXED.names[:-1]).append_column("shard", pa.array(shards)).cast(INDEXED)
+        missing = pa.array(self._samples.missing, pa.string())
+        return index.filter(pc.invert(pc.is_in(index["url"], value_set=missing)))
+
+
+class _Shards(Parts):
+    """Files that hold many images each."""
+
+    def write(self, rows: pa.Table) -> pa.Table:
+        name, write = SHARDS[self._settings.format]
+        shards = assigned(rows["url"].combine_chunks(), self._earlier, self._settings.shard_images)
+        in_order = np.argsort(shards, kind="stable")
+        numbers, starts = np.unique(shards[in_order], return_index=True)
+        for number, members in zip(numbers, np.split(in_order, starts[1:]), strict=False):
+            self._write_shard(name.format(number), take_rows(rows, pa.array(members)), write)
+        return self._indexed(rows, shards)
+
+    def _write_shard(self, part: str, rows: pa.Table, write: Writer) -> None:
+        digest = _digest(rows, self._settings)
+        if self._keep(part, digest, rows.num_rows):
+            return
+
+        def write_all(file: IO[bytes]) -> Written:
+            images = write(file, self._samples.of(rows))
+            return Written(images, digest if images == rows.num_rows else "")
+
+        self._draft.write(part, write_all)
+        self.written += 1
+
+
+class _Images(Parts):
+    """A file for each image, and one with the rows of all."""
+
+    def write(self, rows: pa.Table) -> pa.Table:
+        is_new = []
+        for url, sha256 in zip(rows["url"].to_pylist(), rows["sha256"].to_pylist(), strict=True):
+            is_new.append(not self._keep(_image_name(url), f"{FORM}-{sha256}", 1))
+        for sample in self._samples.of(rows.filter(pa.array(is_new, pa.bool_()))):
+            self._write_image(sample)
+        index = self._indexed(rows, np.zeros(rows.num_rows, np.int32))
+        there = rows.filter(pc.is_in(rows["url"], value_set=index["url"].combine_chunks()))
+        self._draft.write(METADATA, lambda file: self._write_rows(file, there))
+        return index
+
+    def _write_image(self, sample: Sample) -> None:
+        def write(file: IO[bytes]) -> Written:
+            file.write(sample.jpeg)
+            return Written(1, f"{FORM}-{sample.row['sha256']}")
+
+        self._draft.write(_image_name(sample.row["url"]), write)
+        self.written += 1
+
+    def _write_rows(self, file: IO[bytes], rows: pa.Table) -> None:
+        for row in _rows(rows):
+            name = self._draft.files[_image_name(row["url"])].name
+            caption = caption_of(row, self._settings.caption)
+            fields = {"file_name": name.rpartition("/")[2], "caption": caption, **row}
+            file.write(json_line(fields).encode() + b"\n")
+
+
+def _image_name(url: str) -> str:
+    return f"train/{key_of(url)}.jpg"
+
+
+def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+    for batch in table.to_batches(ROWS_AT_A_TIME):
+        yield from batch.to_pylist()
+
+
+def _digest(rows: pa.Table, settings: DatasetSettings) -> str:
+    """Return a digest of what makes it necessary to write a shard anew.
+
+    What a run notes of each request, and what a source says besides the caption, is as it was when the shard
+    was written: it would change all shards every day.
+    """
+    digest = TableDigest("url", "sha256", "duplicate_of", "license_id", "opt_outs", "caption")
+    captions = [caption_of(row, settings.caption) for row in _rows(rows.select(_captioned(settings)))]
+    digest.update(rows.append_column("caption", pa.array(captions, pa.string())))
+    return f"{FORM}-{digest.hex()}"
+
+
+def _captioned(settings: DatasetSettings) -> list[str]:
+    """Return the columns that captions are made of."""
+    return [settings.caption.partition(".")[0] if settings.caption else "url"]
