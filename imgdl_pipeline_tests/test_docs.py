@@ -25,6 +25,7 @@ from imgdl_pipeline.cli import main
 from imgdl_pipeline.config.galleries import AssetSettings, Galleries, Gallery
 from imgdl_pipeline.config.galleries_file import read_galleries_file
 from imgdl_pipeline.config.galleries_from import GalleriesFrom
+from imgdl_pipeline.core.model.dataset_settings import DatasetSettings, ResizeSettings
 from imgdl_pipeline.core.model.outcome import Reason, Status
 from imgdl_pipeline.core.model.schemas import CATALOG, descriptions
 from imgdl_pipeline.core.model.settings import CheckSettings, DownloadSettings
@@ -88,11 +89,17 @@ def test_the_settings_tables_are_the_models():
         "download": DownloadSettings,
         "checks": CheckSettings,
         "assets": AssetSettings,
+        "dataset": DatasetSettings,
+        "resize": ResizeSettings,
     }.items():
         text = ALL.partition(f"## `{key}`")[2]
         rows = [cells(line) for line in text.partition("\n#")[0].splitlines() if line.startswith("| `")]
-        told = {code(row[0])[0]: code(row[1])[0] for row in rows}
-        assert told == {name: as_yaml(field.default) for name, field in model.model_fields.items()}
+        told = {code(row[0])[0]: "".join(code(row[1])) for row in rows}
+        assert told == {name: default_of(field) for name, field in model.model_fields.items()}
+
+
+def default_of(field):
+    return "" if field.is_required() else as_yaml(field.default)
 
 
 def as_yaml(value):

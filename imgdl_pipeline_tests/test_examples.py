@@ -15,12 +15,13 @@ from imgdl_pipeline.core.sources import source_types, type_name
 EXAMPLES = Path(__file__).parent.parent / "examples"
 FILES = sorted(EXAMPLES.glob("*.yaml"))
 FORMS = {"asset_per_gallery", "galleries_from"}
-"""Examples that show a form of the galleries file, and no source."""
+STAGES = {"dataset"}
+"""Examples that show a form of the galleries file or a stage, and no source."""
 BIN = Path(sys.executable).parent
 
 
 def test_every_source_has_an_example():
-    assert {file.stem for file in FILES} - FORMS == {
+    assert {file.stem for file in FILES} - FORMS - STAGES == {
         type_name(each).replace("wikimedia_commons", "commons") for each in source_types()
     }
 
@@ -34,7 +35,7 @@ def test_an_example_of_a_form_has_that_key(form, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "file", [file for file in FILES if file.stem not in FORMS], ids=lambda file: file.stem
+    "file", [file for file in FILES if file.stem not in FORMS | STAGES], ids=lambda file: file.stem
 )
 def test_an_example_loads_and_is_of_its_source(file):
     for gallery in read_galleries_file(file).galleries:

@@ -5,7 +5,7 @@ https://huggingface.co/docs/hub/datasets-cards
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import IO, Any
 
 import pyarrow as pa
@@ -13,6 +13,8 @@ import pyarrow.compute as pc
 import yaml
 
 from imgdl_pipeline.core.dataset.credits import UNKNOWN, escaped
+from imgdl_pipeline.core.dataset.features import CARD_FEATURES
+from imgdl_pipeline.core.dataset.manifest import DatasetFile
 from imgdl_pipeline.core.http.urls import host_of
 from imgdl_pipeline.core.model.dataset_settings import DatasetSettings
 from imgdl_pipeline.core.model.opt_outs import from_json
@@ -23,25 +25,54 @@ SHOWN = 20
 DATA_FILES = {"webdataset": "*.tar", "parquet": "data/train-*.parquet", "imagefolder": "train/**"}
 """The files that hold the data, by format."""
 
-SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
+SIZES = {
+    10**3: "n<1K",
+    10**4: "1K<n<10K",
+    10**5: "10K<n<100K",
+    10**6: "100K<n<1M",
+    10**7: "1M<n<10M",
+    10**8: "10M<n<100M",
+    10**9: "100M<n<1B",
+}
 """The hub's names for sizes, by the number of images below which each holds."""
 
-LOADING = {
+HUB_LICENSES = {
+    each: each.lower()
+    for each in (
+        *("CC0-1.0", "CC-BY-2.0", "CC-BY-2.5", "CC-BY-3.0", "CC-BY-4.0", "CC-BY-SA-3.0", "CC-BY-SA-4.0"),
+        *("CC-BY-NC-2.0", "CC-BY-NC-3.0", "CC-BY-NC-4.0", "CC-BY-ND-4.0", "CC-BY-NC-ND-3.0"),
+        *("CC-BY-NC-ND-4.0", "CC-BY-NC-SA-2.0", "CC-BY-NC-SA-3.0", "CC-BY-NC-SA-4.0"),
+    )
+}
+"""The hub's names of licences that pictures have; it knows no others of Creative Commons."""
+
+LOADING = """\
+    import datasets
+    images = datasets.load_dataset("{folder}", split="train")"""
+"""How to load a dataset of any format."""
+
+LOADING_MORE = {
     "webdataset": """\
     import webdataset
-    samples = webdataset.WebDataset("{folder}/{{00000..{last}}}.tar", shardshuffle=False).decode("pil")""",
+    tars = webdataset.WebDataset("{folder}/{{00000..{last}}}.tar", shardshuffle=False).decode("pil")
+    samples = tars.to_tuple("jpg", "txt", "json", missing_is_error=False)""",
     "parquet": """\
-    import datasets
-    images = datasets.load_dataset("{folder}", split="train")""",
+    import duckdb
+    duckdb.sql("select url, width, height, caption from '{folder}/data/*.parquet'")""",
     "imagefolder": """\
-    import datasets
-    images = datasets.load_dataset("imagefolder", data_dir="{folder}", split="train")""",
+    import duckdb
+    duckdb.sql("select file_name, caption from '{folder}/train/metadata.jsonl'")""",
 }
-"""How to load a dataset, by format."""
+"""Another way to load a dataset, by format."""
 
 
 def write_card(
-    file: IO[bytes], gallery: str, settings: DatasetSettings, rows: pa.Table, shards: int, made_by: str
+    file: IO[bytes],
+    gallery: str,
+    settings: DatasetSettings,
+    rows: pa.Table,
+    files: Sequence[DatasetFile],
+    made_by: str,
 ) -> None:
     """Write the card of a dataset.
 
@@ -50,9 +81,10 @@ def write_card(
         gallery: The gallery's name.
         settings: The dataset's settings.
         rows: The catalog's rows of its images.
-        shards: How many files hold its images.
+        files: The files that hold its images.
         made_by: The program and its version.
     """
+    images_bytes = sum(each.bytes for each in files)
     lines = [
         f"# {gallery}",
         "",
@@ -62,7 +94,11 @@ def write_card(
         "",
         "## How to load it",
         "",
-        LOADING[settings.format].format(folder=f"datasets/{gallery}", last=f"{max(0, shards - 1):05}"),
+        LOADING.format(folder=f"datasets/{gallery}"),
+        "",
+        LOADING_MORE[settings.format].format(
+            folder=f"datasets/{gallery}", last=f"{max(0, len(files) - 1):05}"
+        ),
         "",
         "`manifest.json` names every file with its SHA-256.",
         "",
@@ -78,19 +114,35 @@ def write_card(
         "",
         *(f"    {line}" for line in _yaml(settings.model_dump(mode="json")).splitlines()),
     ]
-    front = _yaml(_front_matter(gallery, settings, rows.num_rows))
+    front = _yaml(_front_matter(gallery, settings, rows, images_bytes))
     file.write("\n".join(["---", f"{front}---", "", *lines, ""]).encode())
 
 
-def _front_matter(gallery: str, settings: DatasetSettings, images: int) -> dict[str, Any]:
-    """Return what the hub and its readers look for."""
+def _front_matter(
+    gallery: str, settings: DatasetSettings, rows: pa.Table, images_bytes: int
+) -> dict[str, Any]:
+    """Return what readers and the hub look for; readers compare `num_examples` with what they find."""
     files = [{"split": "train", "path": DATA_FILES[settings.format]}]
+    config: dict[str, Any] = {"config_name": "default", "data_files": files}
+    features = CARD_FEATURES[settings.format]
+    if settings.format == "imagefolder":  # whose reader asks its configuration, and the others dataset_info
+        config["features"] = features
+    split = {"name": "train", "num_bytes": images_bytes, "num_examples": rows.num_rows}
     return {
         "pretty_name": gallery,
-        "license": "other",
-        "size_categories": [next((name for most, name in SIZES.items() if images < most), "n>1M")],
-        "configs": [{"config_name": "default", "data_files": files}],
+        **_license_fields(rows),
+        "size_categories": [next((name for most, name in SIZES.items() if rows.num_rows < most), "n>1T")],
+        "configs": [config],
+        "dataset_info": {"features": features, "splits": [split]},
     }
+
+
+def _license_fields(rows: pa.Table) -> dict[str, Any]:
+    """Return the licence of all images if it is one that the hub knows, or else that each has its own."""
+    [*known] = pc.unique(rows["license_id"]).to_pylist()
+    if known and all(each in HUB_LICENSES for each in known):
+        return {"license": sorted(HUB_LICENSES[each] for each in known)}
+    return {"license": "other", "license_name": "of-each-image", "license_link": "ATTRIBUTION.md"}
 
 
 def _yaml(value: dict[str, Any]) -> str:
@@ -102,7 +154,10 @@ def _choice(settings: DatasetSettings) -> str:
     chosen = "all images that are whole, valid JPEGs"
     if settings.where is not None:
         chosen = "the whole, valid JPEGs for which `where` below holds"
-    how = "Their bytes are as the hosts served them."
+    how = (
+        "Their bytes are as the hosts served them. Some readers turn a picture as its EXIF says, and some do "
+        "not: see the column `orientation`."
+    )
     if settings.resize is not None:
         how = f"They were made smaller: {settings.resize.how}, {settings.resize.side} pixels."
     return f"They are {chosen}. {how}"

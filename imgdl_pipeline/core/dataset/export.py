@@ -159,8 +159,8 @@ def _write_texts(
     draft: Draft, gallery: str, settings: DatasetSettings, rows: pa.Table, index: pa.Table
 ) -> None:
     """Write what is beside the images: the card, the credits, and the index."""
-    shards = len(pc.unique(index["shard"]))
-    draft.write("README.md", lambda file: write_card(file, gallery, settings, rows, shards, MADE_BY))
+    files = [each for each in draft.files.values() if each.images]
+    draft.write("README.md", lambda file: write_card(file, gallery, settings, rows, files, MADE_BY))
     draft.write("CREDITS.csv", lambda file: write_credits(file, rows))
     draft.write("ATTRIBUTION.md", lambda file: write_attribution(file, rows, gallery))
     draft.write(INDEX, lambda file: pq.write_table(index, file, compression="zstd"))

@@ -8,14 +8,14 @@
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
-from itertools import islice
 from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from imgdl_pipeline.core.dataset.features import COLUMNS, parquet_metadata
 from imgdl_pipeline.core.dataset.samples import Sample
 from imgdl_pipeline.core.model.schemas import CATALOG
 
@@ -23,7 +23,8 @@ Writer = Callable[[IO[bytes], Iterable[Sample]], int]
 """A function that writes samples to a file, and returns how many there were."""
 
 ROW_GROUP_IMAGES = 100
-"""Images in a row group of Parquet, as Hugging Face's own writer has them: it is what a reader loads."""
+ROW_GROUP_BYTES = 64_000_000
+"""Images in a row group of Parquet, and their bytes, at most: it is what a reader loads at a time."""
 
 MODE = 0o644
 
@@ -55,28 +56,6 @@ def json_line(row: dict[str, Any]) -> str:
     return json.dumps(row, ensure_ascii=False, default=datetime.isoformat)
 
 
-_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-
-_COLUMNS = [
-    pa.field("image", _IMAGE),
-    pa.field("caption", pa.string()),
-    *(each.remove_metadata() for each in CATALOG),
-]
-
-
-def _feature(field: pa.Field) -> dict[str, Any]:
-    """Return a column as Hugging Face's metadata describe it."""
-    if field.name == "image":
-        return {"_type": "Image"}
-    return {"dtype": str(field.type).replace("double", "float64"), "_type": "Value"}
-
-
-FEATURES = {field.name: _feature(field) for field in _COLUMNS}
-"""The columns of a Parquet dataset, as Hugging Face's metadata describe them."""
-
-_SCHEMA = pa.schema(_COLUMNS, metadata={"huggingface": json.dumps({"info": {"features": FEATURES}})})
-
-
 _COMPRESSION = dict.fromkeys(("image.path", "caption", *CATALOG.names), "zstd")
 """How columns are compressed: all but the images, which are compressed already."""
 
@@ -84,15 +63,26 @@ _COMPRESSION = dict.fromkeys(("image.path", "caption", *CATALOG.names), "zstd")
 def write_parquet(file: IO[bytes], samples: Iterable[Sample]) -> int:
     """Write samples as a Parquet file with Hugging Face's Image feature."""
     images = 0
-    left = iter(samples)
+    schema = COLUMNS.with_metadata(parquet_metadata())
     with pq.ParquetWriter(
-        file, _SCHEMA, compression=_COMPRESSION, use_dictionary=False, write_page_index=True
+        file, schema, compression=_COMPRESSION, use_dictionary=False, write_page_index=True
     ) as writer:
-        while group := list(islice(left, ROW_GROUP_IMAGES)):
+        for group in _grouped(samples):
             rows = [_parquet_row(each) for each in group]
-            writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), row_group_size=len(rows))
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema), row_group_size=len(rows))
             images += len(group)
     return images
+
+
+def _grouped(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
+    group: list[Sample] = []
+    for sample in samples:
+        group.append(sample)
+        if len(group) == ROW_GROUP_IMAGES or sum(len(each.jpeg) for each in group) >= ROW_GROUP_BYTES:
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 def _parquet_row(sample: Sample) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from imgdl_pipeline.core.storage.object_store import StoreError
 from imgdl_pipeline.core.storage.store import Store
 
 MANIFEST = "manifest.json"
-INDEX = ".index.parquet"
-"""The table of the images in a dataset, for the next update; readers skip names that begin with a dot."""
+INDEX = ".index"
+"""The table of the images in a dataset, for the next update: Parquet that no reader takes for data."""
 
 
 @dataclass(frozen=True, slots=True)
