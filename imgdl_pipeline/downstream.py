@@ -42,7 +42,7 @@ def gallery_partitions(file: str | Path | None = None) -> dg.StaticPartitionsDef
 
 
 def asset_keys(gallery: str | None = None, *, file: str | Path | None = None) -> AssetKeys:
-    """Return the keys of the three assets, `links`, `images` and `catalog`, with the file's `key_prefix`.
+    """Return the keys of the assets: `links`, `images`, `catalog` and `dataset`, with their prefix.
 
     Args:
         gallery: The gallery whose own assets they are, in a file with `asset_per_gallery`.

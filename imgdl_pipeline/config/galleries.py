@@ -350,7 +350,7 @@ class Galleries(Settings):
 
     @model_validator(mode="after")
     def _have_assets_of_their_own(self) -> "Galleries":
-        """Refuse settings of a gallery's own assets where all galleries share three assets."""
+        """Refuse settings of a gallery's own assets where all galleries share them."""
         told = [place for place, each in enumerate(self.galleries) if "assets" in each.model_fields_set]
         if told and not self.asset_per_gallery:
             error = PydanticCustomError(NOT_ACCEPTED, "needs asset_per_gallery: true in the file")
