@@ -35,7 +35,8 @@ class DisjointSets:
                     break
                 parents = further
             self._parents = parents
-            return parents.copy()
+            roots: Places = parents.copy()
+            return roots
 
     def roots_of(self, places: Places) -> Places:
         """Return the smallest number of each of these numbers' sets."""
@@ -43,7 +44,8 @@ class DisjointSets:
             return self._roots_of(places)
 
     def _roots_of(self, places: Places) -> Places:
-        first = roots = self._parents[places]
+        roots: Places = self._parents[places]
+        first = roots
         while True:
             further = self._parents[roots]
             if np.array_equal(further, roots):

@@ -98,7 +98,9 @@ def make_plan(hashes: Hashes, distance: int, rows: int) -> Plan:
     """
     selectivity = _selectivity(hashes)
     shapes = itertools.product(range(1, min(BLOCKS, distance + 1) + 1), range(1, KEPT + 1))
-    plans = (_plan(selectivity, len(hashes), rows, _errors(distance, blocks), kept) for blocks, kept in shapes)
+    plans = (
+        _plan(selectivity, len(hashes), rows, _errors(distance, blocks), kept) for blocks, kept in shapes
+    )
     return min((plan for plan in plans if plan is not None), key=lambda plan: plan.nanoseconds)
 
 
@@ -116,9 +118,7 @@ def _errors(distance: int, blocks: int) -> list[int]:
     return [least + (number < more) for number in range(blocks)]
 
 
-def _plan(
-    selectivity: dict[int, float], count: int, rows: int, errors: list[int], kept: int
-) -> Plan | None:
+def _plan(selectivity: dict[int, float], count: int, rows: int, errors: list[int], kept: int) -> Plan | None:
     """Return the plan of a shape; None if its keys are too wide."""
     hands = _dealt(selectivity, sum(errors) + kept * len(errors))
     ends = itertools.accumulate((len(hand) for hand in hands), initial=BITS - len(selectivity))
@@ -155,8 +155,9 @@ def _tables(chunks: list[Chunk], errors: list[int], kept: int) -> Iterator[tuple
 
 def _table_ns(count: int, rows: int, halvings: float) -> float:
     """Return the time that one table is expected to take."""
-    company = count * 2.0**-halvings
+    share: float = 2.0**-halvings
+    company = count * share
     if rows == count:
         return count * (SORT_NS + COMPARE_NS * (company + 4 * math.sqrt(company) + 4))
-    met = min(1.0, rows * 2.0**-halvings)
+    met = min(1.0, rows * share)
     return count * (FILTER_NS + SORT_NS * met) + rows * company * GATHER_NS
