@@ -7,7 +7,6 @@ images.
 import hashlib
 import io
 import logging
-import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -64,7 +63,7 @@ def contact_sheet(
     if kept is not None:
         return kept
     with opened(jpegs) as jpegs:
-        sheet = _compressed(_sheet(_thumbnails(newest, store, jpegs)))
+        sheet = compressed(_sheet(thumbnails(newest, store, jpegs)))
     store.delete([file.path for file in store.list(folder)])
     store.put(path, sheet)
     return sheet
@@ -87,7 +86,8 @@ VALIDATED = Limits(max_pixels=1 << 32, max_decode_bytes=1 << 32)
 """Limits that allow every image: the catalog has already applied the gallery's own limits."""
 
 
-def _thumbnails(rows: list[dict[str, Any]], store: Store, jpegs: JpegWorkers) -> list[Image.Image | None]:
+def thumbnails(rows: list[dict[str, Any]], store: Store, jpegs: JpegWorkers) -> list[Image.Image | None]:
+    """Return an upright thumbnail for each row with `path` and `bytes`; None where it cannot be shown."""
     with ThreadPoolExecutor(jpegs.count, thread_name_prefix="thumbnail") as threads:
         return list(threads.map(lambda row: _thumbnail(row["path"], row["bytes"], store, jpegs), rows))
 
@@ -111,24 +111,28 @@ def _thumbnail(path: str, size: int, store: Store, jpegs: JpegWorkers) -> Image.
     return Image.frombytes("RGB", (small.width, small.height), small.pixels)
 
 
-def _sheet(thumbnails: list[Image.Image | None]) -> Image.Image:
-    shown = [each for each in thumbnails if each is not None]
-    columns = min(COLUMNS, max(1, len(shown)))
-    rows = max(1, math.ceil(len(shown) / columns))
-    cell = SIDE + GAP
-    sheet = Image.new("RGB", (columns * cell + GAP, rows * cell + GAP), BACKGROUND)
-    for number, thumbnail in enumerate(shown):
-        left = GAP + number % columns * cell + (SIDE - thumbnail.width) // 2
-        top = GAP + number // columns * cell + (SIDE - thumbnail.height) // 2
-        sheet.paste(thumbnail, (left, top))
+def _sheet(pictures: list[Image.Image | None]) -> Image.Image:
+    shown = [each for each in pictures if each is not None]
+    return sheet_of_rows([shown[start : start + COLUMNS] for start in range(0, max(1, len(shown)), COLUMNS)])
+
+
+def sheet_of_rows(rows: list[list[Image.Image]]) -> Image.Image:
+    """Return a picture with rows of thumbnails, each in the middle of its square."""
+    columns, cell = max(1, *map(len, rows)), SIDE + GAP
+    sheet = Image.new("RGB", (columns * cell + GAP, len(rows) * cell + GAP), BACKGROUND)
+    for row, pictures in enumerate(rows):
+        for column, picture in enumerate(pictures):
+            left = GAP + column * cell + (SIDE - picture.width) // 2
+            top = GAP + row * cell + (SIDE - picture.height) // 2
+            sheet.paste(picture, (left, top))
     return sheet
 
 
-def _compressed(sheet: Image.Image) -> bytes:
+def compressed(sheet: Image.Image) -> bytes:
     """Return the sheet as a JPEG of the best quality that is small enough; halve its size if none is."""
     for quality in QUALITIES:
         file = io.BytesIO()
         sheet.save(file, "JPEG", quality=quality, optimize=True)
         if file.tell() <= LARGEST_BYTES:
             return file.getvalue()
-    return _compressed(sheet.reduce(2))
+    return compressed(sheet.reduce(2))

@@ -55,6 +55,9 @@ REMOVED_LEASES = "removed/_leases"
 NEAR_DUPLICATES_PATH = "near_duplicates/near_duplicates.parquet"
 """The groups of images that look alike, of all galleries."""
 
+GROUPED_HASHES_PATH = "near_duplicates/_hashes.parquet"
+"""Every perceptual hash with its group, from which the next run goes on."""
+
 
 DATASETS = "datasets"
 """The folder of all datasets."""
@@ -145,3 +148,11 @@ def renamed_from_path(gallery: str) -> str:
 def catalog_path(gallery: str) -> str:
     """Return the path of a gallery's catalog."""
     return f"catalog/gallery={gallery}/catalog.parquet"
+
+
+_CATALOG = re.compile(r"catalog/gallery=[^/]+/catalog(\.\d+)?\.parquet")
+
+
+def is_catalog_path(path: str) -> bool:
+    """Return whether a path is that of a gallery's catalog, or of one shard of it."""
+    return _CATALOG.fullmatch(path) is not None
