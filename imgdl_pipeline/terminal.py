@@ -13,12 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from imgdl_pipeline.core.catalog.build import Progress as CatalogProgress
+from imgdl_pipeline.core.dataset.view import Progress as ViewProgress
 from imgdl_pipeline.core.download.run import Progress as DownloadProgress
 from imgdl_pipeline.core.model.outcome import Status
 from imgdl_pipeline.core.model.shown import shown
 from imgdl_pipeline.progress import every_few_seconds
 
-DOING = {"links": "listing", "images": "downloading", "catalog": "checking"}
+DOING = {"links": "listing", "images": "downloading", "catalog": "checking", "view": "making thumbnails"}
 """What is shown while a stage is at work."""
 
 STANDARD_ERROR = 2
@@ -130,6 +131,6 @@ def _shown(progress: object) -> dict[str, Any]:
         )
         rate = f"{progress.per_second:.1f}/s"
         return {"completed": progress.done, "total": progress.total, "rate": rate, "counts": counts}
-    if isinstance(progress, CatalogProgress):
+    if isinstance(progress, (CatalogProgress, ViewProgress)):
         return {"completed": progress.done, "total": progress.total}
     return {}
