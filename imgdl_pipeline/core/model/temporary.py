@@ -56,7 +56,7 @@ def temporary_file() -> IO[bytes]:
         return tempfile.TemporaryFile()
 
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager

@@ -237,6 +237,12 @@
     return index.bytes[row] === null ? pixels : `${pixels} · ${bytes(index.bytes[row])}`;
   }
 
+  function spoken(row) {
+    const status = value("status", row);
+    const alike = index.group[row] === null ? [] : [`${groupSizes.get(index.group[row])} look alike`];
+    return status === "ok" ? [facts(row), ...alike] : [status, value("reason", row) ?? "", facts(row)];
+  }
+
   function face(row) {
     const image = picture(row);
     if (image) {
@@ -258,6 +264,7 @@
     element.dataset.place = place;
     const group = index.group[row];
     if (group !== null) element.dataset.alike = groupSizes.get(group);
+    element.setAttribute("aria-label", [index.name[row], ...spoken(row)].map(plain).join(", "));
     const name = made("p", plain(index.name[row]).replaceAll("\n", " "), "name");
     name.dataset.facts = facts(row);
     element.append(face(row), name);
@@ -353,9 +360,10 @@
 
   // ---- the detail: a picture and its catalog row
   const dialog = $("detail");
+  let shownPlace = 0;
 
   function show(place) {
-    active = place;
+    shownPlace = place;
     const row = found[place];
     const shown = picture(row) ?? made("p", plain(missing(row) ?? value("status", row) + " – there is no picture"));
     $("picture").replaceChildren(shown);
@@ -430,18 +438,19 @@
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (!step) return;
     event.preventDefault();
-    if (found[active + step] !== undefined) show(active + step);
+    if (found[shownPlace + step] !== undefined) show(shownPlace + step);
   });
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
-  dialog.addEventListener("close", () => go(active));
-  $("previous").addEventListener("click", () => show(active - 1));
-  $("next").addEventListener("click", () => show(active + 1));
+  dialog.addEventListener("close", () => go(shownPlace));
+  $("previous").addEventListener("click", () => show(shownPlace - 1));
+  $("next").addEventListener("click", () => show(shownPlace + 1));
   $("close").addEventListener("click", () => dialog.close());
   $("alike").addEventListener("click", () => {
-    const group = index.group[found[active]];
+    const group = index.group[found[shownPlace]];
     reset();
     onlyGroup = group;
     refilter();
+    shownPlace = 0;
     dialog.close();
   });
 
