@@ -32,6 +32,8 @@ from imgdl_pipeline.core.catalog.removal import remove as remove_images
 from imgdl_pipeline.core.catalog.summary import CatalogSummary, summarize
 from imgdl_pipeline.core.dataset.removal import left_in_datasets, remove_from_datasets
 from imgdl_pipeline.core.dataset.where import WhereError
+from imgdl_pipeline.core.dataset.view import LIMIT as VIEW_LIMIT
+from imgdl_pipeline.core.dataset.view import save_view
 from imgdl_pipeline.core.model.outcome import ResourceError, Status
 from imgdl_pipeline.core.model.settings import did_you_mean
 from imgdl_pipeline.core.model.shown import hide_secrets
@@ -344,6 +346,44 @@ def _status_row(
 
 
 _COUNTED = ("links", *(status.value for status in Status), "bytes")
+
+
+@_command
+@click.argument("name", metavar="NAME", shell_complete=_complete_galleries)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The file to write; NAME.html in this folder by default.",
+)
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=VIEW_LIMIT, show_default=True, help="Show the newest rows."
+)
+def view(name: str, out: Path | None, limit: int, as_json: bool) -> None:
+    """Write an HTML page with the pictures and the catalog rows of gallery NAME, to be opened in a browser.
+
+    The page is one file, which loads nothing. It holds small copies of the pictures: after a removal, write
+    it again.
+    """
+    known = galleries()
+    [gallery] = _chosen(known, [name])
+    file = out or Path(f"{gallery.name}.html")
+    with RunDisplay() as display:
+        display(gallery.name, "view", None)
+        made = save_view(
+            open_store(known),
+            gallery.name,
+            file,
+            limit=limit,
+            on_progress=lambda progress: display(gallery.name, "view", progress),
+        )
+        display.done()
+    size = file.stat().st_size
+    if as_json:
+        _print_json({"name": gallery.name, "file": str(file.absolute()), "bytes": size, **asdict(made)})
+        return
+    of_all = f" of {made.links}" if made.rows < made.links else ""
+    click.echo(f"{file}: {made.rows}{of_all} rows, {made.pictures} pictures, {size / 1e6:.1f} MB")
+    click.echo(f"open it in a browser: {file.absolute().as_uri()}")
 
 
 @_command

@@ -85,8 +85,8 @@ class ImageGalleries(dg.StateBackedComponent):
     """Image galleries: lists their links, downloads the images, validates and catalogs the JPEGs.
 
     Each gallery is a partition of gallery_links → gallery_images → gallery_catalog → gallery_dataset, or has
-    assets of its own; those without a dataset lack the last one. A job and a daily schedule run them, one run a
-    gallery. A subclass may override `get_asset_spec` and `execute`.
+    assets of its own; those without a dataset lack the last one. A job and a daily schedule run them, one run
+    per gallery. A subclass may override `get_asset_spec` and `execute`.
 
     Args:
         galleries: The attributes of a galleries file.

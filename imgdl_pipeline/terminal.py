@@ -14,12 +14,19 @@ from rich.text import Text
 
 from imgdl_pipeline.core.catalog.build import Progress as CatalogProgress
 from imgdl_pipeline.core.dataset.export import Progress as DatasetProgress
+from imgdl_pipeline.core.dataset.view import Progress as ViewProgress
 from imgdl_pipeline.core.download.run import Progress as DownloadProgress
 from imgdl_pipeline.core.model.outcome import Status
 from imgdl_pipeline.core.model.shown import shown
 from imgdl_pipeline.progress import every_few_seconds
 
-DOING = {"links": "listing", "images": "downloading", "catalog": "checking", "dataset": "writing the dataset"}
+DOING = {
+    "links": "listing",
+    "images": "downloading",
+    "catalog": "checking",
+    "dataset": "writing the dataset",
+    "view": "making thumbnails",
+}
 """What is shown while a stage is at work."""
 
 STANDARD_ERROR = 2
@@ -131,6 +138,6 @@ def _shown(progress: object) -> dict[str, Any]:
         )
         rate = f"{progress.per_second:.1f}/s"
         return {"completed": progress.done, "total": progress.total, "rate": rate, "counts": counts}
-    if isinstance(progress, (CatalogProgress, DatasetProgress)):
+    if isinstance(progress, (CatalogProgress, DatasetProgress, ViewProgress)):
         return {"completed": progress.done, "total": progress.total}
     return {}

@@ -33,6 +33,7 @@ from imgdl_pipeline.running import GalleryRun
 from imgdl_pipeline.version import __version__
 from imgdl_pipeline_tests.support.pictures import PICTURE, jpeg
 from imgdl_pipeline_tests.support.rows import catalog_of
+from imgdl_pipeline_tests.support.view import Page
 
 COMMANDS = sorted(main.commands)
 STATUSES = ("ok", "invalid", "failed", "refused")
@@ -802,6 +803,68 @@ class TestPrune:
         assert store.get(catalog_path("demo2")) is None
 
 
+class TestView:
+    @pytest.fixture
+    def mine(self, imgdl, project, server, pictures):
+        """The gallery `mine` of three pictures and a dead link, after a run."""
+        project.write_lists(mine=[*pictures, server.url("/dead.jpg")], new=pictures)
+        assert imgdl("run", "mine").code == 0
+
+    def test_it_writes_a_page_into_this_folder_and_prints_where_it_is(self, imgdl, project, mine):
+        done = imgdl("view", "mine")
+        page = project.folder / "mine.html"
+        size = page.stat().st_size / 1e6
+        assert done.code == 0
+        assert done.err == "mine: making thumbnails\n"
+        assert done.out == (
+            f"mine.html: 4 rows, 3 pictures, {size:.1f} MB\nopen it in a browser: {page.as_uri()}\n"
+        )
+        assert [len(block["rows"]) for block in Page(page.read_bytes()).blocks] == [4]
+
+    def test_it_writes_the_newest_rows_to_the_file_that_is_named(self, imgdl, project, mine):
+        done = imgdl("view", "mine", "--out", "other.html", "--limit", "2", "--json")
+        page = project.folder / "other.html"
+        assert done.json == {
+            "name": "mine",
+            "file": str(page),
+            "bytes": page.stat().st_size,
+            "links": 4,
+            "rows": 2,
+            "pictures": 2,
+        }
+        assert imgdl("view", "mine", "--limit", "2").out.startswith("mine.html: 2 of 4 rows, 2 pictures, ")
+
+    def test_its_own_page_is_replaced_and_no_other_file(self, imgdl, project, mine):
+        assert imgdl("view", "mine").code == imgdl("view", "mine").code == 0
+        before = project.file.read_bytes()
+        done = imgdl("view", "mine", "--out", "galleries.yaml")
+        assert (done.code, done.out) == (1, "")
+        assert "galleries.yaml exists and is no page of a gallery: name another file\n" in done.err
+        assert project.file.read_bytes() == before
+
+    @pytest.mark.parametrize("form", [[], ["--json"]])
+    def test_a_folder_is_wrong_usage(self, imgdl, mine, form):
+        done = imgdl("view", "mine", "--out", "store", *form)
+        assert done.code == 2
+        assert "is a directory" in done.out + done.err
+
+    def test_a_gallery_that_never_ran_is_a_sentence(self, imgdl, project, mine):
+        done = imgdl("view", "new", "--json")
+        assert done.code == 1
+        assert done.json == {"error": f"new has no catalog in {project.folder}/store: run the gallery first"}
+        assert not (project.folder / "new.html").exists()
+
+    def test_a_gallery_that_is_not_in_the_file_is_wrong_usage(self, imgdl, mine):
+        done = imgdl("view", "mime")
+        assert done.code == 2
+        assert "there is no gallery 'mime' in" in done.err
+        assert "mine" in done.err
+
+    def test_one_gallery_must_be_named(self, imgdl):
+        assert imgdl("view").code == 2
+        assert imgdl("view", "demo", "demo").code == 2
+
+
 class TestTextOfStrangers:
     ESCAPES = "\x1b]0;owned\x07\x1b[2Jgone\x9b31m[bold]b[/bold]"
 
@@ -856,7 +919,7 @@ class TestHelp:
         assert imgdl(*words, "-h").out == done.out
 
     def test_there_are_the_commands_of_the_contract(self, imgdl):
-        assert {"run", "list", "check", "status", "rename", "prune"} <= set(COMMANDS)
+        assert {"run", "list", "check", "status", "rename", "prune", "view"} <= set(COMMANDS)
         done = imgdl("--help")
         assert all(re.search(rf"^  {command} ", done.out, re.MULTILINE) for command in COMMANDS)
 
@@ -897,6 +960,9 @@ class TestCompletion:
     def test_commands_are_offered(self, complete):
         assert complete("") == COMMANDS
         assert complete("r") == [command for command in COMMANDS if command.startswith("r")]
+
+    def test_a_gallery_is_offered(self, complete):
+        assert complete("view d") == ["demo"]
 
     @pytest.mark.parametrize("command", ["run", "status"])
     def test_galleries_are_offered(self, complete, project, command):

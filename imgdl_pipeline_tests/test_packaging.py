@@ -5,6 +5,7 @@ from importlib.metadata import entry_points, version
 from pathlib import Path
 
 import pytest
+from hatchling.builders.wheel import WheelBuilder
 
 import imgdl_pipeline
 
@@ -40,6 +41,12 @@ def test_the_lock_file_has_versions_and_hashes_and_names_no_host():
     assert "://" not in lock
     packages = re.findall(r"^\S+==\S+.*(?:\n    --hash=sha256:[0-9a-f]{64}.*)+", lock, re.MULTILINE)
     assert len(packages) == len(re.findall(r"^\S", lock, re.MULTILINE))
+
+
+def test_the_wheel_has_the_parts_of_a_gallerys_page():
+    wheel = {each.distribution_path for each in WheelBuilder(str(ROOT)).recurse_included_files()}
+    parts = {f"imgdl_pipeline/core/dataset/page/page.{kind}" for kind in ("html", "css", "js")}
+    assert parts <= wheel
 
 
 def test_every_dependency_is_in_the_lock_file():

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import pytest
 
 from imgdl_pipeline.core.catalog.build import Progress as CatalogProgress
+from imgdl_pipeline.core.dataset.view import Progress as ViewProgress
 from imgdl_pipeline.core.download.run import Progress as DownloadProgress
 from imgdl_pipeline.terminal import RunDisplay, print_table
 
@@ -110,6 +111,16 @@ def test_a_bar_counts_the_files_that_are_checked(monkeypatch):
     text = _ESCAPE.sub("", said[0])
     assert "g: checking" in text
     assert "3/8" in text
+
+
+def test_a_bar_counts_the_rows_that_are_written(monkeypatch):
+    said = []
+    with displayed(monkeypatch, said) as display:
+        display("g", "view", None)
+        display("g", "view", ViewProgress(250, 801))
+    text = _ESCAPE.sub("", said[0])
+    assert "g: making thumbnails" in text
+    assert "250/801" in text
 
 
 def test_a_bar_is_gone_at_the_end_and_the_cursor_is_shown(monkeypatch):

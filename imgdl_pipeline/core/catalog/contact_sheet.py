@@ -94,6 +94,20 @@ def thumbnails(rows: list[dict[str, Any]], store: Store, jpegs: JpegWorkers) -> 
 
 def _thumbnail(path: str, size: int, store: Store, jpegs: JpegWorkers) -> Image.Image | None:
     """Return an upright thumbnail of an image that fits the square, or None if it cannot be shown."""
+    try:
+        return stored_thumbnail(path, size, store, jpegs, SIDE)
+    except InvalidImageError as error:
+        logger.warning("%s is not on the contact sheet: %s", path, error)
+        return None
+
+
+def stored_thumbnail(path: str, size: int, store: Store, jpegs: JpegWorkers, side: int) -> Image.Image:
+    """Return an upright thumbnail of a stored image, of which no side has more than `side` pixels.
+
+    Raises:
+        InvalidImageError: The image cannot be decoded, or its file is gone.
+        StoreError: The file could not be read.
+    """
 
     @contextmanager
     def opened_image() -> Iterator[worker_client.Image]:
@@ -103,11 +117,7 @@ def _thumbnail(path: str, size: int, store: Store, jpegs: JpegWorkers) -> Image.
         with file:
             yield file
 
-    try:
-        small = jpegs.thumbnail(opened_image, 0 if store.is_local else size, VALIDATED, SIDE)
-    except InvalidImageError as error:
-        logger.warning("%s is not on the contact sheet: %s", path, error)
-        return None
+    small = jpegs.thumbnail(opened_image, 0 if store.is_local else size, VALIDATED, side)
     return Image.frombytes("RGB", (small.width, small.height), small.pixels)
 
 

@@ -1,8 +1,11 @@
 """Open temporary files, and name the disk when it is full."""
 
+import errno
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import IO
 
 from imgdl_pipeline.core.model.outcome import ResourceError
@@ -51,3 +54,33 @@ def temporary_file() -> IO[bytes]:
     """
     with needing_room():
         return tempfile.TemporaryFile()
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that takes a path once the `with` block has written it, whole; until then, none sees it.
+
+    If the block fails, the file that was at the path before stays.
+
+    Raises:
+        ResourceError: The file cannot be written.
+    """
+    whole = path.resolve()  # a link keeps pointing at its file
+    unfinished = whole.with_name(f".{whole.name}#{os.getpid()}")
+    try:
+        file = unfinished.open("wb")
+    except OSError as error:
+        raise ResourceError(f"cannot write {path}: {error.strerror}") from error
+    try:
+        with file:
+            yield file
+        unfinished.replace(whole)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise ResourceError(f"cannot write {path}: {error.strerror}; make room there") from error
+    finally:
+        unfinished.unlink(missing_ok=True)

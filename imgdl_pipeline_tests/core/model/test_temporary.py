@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pytest
 
 from imgdl_pipeline.core.model.outcome import ResourceError
-from imgdl_pipeline.core.model.temporary import needing_room, temporary_file
+from imgdl_pipeline.core.model.temporary import needing_room, replacing, temporary_file
 
 
 @contextmanager
@@ -62,3 +62,53 @@ def test_other_errors_pass():
     with pytest.raises(ValueError, match="mine"):
         with needing_room():
             raise ValueError("mine")
+
+
+class TestReplacing:
+    def test_a_file_takes_its_place_when_it_is_whole(self, tmp_path):
+        path = tmp_path / "page.html"
+        path.write_bytes(b"before")
+        with replacing(path) as file:
+            file.write(b"after")
+            assert path.read_bytes() == b"before"
+        assert path.read_bytes() == b"after"
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_the_file_before_stays_if_the_new_one_fails(self, tmp_path):
+        path = tmp_path / "page.html"
+        path.write_bytes(b"before")
+        with pytest.raises(ValueError, match="mine"):
+            with replacing(path) as file:
+                file.write(b"half")
+                raise ValueError("mine")
+        assert path.read_bytes() == b"before"
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_a_link_keeps_pointing_at_its_file(self, tmp_path):
+        path, link = tmp_path / "page.html", tmp_path / "link.html"
+        link.symlink_to(path)
+        with replacing(link) as file:
+            file.write(b"whole")
+        assert link.is_symlink()
+        assert path.read_bytes() == b"whole"
+
+    def test_a_folder_that_is_not_there_is_named(self, tmp_path):
+        path = tmp_path / "none" / "page.html"
+        with pytest.raises(ResourceError, match=rf"cannot write {path}: No such file or directory"):
+            with replacing(path):
+                raise AssertionError("unreachable")
+
+    def test_a_full_disk_is_named(self, tmp_path):
+        path = tmp_path / "page.html"
+        with (
+            full_disk(),
+            pytest.raises(ResourceError, match=rf"cannot write {path}: File too large; make room"),
+        ):
+            with replacing(path) as file:
+                file.write(b"x" * 100_000)
+        assert not list(tmp_path.iterdir())
+
+    def test_other_errors_of_the_system_pass(self, tmp_path):
+        with pytest.raises(ConnectionResetError):
+            with replacing(tmp_path / "page.html"):
+                raise ConnectionResetError
