@@ -1,0 +1,197 @@
+import io
+import json
+import tarfile
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from imgdl_pipeline.core.dataset.manifest import INDEX, Manifest
+from imgdl_pipeline.core.dataset.parts import INDEXED, read_index
+from imgdl_pipeline.core.dataset.rows import key_of
+from imgdl_pipeline.core.storage.layout import dataset_path
+from imgdl_pipeline_tests.support.datasets import assert_whole, files_of, parts_of, picture_of, url_of
+
+FORMATS = ("webdataset", "parquet", "imagefolder")
+
+
+@pytest.fixture(params=FORMATS)
+def format_(request):
+    return request.param
+
+
+def samples_in(files, format_):
+    """A dataset's pictures, captions and rows, by key and in the order of its parts."""
+    return dict({"webdataset": _tars, "parquet": _parquets, "imagefolder": _images}[format_](parts_of(files)))
+
+
+def _tars(parts):
+    for part in sorted(each for each in parts if each.endswith(".tar")):
+        with tarfile.open(fileobj=io.BytesIO(parts[part])) as tar:
+            held = {each.name: tar.extractfile(each).read() for each in tar}
+        for name in held:
+            if name.endswith(".jpg"):
+                key = name.removesuffix(".jpg")
+                text = held.get(f"{key}.txt")
+                yield key, (held[name], None if text is None else text.decode(), json.loads(held[f"{key}.json"])["url"])
+
+
+def _parquets(parts):
+    for part in sorted(each for each in parts if each.startswith("data/")):
+        for row in pq.read_table(pa.BufferReader(parts[part])).to_pylist():
+            yield row["image"]["path"].removesuffix(".jpg"), (row["image"]["bytes"], row["caption"], row["url"])
+
+
+def _images(parts):
+    lines = parts["train/metadata.jsonl"].decode().split("\n")
+    assert lines.pop() == ""
+    for row in map(json.loads, lines):
+        key = row["file_name"].partition(".")[0].partition("~")[0]
+        yield key, (parts[f"train/{key}.jpg"], row["caption"], row["url"])
+
+
+def numbers_in(files, format_):
+    """The pictures of a dataset by their number, after checking that all is right with them."""
+    samples = samples_in(files, format_)
+    numbers = [int(url.rpartition("/")[2].partition(".")[0]) for _, _, url in samples.values()]
+    assert list(samples) == [key_of(url_of(number)) for number in numbers]
+    assert [jpeg for jpeg, _, _ in samples.values()] == [picture_of(number) for number in numbers]
+    return numbers
+
+
+def test_a_dataset_has_exactly_the_pictures_that_are_ok_in_the_catalogs_order(any_gallery, format_):
+    any_gallery.put(5, 3, 9, 1, 0).export(format=format_)
+    assert numbers_in(assert_whole(any_gallery.store), format_) == [5, 3, 9, 1, 0]
+
+
+def test_captions_are_where_there_are_some(gallery, format_):
+    gallery.put(1).put(2, attributes="{}").export(format=format_, caption="attributes.title")
+    captions = [caption for _, caption, _ in samples_in(files_of(gallery.store), format_).values()]
+    assert captions == ["Title 1", None]
+
+
+@pytest.mark.parametrize("caption", ["😀 \U0010ffff é", "one\ntwo\r\nthree", "a\0b", '"}\n{"x": "', "\u2028\x85"])
+def test_hostile_captions_stay_one_caption(gallery, format_, caption):
+    attributes = json.dumps({"title": f"<{caption}>"}, ensure_ascii=False)
+    gallery.put(1, attributes=attributes).put(2).export(format=format_, caption="attributes.title")
+    samples = samples_in(files_of(gallery.store), format_)
+    assert [text for _, text, _ in samples.values()] == [f"<{caption}>", "Title 2"]
+
+
+def test_the_parts_have_the_contracts_names(gallery):
+    gallery.put(1, 2, 3)
+    texts = {"README.md", "CREDITS.csv", "ATTRIBUTION.md", INDEX, "manifest.json"}
+    keys = [key_of(url_of(number)) for number in (1, 2, 3)]
+    for settings, names in {
+        "webdataset": {"00000.tar", "00001.tar"},
+        "parquet": {"data/train-00000.parquet", "data/train-00001.parquet"},
+        "imagefolder": {"train/metadata.jsonl", *(f"train/{key}.jpg" for key in keys)},
+    }.items():
+        gallery.export(format=settings)
+        assert set(assert_whole(gallery.store)) == names | texts
+
+
+def test_an_imagefolders_rows_are_the_catalogs_after_file_name_and_caption(gallery):
+    gallery.put(1, 2).export(format="imagefolder", caption="attributes.title")
+    lines = files_of(gallery.store)["train/metadata.jsonl"].decode().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert list(rows[0])[:3] == ["file_name", "caption", "url"]
+    assert list(rows[0])[2:] == gallery.catalog().column_names
+    assert [row["file_name"] for row in rows] == [f"{key_of(url_of(number))}.jpg" for number in (1, 2)]
+    assert [row["caption"] for row in rows] == ["Title 1", "Title 2"]
+    assert rows[0]["fetched_at"] == "2026-11-22T01:00:00+00:00"
+
+
+def test_the_index_names_every_picture_and_its_shard(any_gallery):
+    any_gallery.put(1, 2, 3).export()
+    manifest = Manifest.read(any_gallery.store, "g")
+    index = read_index(any_gallery.store, dataset_path("g"), manifest)
+    assert index.schema.equals(INDEXED)
+    rows = [any_gallery.rows[number] for number in (1, 2, 3)]
+    assert index.to_pylist() == [
+        {"url": row["url"], "sha256": row["sha256"], "phash": row["phash"], "shard": place // 2}
+        for place, row in enumerate(rows)
+    ]
+
+
+def test_the_manifest_counts_the_pictures_of_each_part(gallery):
+    manifest = gallery.put(1, 2, 3).export().manifest
+    assert {part: file.images for part, file in manifest.files.items() if file.images} == {
+        "00000.tar": 2,
+        "00001.tar": 1,
+    }
+    assert manifest.images == 3
+
+
+CHANGES = {
+    "another picture": {"version": 1},
+    "another caption": {"attributes": '{"title": "New"}'},
+    "another licence": {"license_id": "CC0-1.0"},
+    "a copy of another one": {"duplicate_of": url_of(1)},
+    "an opt-out": {"opt_outs": '[{"signal": "tdm-reservation", "value": "1", "where": "header"}]'},
+}
+
+NO_CHANGES = {
+    "another day": {"last_seen": None},
+    "another answer": {"etag": '"2"', "attempts": 3, "elapsed_s": 1.5},
+    "another attribute": {"attributes": '{"title": "Title 3", "likes": 9}'},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_only_shards_whose_pictures_changed_are_written(any_gallery, change):
+    any_gallery.put(1, 2, 3, 4, 5, 6).export(caption="attributes.title")
+    before = parts_of(files_of(any_gallery.store))
+    run = any_gallery.put(3, **change).export(caption="attributes.title")
+    after = parts_of(assert_whole(any_gallery.store))
+    assert {part for part in after if part.endswith(".tar") and after[part] != before[part]} == {"00001.tar"}
+    assert (run.written, run.is_new) == (1, True)
+
+
+@pytest.mark.parametrize("change", NO_CHANGES.values(), ids=NO_CHANGES)
+def test_what_changes_with_every_run_writes_no_shard(gallery, change):
+    gallery.put(1, 2, 3, 4).export(caption="attributes.title")
+    assert gallery.put(3, **change).export(caption="attributes.title").written == 0
+
+
+def test_new_pictures_fill_the_last_shard_then_new_ones(any_gallery, format_):
+    any_gallery.put(1, 2, 3).export(format=format_)
+    run = any_gallery.put(4, 5).export(format=format_)
+    assert numbers_in(assert_whole(any_gallery.store), format_) == [1, 2, 3, 4, 5]
+    assert run.written == 2
+
+
+def test_pictures_that_leave_are_gone_from_their_shard_only(any_gallery, format_):
+    any_gallery.put(1, 2, 3, 4, 5).export(format=format_)
+    run = any_gallery.drop(4).export(format=format_)
+    assert numbers_in(assert_whole(any_gallery.store), format_) == [1, 2, 3, 5]
+    assert run.written == (0 if format_ == "imagefolder" else 1)
+
+
+def test_a_shard_that_nothing_is_left_of_is_gone(any_gallery):
+    any_gallery.put(1, 2, 3, 4, 5).export()
+    run = any_gallery.drop(3, 4).export()
+    assert [part for part in run.manifest.files if part.endswith(".tar")] == ["00000.tar", "00002.tar"]
+    assert run.written == 0
+    assert numbers_in(assert_whole(any_gallery.store), "webdataset") == [1, 2, 5]
+
+
+def test_another_order_in_the_catalog_moves_no_picture_to_another_shard(gallery):
+    gallery.put(1, 2, 3, 4).export()
+    gallery.rows = dict(reversed(gallery.rows.items()))
+    gallery.write().export()
+    assert numbers_in(assert_whole(gallery.store), "webdataset") == [2, 1, 4, 3]
+
+
+def test_a_dataset_of_nothing_is_whole(any_gallery, format_):
+    run = any_gallery.put(1).export(format=format_, where="false")
+    assert (run.manifest.images, run.rows.num_rows, run.written) == (0, 0, 0)
+    assert samples_in(assert_whole(any_gallery.store), format_) == {}
+
+
+def test_without_its_index_a_dataset_is_packed_from_the_start(gallery):
+    gallery.put(1, 2, 3, 4, 5).export()
+    gallery.drop(1).export()
+    (gallery.store.local_path(dataset_path("g")) / INDEX).unlink()
+    gallery.export()
+    assert numbers_in(assert_whole(gallery.store), "webdataset") == [2, 3, 4, 5]
