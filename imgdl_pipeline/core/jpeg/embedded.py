@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from imgdl_pipeline.core.jpeg.exif import Exif, ExifError, read_exif
+from imgdl_pipeline.core.jpeg.exif import Exif, joined, read_exif
 from imgdl_pipeline.core.jpeg.facts import Embedded
-from imgdl_pipeline.core.jpeg.header import EXIF_START, JpegHeader
+from imgdl_pipeline.core.jpeg.header import JpegHeader
 from imgdl_pipeline.core.jpeg.icc import IccError, description, profile_of
 from imgdl_pipeline.core.jpeg.iptc import read_iptc
+from imgdl_pipeline.core.jpeg.tiff import ExifError
 from imgdl_pipeline.core.jpeg.xmp import Xmp, read_xmp
 
 NAMES = (
@@ -61,17 +62,11 @@ def orientation_of(header: JpegHeader) -> int:
 
 
 def _exif(header: JpegHeader) -> tuple[Exif, Mapping[str, Any]]:
-    """Read EXIF, which a long one has split over several segments."""
     segments = header.metadata.get("exif", ())
-    starts = [number for number, each in enumerate(segments) if each.startswith(EXIF_START)]
     if not segments:
         return Exif(), {}
-    if not starts:
-        return Exif(), {"_error": "it does not begin as a TIFF structure does"}
-    first, *others = starts
-    end = others[0] if others else len(segments)
     try:
-        exif = read_exif(b"".join(segments[first:end]))
+        exif = read_exif(joined(segments))
     except ExifError as error:
         return Exif(), {"_error": str(error)}
     return exif, exif.tags

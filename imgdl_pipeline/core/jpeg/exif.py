@@ -1,23 +1,32 @@
 """Reads EXIF: the tags of a TIFF structure, as JSON has them.
 
-The structure is that of TIFF 6.0, the tags are those of CIPA DC-008 (Exif 3.0). It is read here, and not by
-Pillow, because what matters is lost there: byte order of comments, types that are newer than Pillow, and a
-bound on the sum of all values.
+The tags are those of CIPA DC-008 (Exif 3.0). They are read here, and not by Pillow, because what matters is
+lost there: byte order of comments, types that are newer than Pillow, and a bound on the sum of all values.
 """
 
 import math
-import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 from PIL.ExifTags import GPSTAGS, IFD, TAGS, Base
 
+from imgdl_pipeline.core.jpeg.header import EXIF_START
 from imgdl_pipeline.core.jpeg.text import MAX_CHARS, clean, utf8_or_latin1
-
-MAX_ENTRIES = 1_000
-"""Entries that are read of one directory; cameras write some hundred."""
+from imgdl_pipeline.core.jpeg.tiff import (
+    ASCII,
+    BYTE,
+    FORMATS,
+    RATIONAL,
+    SBYTE,
+    SRATIONAL,
+    UNDEFINED,
+    UTF8,
+    Entry,
+    ExifError,
+    Tiff,
+)
 
 MAX_VALUES = 1_000
 """Of a longer list of numbers, the rest is left out."""
@@ -31,22 +40,6 @@ FIRST_TAGS = frozenset({Base.Orientation, Base.DateTimeOriginal, Base.DateTimeDi
 MAX_BYTES = 65_536
 """Of the values of one file, as their characters and eight for a number; what comes then is left out."""
 
-BYTE, ASCII, RATIONAL, SBYTE, UNDEFINED, SRATIONAL, UTF8 = 1, 2, 5, 6, 7, 10, 129
-
-FORMATS = {BYTE: "B", 3: "H", 4: "I", SBYTE: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I"}
-"""Types that are numbers, by their code, as the module `struct` has them."""
-
-SIZES = {type_: struct.calcsize(f"={letter}") for type_, letter in FORMATS.items()} | {
-    ASCII: 1,
-    UNDEFINED: 1,
-    UTF8: 1,
-    RATIONAL: 8,
-    SRATIONAL: 8,
-}
-
-POINTERS = frozenset({4, 9, 13})
-"""Types of a pointer to another directory; some programs write a signed one."""
-
 XP_TAGS = range(0x9C9B, 0x9CA0)
 """Windows's XPTitle to XPSubject: bytes that are UTF-16, little-endian."""
 
@@ -57,10 +50,6 @@ OPAQUE = frozenset({Base.MakerNote, Base.PrintImageMatching})
 
 MOST_BYTES_AS_NUMBERS = 16
 """More bytes than that are a payload of their own, such as an ICC profile or IPTC."""
-
-
-class ExifError(Exception):
-    """The data is no TIFF structure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +112,19 @@ def _degrees(value: object, reference: object, plus: str, minus: str, most: int)
     return sign * degrees if 0 <= degrees <= most else None
 
 
+def joined(segments: Sequence[bytes]) -> bytes:
+    """Put EXIF together, which a long one has split over several segments.
+
+    Raises:
+        ExifError: None of the segments begins as a TIFF structure does.
+    """
+    starts = [number for number, each in enumerate(segments) if each.startswith(EXIF_START)]
+    if not starts:
+        raise ExifError("it does not begin as a TIFF structure does")
+    first, *others = starts
+    return b"".join(segments[first : others[0] if others else len(segments)])
+
+
 def read_exif(data: bytes) -> Exif:
     """Read the tags of IFD0, of the Exif directory and of the GPS directory.
 
@@ -135,7 +137,7 @@ def read_exif(data: bytes) -> Exif:
     Raises:
         ExifError: It is no TIFF structure.
     """
-    tiff = _Tiff.of(data)
+    tiff = Tiff.of(data)
     (first,) = tiff.unpack("I", 4, 1) or (0,)
     entries = list(tiff.entries(first))
     inner = tiff.directory(entries, IFD.Exif)
@@ -146,74 +148,13 @@ def read_exif(data: bytes) -> Exif:
     return Exif(tags | {"GPSInfo": places} if places else tags)
 
 
-class _Entry(NamedTuple):
-    """One entry of a directory; its value is `length` of a type, at `place`."""
-
-    tag: int
-    type: int
-    length: int
-    place: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Tiff:
-    """The bytes of a TIFF structure, and their order: `<` or `>`."""
-
-    data: bytes
-    order: str
-
-    @staticmethod
-    def of(data: bytes) -> "_Tiff":
-        order = {b"II": "<", b"MM": ">"}.get(data[:2])
-        if order is None or len(data) < 8 or struct.unpack_from(f"{order}H", data, 2) != (42,):
-            raise ExifError("it does not begin as a TIFF structure does")
-        return _Tiff(data, order)
-
-    def unpack(self, letter: str, place: int, count: int) -> tuple[Any, ...] | None:
-        """Read numbers; None where they would lie outside."""
-        form = f"{self.order}{count}{letter}"
-        if place < 0 or place + struct.calcsize(form) > len(self.data):
-            return None
-        return struct.unpack_from(form, self.data, place)
-
-    def entries(self, place: int) -> Iterator[_Entry]:
-        """Yield a directory's entries, as far as they and their values lie within the data."""
-        (count,) = self.unpack("H", place, 1) or (0,)
-        for number in range(min(count, MAX_ENTRIES)):
-            start = place + 2 + 12 * number
-            head, values = self.unpack("H", start, 2), self.unpack("I", start + 4, 2)
-            if head is None or values is None:
-                return
-            (tag, type_), (length, offset) = head, values
-            size = SIZES.get(type_, 0) * length
-            value_at = start + 8 if size <= 4 else offset
-            if size and value_at + size <= len(self.data):
-                yield _Entry(tag, type_, length, value_at)
-
-    def directory(self, entries: list[_Entry], tag: int) -> list[_Entry]:
-        """Return the entries of the directory that the first pointer of a tag leads to."""
-        pointer = next((entry for entry in entries if entry.tag == tag), None)
-        return [] if pointer is None else list(self.entries(self.pointer(pointer)))
-
-    def pointer(self, entry: _Entry) -> int:
-        """Return the place that an entry points at; -1, which is nowhere, for what is no pointer."""
-        if entry.type not in POINTERS:
-            return -1
-        (place,) = self.unpack("I", entry.place, 1) or (-1,)
-        return int(place)
-
-    def bytes(self, entry: _Entry) -> bytes:
-        """Return an entry's bytes, as many as a text may have."""
-        return self.data[entry.place : entry.place + min(entry.length, MAX_TEXT_BYTES)]
-
-
 class _Budget:
     """Gives tags their names, until the sum of their values is used up."""
 
     def __init__(self, left: int) -> None:
         self._left = left
 
-    def named(self, tiff: _Tiff, entries: list[_Entry], names: Mapping[int, str]) -> dict[str, Any]:
+    def named(self, tiff: Tiff, entries: list[Entry], names: Mapping[int, str]) -> dict[str, Any]:
         tags: dict[str, Any] = {}
         for entry in sorted(entries, key=lambda entry: entry.tag not in FIRST_TAGS):
             name = names.get(entry.tag, f"0x{entry.tag:04X}")
@@ -230,21 +171,21 @@ class _Budget:
 _NOT_VALUES = frozenset({IFD.Exif, IFD.GPSInfo, IFD.Interop}) | OPAQUE
 
 
-def _value(tiff: _Tiff, entry: _Entry) -> Any:
+def _value(tiff: Tiff, entry: Entry) -> Any:
     """Return an entry's value as JSON has it, or None where JSON has no form for it."""
     if entry.tag in XP_TAGS and entry.type == BYTE:
-        return clean(tiff.bytes(entry).decode("utf-16-le", "replace"))
+        return clean(tiff.bytes(entry, MAX_TEXT_BYTES).decode("utf-16-le", "replace"))
     if entry.type in (ASCII, UTF8):
-        return clean(utf8_or_latin1(tiff.bytes(entry).partition(b"\0")[0]))
+        return clean(utf8_or_latin1(tiff.bytes(entry, MAX_TEXT_BYTES).partition(b"\0")[0]))
     if entry.tag == Base.UserComment or (entry.type == UNDEFINED and entry.tag not in NUMBERS):
-        return _undefined(tiff.bytes(entry), tiff.order)
+        return _undefined(tiff.bytes(entry, MAX_TEXT_BYTES), tiff.order)
     if entry.type in (BYTE, SBYTE, UNDEFINED) and entry.length > MOST_BYTES_AS_NUMBERS:
         return None
     numbers = _numbers(tiff, entry)
     return numbers[0] if entry.length == 1 else numbers
 
 
-def _numbers(tiff: _Tiff, entry: _Entry) -> list[float | int | None]:
+def _numbers(tiff: Tiff, entry: Entry) -> list[float | int | None]:
     count = min(entry.length, MAX_VALUES)
     if entry.type in (RATIONAL, SRATIONAL):
         parts = tiff.unpack("I" if entry.type == RATIONAL else "i", entry.place, 2 * count) or ()

@@ -27,6 +27,24 @@ def profile_of(chunks: Sequence[bytes]) -> bytes | None:
     return b"".join(parts[number] for number in sorted(parts))
 
 
+MAX_BYTES = 4_000_000
+"""A longer profile neither converts pixels nor is copied: those of printing presses have a few megabytes."""
+
+COLOR_SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
+"""The colour space that a profile names, by the mode of the pixels that it describes."""
+
+
+def usable(profile: bytes, mode: str) -> ImageCms.ImageCmsProfile | None:
+    """Return a profile opened; None where it cannot be read, or describes pixels of another mode."""
+    if len(profile) > MAX_BYTES:
+        return None
+    try:
+        opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    except OSError:
+        return None
+    return opened if opened.profile.xcolor_space.strip() == COLOR_SPACES[mode] else None
+
+
 def description(profile: bytes) -> str | None:
     """Return a profile's description, such as `Display P3`; None where it has none.
 

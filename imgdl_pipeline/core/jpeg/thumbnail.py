@@ -22,7 +22,8 @@ UPRIGHT = {
 def thumbnail(data: Buffer, side: int, orientation: int) -> tuple[int, int, bytes]:
     """Decode a JPEG reduced, and turn it as it is to be displayed.
 
-    Pillow is given the picture data alone: it joins the metadata of a hostile file in quadratic time.
+    Pillow is given the picture data alone (`picture_only`): it joins the metadata of a hostile file in
+    quadratic time, and interprets some of it as soon as a file is opened.
 
     Args:
         data: The whole file, which has been validated.

@@ -30,7 +30,7 @@ from imgdl_pipeline.core.jpeg import libjpeg
 from imgdl_pipeline.core.jpeg.decode import NoMemoryError
 from imgdl_pipeline.core.jpeg.embedded import orientation_of
 from imgdl_pipeline.core.jpeg.facts import InvalidImageError, Limits
-from imgdl_pipeline.core.jpeg.header import Buffer, JpegHeader
+from imgdl_pipeline.core.jpeg.header import Buffer, JpegHeader, read_header
 from imgdl_pipeline.core.jpeg.memory_budget import LARGE_BYTES
 from imgdl_pipeline.core.jpeg.protocol import (
     BASE_BYTES,
@@ -40,6 +40,7 @@ from imgdl_pipeline.core.jpeg.protocol import (
     MEMORY_STATUS,
     REAP,
 )
+from imgdl_pipeline.core.jpeg.resize import Resize, decoded_size, resized
 from imgdl_pipeline.core.jpeg.sandbox import address_space, give_up_privileges, limit_memory_and_time
 from imgdl_pipeline.core.jpeg.thumbnail import thumbnail
 from imgdl_pipeline.core.jpeg.validate import judge_header, validate_jpeg
@@ -52,6 +53,15 @@ NICENESS = 5
 
 MOST_RESIDENT_BYTES = 1_000_000_000
 """Memory at which a worker ends itself on a system that does not limit address space."""
+
+PIXEL_BYTES = 4
+"""Of memory that Pillow has for a pixel, whatever its mode is."""
+
+COPIES = 4
+"""Pictures of the new size that there may be at once: scaled, turned, converted, and padded or encoded."""
+
+MANY_PIXELS = 16_000_000
+"""Where a picture is resized at more pixels than that, it waits until it is the only large one."""
 
 Answer = tuple[dict[str, Any], bytes]
 Reserve = Callable[[int], None]
@@ -153,7 +163,7 @@ def answered(request: dict[str, Any], data: Buffer, reserve: Reserve) -> Answer:
     """Do what a request asks for.
 
     Args:
-        request: `job` is `validate` or `thumbnail`; `limits`; the `sha256` that the bytes must have.
+        request: `job` is one of `_JOBS`; `limits`; the `sha256` that the bytes must have.
         data: The image.
         reserve: Waits until an image that takes so many bytes may be decoded.
 
@@ -164,7 +174,7 @@ def answered(request: dict[str, Any], data: Buffer, reserve: Reserve) -> Answer:
     try:
         _check_digest(data, request.get("sha256"))
         header = judge_header(data, limits)
-        size = max(len(data), header.decode_bytes)
+        size = max(len(data), header.decode_bytes, _pixel_bytes(request, header))
         if size > LARGE_BYTES:
             reserve(size)
         return _JOBS[request["job"]](request, data, header)
@@ -180,7 +190,19 @@ def answered(request: dict[str, Any], data: Buffer, reserve: Reserve) -> Answer:
 
 def memory_for(request: dict[str, Any]) -> int:
     """Return the bytes of address space that a worker may use for an image, beside what it has anyway."""
-    return int(BASE_BYTES + 3 * request["size"] + request["limits"]["max_decode_bytes"])
+    memory = BASE_BYTES + 3 * request["size"] + request["limits"]["max_decode_bytes"]
+    if "resize" in request:
+        memory += PIXEL_BYTES * (request["limits"]["max_pixels"] + COPIES * request["resize"]["side"] ** 2)
+    return int(memory)
+
+
+def _pixel_bytes(request: dict[str, Any], header: JpegHeader) -> int:
+    """Return what the pixels of a picture take that is resized; 0 where they are not many."""
+    if "resize" not in request:
+        return 0
+    width, height = decoded_size(header.width, header.height, Resize(**request["resize"]))
+    pixels = max(width * height, request["resize"]["side"] ** 2)
+    return PIXEL_BYTES * pixels if pixels > MANY_PIXELS else 0
 
 
 def _validate(request: dict[str, Any], data: Buffer, header: JpegHeader) -> Answer:
@@ -194,7 +216,12 @@ def _thumbnail(request: dict[str, Any], data: Buffer, header: JpegHeader) -> Ans
     return {"width": width, "height": height}, pixels
 
 
-_JOBS = {"validate": _validate, "thumbnail": _thumbnail}
+def _resize(request: dict[str, Any], data: Buffer, header: JpegHeader) -> Answer:
+    width, height, picture = resized(data, Resize(**request["resize"]), header)
+    return {"width": width, "height": height}, picture
+
+
+_JOBS = {"validate": _validate, "thumbnail": _thumbnail, "resize": _resize}
 
 
 def _check_digest(data: Buffer, expected: str | None) -> None:
@@ -240,3 +267,6 @@ def _decode_sample(data: bytes) -> None:
     validate_jpeg(data, Limits(max_pixels=64 * 64, max_decode_bytes=BASE_BYTES))
     thumbnail(data, 32, 1)
     libjpeg.decode_gray(data, 32)
+    header = read_header(data)
+    for color in ("srgb", "keep"):
+        resized(data, Resize(32, "pad", 90, "4:2:0", color, "keep"), header)

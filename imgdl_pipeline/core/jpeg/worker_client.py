@@ -28,7 +28,8 @@ logger = logging.getLogger(__name__)
 RECEIVED_BYTES = 65_536
 
 MAX_ANSWER_BYTES = 4_000_000
-"""More of an answer is not read: the process that gives it may have been taken over."""
+"""More of an answer is not read: the process that gives it may have been taken over. A request may say that
+there may be more behind the answer's line: its `max_answer`."""
 
 Image = bytes | IO[bytes]
 """A JPEG's bytes, or an open file of them."""
@@ -70,11 +71,11 @@ class Worker:
         number = secrets.token_hex(8)
         try:
             self._send(image, {**request, "id": number})
-            answer = self._receive(number)
+            answer = self._receive(number, request)
             if "reserve" in answer.fields:
                 with budget.reserve(int(answer.fields["reserve"])):
                     self._connection.sendall(GO)
-                    answer = self._receive(number)
+                    answer = self._receive(number, request)
         except (WorkerDiedError, InvalidImageError):
             raise
         except OSError as error:  # a time-out is one, too
@@ -97,28 +98,35 @@ class Worker:
             line = json.dumps({**request, "size": size}).encode() + b"\n"
             socket.send_fds(self._connection, [line], [descriptor] if size else [])
 
-    def _receive(self, number: str) -> Answer:
+    def _receive(self, number: str, request: dict[str, Any]) -> Answer:
         """Receive a line, and as many bytes behind it as it says, and no more."""
         ends_at = time.monotonic() + self._wait_s
         received, end = b"", -1
         while end < 0:
-            received += self._part(received, ends_at)
+            if len(received) > MAX_ANSWER_BYTES:
+                raise WrongAnswerError("the answer has no end")
+            received += self._part(ends_at)
             end = received.find(b"\n")
         fields = json.loads(received[:end])
         if not isinstance(fields, dict) or fields.get("id") != number:
             raise WrongAnswerError("it is not the answer to this question")
-        whole = end + 1 + int(fields.get("payload", 0))
-        while len(received) < whole:
-            received += self._part(received, ends_at)
-        if len(received) > whole:
+        size = int(fields.get("payload", 0))
+        if size > request.get("max_answer", MAX_ANSWER_BYTES):
+            raise WrongAnswerError("the answer has no end")
+        parts = [received[end + 1 :]]
+        missing = size - len(parts[0])
+        while missing > 0:
+            parts.append(self._part(ends_at))
+            missing -= len(parts[-1])
+        if missing < 0:
             raise WrongAnswerError("there is more behind the answer")
-        return Answer(fields, received[end + 1 :])
+        return Answer(fields, b"".join(parts))
 
-    def _part(self, received: bytes, ends_at: float) -> bytes:
+    def _part(self, ends_at: float) -> bytes:
         part = self._connection.recv(RECEIVED_BYTES)
         if not part:
             raise WorkerDiedError("the answer is cut")
-        if len(received) > MAX_ANSWER_BYTES or time.monotonic() > ends_at:
+        if time.monotonic() > ends_at:
             raise WrongAnswerError("the answer has no end")
         return part
 

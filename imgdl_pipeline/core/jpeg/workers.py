@@ -11,13 +11,22 @@ import signal
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from imgdl_pipeline.core.jpeg.facts import InvalidImageError, JpegFacts, Limits
 from imgdl_pipeline.core.jpeg.fork_server import ForkServer
+from imgdl_pipeline.core.jpeg.header import (
+    JPEG_START,
+    BadHeaderError,
+    CutHeaderError,
+    UnsupportedJpegError,
+    read_header,
+)
 from imgdl_pipeline.core.jpeg.memory_budget import MemoryBudget
 from imgdl_pipeline.core.jpeg.protocol import CPU_S, MEMORY_STATUS, WALL_S
 from imgdl_pipeline.core.jpeg.worker_client import Answer, Image, Worker, WorkerDiedError, WrongAnswerError
+from imgdl_pipeline.core.model.dataset_settings import ResizeSettings
 from imgdl_pipeline.core.model.outcome import Reason, ResourceError
 
 T = TypeVar("T")
@@ -46,6 +55,22 @@ class Thumbnail:
     width: int
     height: int
     pixels: bytes
+
+
+METADATA_BYTES = 5_000_000
+"""Of a resized JPEG, what is not its picture at most: a colour profile, EXIF, XMP and tables."""
+
+MAX_BYTES_PER_PIXEL = 6
+"""Of a resized JPEG: noise at quality 100 and 4:4:4 takes four."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resized:
+    """A JPEG of another size than the stored one: upright, in RGB or gray."""
+
+    width: int
+    height: int
+    data: bytes
 
 
 class JpegWorkers:
@@ -132,6 +157,35 @@ class JpegWorkers:
         request = {"job": "thumbnail", "limits": limits.asdict(), "side": side}
         return self._ask(open_image, size, request, _thumbnail)
 
+    def resize(
+        self,
+        open_image: Opener,
+        size: int,
+        limits: Limits,
+        settings: ResizeSettings,
+        sha256: str | None = None,
+    ) -> Resized:
+        """Make a JPEG of another size from a stored one, as `core/jpeg/resize.py` says.
+
+        Args:
+            open_image: Opens the file, as for `validate_stored`.
+            size: Bytes of memory that it takes once it is open; 0 for a file on a disk.
+            limits: What is decoded at all.
+            settings: Size, colours, metadata and encoding.
+            sha256: What the stored file's bytes must have.
+
+        Raises:
+            InvalidImageError, ResourceError: As `validate_stored`.
+        """
+        request = {
+            "job": "resize",
+            "limits": limits.asdict(),
+            "sha256": sha256,
+            "resize": settings.model_dump(),
+            "max_answer": METADATA_BYTES + MAX_BYTES_PER_PIXEL * settings.side**2,
+        }
+        return self._ask(open_image, size, request, partial(_resized, side=settings.side))
+
     def _ask(self, open_image: Opener, size: int, request: dict[str, Any], parse: Callable[[Answer], T]) -> T:
         """Have a worker answer; where it dies, ask a new one, which no other image can have harmed.
 
@@ -210,6 +264,20 @@ def _thumbnail(answer: Answer) -> Thumbnail:
     if len(answer.payload) != 3 * width * height:
         raise WrongAnswerError("the answer has no picture")
     return Thumbnail(width, height, answer.payload)
+
+
+def _resized(answer: Answer, side: int) -> Resized:
+    """Return the JPEG of an answer, whose header is read here: no decoder has a part in that."""
+    size = answer.fields.get("width"), answer.fields.get("height")
+    try:
+        if bytes(answer.payload[: len(JPEG_START)]) != JPEG_START:
+            raise WrongAnswerError("the answer is no JPEG")
+        header = read_header(answer.payload)
+    except (CutHeaderError, BadHeaderError, UnsupportedJpegError) as error:
+        raise WrongAnswerError("the answer is no JPEG") from error
+    if (header.width, header.height) != size or max(header.width, header.height) > side:
+        raise WrongAnswerError("the answer has another size than it says, or than was asked for")
+    return Resized(header.width, header.height, answer.payload)
 
 
 KILLED = "was killed, as the system does when memory runs out"

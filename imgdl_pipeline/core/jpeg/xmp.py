@@ -151,9 +151,9 @@ def _extended(guid: bytes, extensions: Sequence[bytes]) -> bytes:
 
 def _collect(packet: bytes, properties: dict[str, list[str]]) -> None:
     """Add a packet's properties; the first value of a name counts, but every one of `plus:DataMining`."""
-    root = _parsed(packet) if len(packet) <= MAX_BYTES else None
+    root = parsed(packet) if len(packet) <= MAX_BYTES else None
     if root is None and len(packet) <= MAX_BYTES:
-        root = _parsed(packet.rstrip(b"\0 \r\n\t"))  # some programs pad with NULs
+        root = parsed(packet.rstrip(b"\0 \r\n\t"))  # some programs pad with NULs
     for description in () if root is None else root.iter(f"{RDF}Description"):
         for name, values in _properties(description):
             known = properties.setdefault(name, values)
@@ -161,7 +161,7 @@ def _collect(packet: bytes, properties: dict[str, list[str]]) -> None:
                 known += values[: MAX_ITEMS - len(known)]
 
 
-def _parsed(packet: bytes) -> "etree._Element | None":
+def parsed(packet: bytes) -> "etree._Element | None":
     """Return the root of some XML; None where it is broken or has a document type, which no XMP needs."""
     parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, remove_comments=True)
     try:

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
-from imgdl_pipeline.core.jpeg.exif import MAX_BYTES, ExifError, read_exif
+from imgdl_pipeline.core.jpeg.exif import MAX_BYTES, read_exif
+from imgdl_pipeline.core.jpeg.tiff import ExifError
 from imgdl_pipeline_tests.support.segments import tiff
 
 ASCII, SHORT, LONG, RATIONAL, UNDEFINED, UTF8 = 2, 3, 4, 5, 7, 129
