@@ -265,7 +265,7 @@ def asset_spec(
         skippable=stage.name == "dataset",
         metadata={
             **({"dagster/column_schema": column_schema(how.schema)} if how.schema else {}),
-            "dagster/code_references": _code_references([*references, how.code]),
+            "dagster/code_references": code_references([*references, how.code]),
             STAGE_METADATA: stage.name,
             **({GALLERY_METADATA: gallery.name} if gallery else {}),
         },
@@ -296,7 +296,8 @@ def _group_name(galleries: Galleries, gallery: Gallery | None) -> str:
     )
 
 
-def _code_references(references: list[Any]) -> dg.CodeReferencesMetadataValue:
+def code_references(references: list[Any]) -> dg.CodeReferencesMetadataValue:
+    """Return code references as metadata, without Dagster's warning."""
     with ignoring_beta():
         return dg.CodeReferencesMetadataValue(code_references=references)
 
@@ -420,7 +421,7 @@ FAILURES = (SourceError, MissingSecretError, StoreError, ResourceError, GalleryB
 
 
 @contextmanager
-def failing_in_words(gallery: Gallery) -> Iterator[None]:
+def failing_in_words(gallery: Gallery | None = None) -> Iterator[None]:
     """End a step that a source, a secret, the store or the disk fails with the cause as its description.
 
     The errors behind the cause are left out: they quote what was sent, secrets too, and Dagster stores them.
@@ -432,7 +433,7 @@ def failing_in_words(gallery: Gallery) -> Iterator[None]:
         yield
     except FAILURES as error:
         words = hide_secrets(str(error))
-        place = {"gallery": gallery.name, "source": type_name(type(gallery.source))}
+        place = {"gallery": gallery.name, "source": type_name(type(gallery.source))} if gallery else {}
         raise dg.Failure(words, metadata={**place, "error": type(error).__name__}) from None
 
 

@@ -31,9 +31,9 @@ from imgdl_pipeline.core.catalog.removal import left_over, removals, would_remov
 from imgdl_pipeline.core.catalog.removal import remove as remove_images
 from imgdl_pipeline.core.catalog.summary import CatalogSummary, summarize
 from imgdl_pipeline.core.dataset.removal import left_in_datasets, remove_from_datasets
-from imgdl_pipeline.core.dataset.where import WhereError
 from imgdl_pipeline.core.dataset.view import LIMIT as VIEW_LIMIT
 from imgdl_pipeline.core.dataset.view import save_view
+from imgdl_pipeline.core.dataset.where import WhereError
 from imgdl_pipeline.core.model.outcome import ResourceError, Status
 from imgdl_pipeline.core.model.settings import did_you_mean
 from imgdl_pipeline.core.model.shown import hide_secrets

@@ -28,6 +28,11 @@ from imgdl_pipeline.config.galleries import Galleries, Gallery
 from imgdl_pipeline.config.galleries_file import GalleriesFileError, KeyPath, Problem, parse_attributes
 from imgdl_pipeline.freshness import build_freshness_sensor
 from imgdl_pipeline.jobs import build_remove_job
+from imgdl_pipeline.near_duplicates import (
+    build_near_duplicates,
+    near_duplicates_job,
+    near_duplicates_schedule,
+)
 from imgdl_pipeline.resources import IMAGE_DOWNLOADS, RESOURCE_KEY, ImageDownloads
 from imgdl_pipeline.tables import GalleryTables
 
@@ -213,14 +218,26 @@ class ImageGalleries(dg.StateBackedComponent):
         )
         remove_job = build_remove_job(self.galleries, self.galleries.assets.named(REMOVE_JOB_NAME))
         sensor = self.galleries.assets.named(FRESHNESS_SENSOR)
+        schedules = [self._schedule(job, *each) for each in self._by_schedule().items()]
+        near_duplicates, near_jobs = self._near_duplicates(), []
+        for asset in near_duplicates:
+            near_jobs.append(near_duplicates_job(self.galleries, asset))
+            schedules += near_duplicates_schedule(self.galleries, near_jobs[-1])
         return dg.Definitions(
-            assets=assets,
+            assets=[*assets, *near_duplicates],
             asset_checks=build_checks(self.galleries, self._catalogs),
-            jobs=[job, check_job, remove_job],
-            schedules=[self._schedule(job, *each) for each in self._by_schedule().items()],
+            jobs=[job, check_job, remove_job, *near_jobs],
+            schedules=schedules,
             sensors=[build_freshness_sensor(self.galleries, check_job, sensor)],
             resources={**self._resources, self._tables_key: GalleryTables(self.galleries)},
         )
+
+    def _near_duplicates(self) -> list[dg.AssetsDefinition]:
+        """Return the asset of near duplicates, if the file asks for it."""
+        if self.galleries.near_duplicates is None:
+            return []
+        catalogs = list(dict.fromkeys(self._catalogs.values()))
+        return [build_near_duplicates(self.galleries, catalogs, self._references)]
 
     def _check_siblings(self, context: dg.ComponentLoadContext) -> None:
         """Say which key to set where two files of a project would define the same assets."""

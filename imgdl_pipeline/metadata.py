@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from imgdl_pipeline.core.catalog.build import CatalogRun
 from imgdl_pipeline.core.dataset.export import DatasetRun
+from imgdl_pipeline.core.dataset.near_duplicates import NearDuplicates
 from imgdl_pipeline.core.download.run import DownloadRun
 from imgdl_pipeline.core.listing.build import list_warnings
 from imgdl_pipeline.core.model.outcome import Status
@@ -131,14 +132,36 @@ def dataset_metadata(run: DatasetRun, location: str) -> Metadata:
     }
 
 
+def near_duplicates_metadata(found: NearDuplicates, location: str, sheet: bytes | None) -> Metadata:
+    """Return the metadata of `near_duplicates`; `sheet` is a JPEG with a row for each large group."""
+    return {
+        **(
+            {"largest_groups": dg.MetadataValue.md(picture_markdown(sheet, "the largest groups"))}
+            if sheet
+            else {}
+        ),
+        "groups_by_size": markdown_table(
+            ["group", "images", "representative"],
+            [[each.number, each.images, each.members[0].url] for each in found.largest],
+        ),
+        "path": dg.MetadataValue.path(location),
+        "dagster/row_count": found.grouped,
+        "images": found.images,
+        "groups": found.groups,
+        "grouped": found.grouped,
+        "searched": found.searched,
+        "seconds": round(found.seconds, 3),
+    }
+
+
 def format_counts(table: pa.Table) -> str:
     """Return the counts of rows by status and reason, in one line for a log."""
     return ", ".join(f"{count} {name}" for name, count in counts(table).items() if count) or "none"
 
 
-def picture_markdown(jpeg: bytes) -> str:
+def picture_markdown(jpeg: bytes, alt: str = "the newest images") -> str:
     """Return a picture as inline Markdown, because the UI shows no pictures from a disk."""
-    return f"![the newest images](data:image/jpeg;base64,{base64.b64encode(jpeg).decode()})"
+    return f"![{alt}](data:image/jpeg;base64,{base64.b64encode(jpeg).decode()})"
 
 
 WORST_HOSTS = 10

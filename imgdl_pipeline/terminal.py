@@ -12,10 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from imgdl_pipeline.core.catalog.build import Progress as CatalogProgress
-from imgdl_pipeline.core.dataset.export import Progress as DatasetProgress
-from imgdl_pipeline.core.dataset.view import Progress as ViewProgress
 from imgdl_pipeline.core.download.run import Progress as DownloadProgress
+from imgdl_pipeline.core.model.counted import Counted
 from imgdl_pipeline.core.model.outcome import Status
 from imgdl_pipeline.core.model.shown import shown
 from imgdl_pipeline.progress import every_few_seconds
@@ -138,6 +136,6 @@ def _shown(progress: object) -> dict[str, Any]:
         )
         rate = f"{progress.per_second:.1f}/s"
         return {"completed": progress.done, "total": progress.total, "rate": rate, "counts": counts}
-    if isinstance(progress, (CatalogProgress, DatasetProgress, ViewProgress)):
+    if isinstance(progress, Counted):
         return {"completed": progress.done, "total": progress.total}
     return {}

@@ -6,9 +6,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from imgdl_pipeline.core.catalog.build import Progress as CatalogProgress
-from imgdl_pipeline.core.dataset.view import Progress as ViewProgress
 from imgdl_pipeline.core.download.run import Progress as DownloadProgress
+from imgdl_pipeline.core.model.counted import Counted
 from imgdl_pipeline.terminal import RunDisplay, print_table
 
 HALF = DownloadProgress(
@@ -107,7 +106,7 @@ def test_a_bar_counts_the_files_that_are_checked(monkeypatch):
     said = []
     with displayed(monkeypatch, said) as display:
         display("g", "catalog", None)
-        display("g", "catalog", CatalogProgress(3, 8))
+        display("g", "catalog", Counted(3, 8, "new images checked"))
     text = _ESCAPE.sub("", said[0])
     assert "g: checking" in text
     assert "3/8" in text
@@ -117,7 +116,7 @@ def test_a_bar_counts_the_rows_that_are_written(monkeypatch):
     said = []
     with displayed(monkeypatch, said) as display:
         display("g", "view", None)
-        display("g", "view", ViewProgress(250, 801))
+        display("g", "view", Counted(250, 801, "rows written"))
     text = _ESCAPE.sub("", said[0])
     assert "g: making thumbnails" in text
     assert "250/801" in text

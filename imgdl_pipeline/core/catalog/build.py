@@ -22,6 +22,7 @@ from imgdl_pipeline.core.jpeg.facts import FACT_NAMES, InvalidImageError, JpegFa
 from imgdl_pipeline.core.jpeg.worker_client import Image
 from imgdl_pipeline.core.jpeg.workers import JpegWorkers, opened
 from imgdl_pipeline.core.listing.build import read_links, unseen_links
+from imgdl_pipeline.core.model.counted import Counted
 from imgdl_pipeline.core.model.licenses import first_license_id
 from imgdl_pipeline.core.model.opt_outs import OptOut, from_embedded
 from imgdl_pipeline.core.model.outcome import Reason, Status
@@ -79,24 +80,13 @@ class CatalogRun:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """The number of files checked so far, and of all files to check."""
-
-    done: int
-    total: int
-
-    def __str__(self) -> str:
-        return f"{self.done} of {self.total} new images checked"
-
-
 def build_catalog(
     gallery: str,
     store: Store,
     settings: DownloadSettings,
     *,
     jpegs: JpegWorkers | None = None,
-    on_progress: Callable[[Progress], None] = lambda _: None,
+    on_progress: Callable[[Counted], None] = lambda _: None,
 ) -> CatalogRun:
     """Check new files, write the catalog, and delete files from the store that are not complete JPEGs.
 
@@ -235,7 +225,7 @@ def _check_all(
     jpegs: JpegWorkers,
     limits: Limits,
     removed: Removed,
-    on_progress: Callable[[Progress], None],
+    on_progress: Callable[[Counted], None],
 ) -> Generator[dict[str, object], None, None]:
     """Yield a row of FACTS for each file.
 
@@ -260,7 +250,7 @@ def _check_all(
     with ThreadPoolExecutor(threads, thread_name_prefix="validate") as executor:
         try:
             for number, facts in enumerate(_mapped(executor, check_batch, batches, threads * 2), start=1):
-                on_progress(Progress(number, images.num_rows))
+                on_progress(Counted(number, images.num_rows, "new images checked"))
                 yield facts
         finally:
             stopped.set()

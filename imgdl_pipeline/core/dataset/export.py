@@ -16,6 +16,7 @@ from imgdl_pipeline.core.dataset.parts import Parts, read_index
 from imgdl_pipeline.core.dataset.rows import chosen_rows
 from imgdl_pipeline.core.dataset.samples import Samples
 from imgdl_pipeline.core.jpeg.workers import JpegWorkers, opened
+from imgdl_pipeline.core.model.counted import Counted
 from imgdl_pipeline.core.model.dataset_settings import DatasetSettings
 from imgdl_pipeline.core.model.shown import shown
 from imgdl_pipeline.core.storage.layout import dataset_leases_path, dataset_path
@@ -28,17 +29,6 @@ SHOWN = 10
 """The most links in a warning."""
 
 MADE_BY = f"imgdl_pipeline {__version__}"
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far an export is: images that are done, of all."""
-
-    done: int
-    total: int
-
-    def __str__(self) -> str:
-        return f"{self.done} of {self.total} images are in the dataset"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +79,7 @@ def export_dataset(
     settings: DatasetSettings,
     *,
     jpegs: JpegWorkers | None = None,
-    on_progress: Callable[[Progress], None] = lambda _: None,
+    on_progress: Callable[[Counted], None] = lambda _: None,
 ) -> DatasetRun:
     """Write a gallery's dataset, or the parts of it whose images changed.
 
@@ -126,14 +116,14 @@ def _export(
     settings: DatasetSettings,
     rows: pa.Table,
     jpegs: JpegWorkers,
-    on_progress: Callable[[Progress], None],
+    on_progress: Callable[[Counted], None],
 ) -> DatasetRun:
     started, done = time.monotonic(), 0
 
     def count(images: int = 1) -> None:
         nonlocal done
         done += images
-        on_progress(Progress(done, rows.num_rows))
+        on_progress(Counted(done, rows.num_rows, "images are in the dataset"))
 
     with Draft.of(store, gallery) as draft:
         current, earlier = draft.current, None

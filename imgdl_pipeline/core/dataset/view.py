@@ -20,6 +20,7 @@ from imgdl_pipeline.core.dataset.view_page import BEGINNING, block, page_around
 from imgdl_pipeline.core.dataset.view_rows import index_of, near_duplicates, newest_rows, shown_row
 from imgdl_pipeline.core.jpeg.facts import InvalidImageError
 from imgdl_pipeline.core.jpeg.workers import JpegWorkers, opened
+from imgdl_pipeline.core.model.counted import Counted
 from imgdl_pipeline.core.model.outcome import Status
 from imgdl_pipeline.core.model.schemas import CATALOG
 from imgdl_pipeline.core.model.temporary import replacing
@@ -58,17 +59,6 @@ class View:
     pictures: int
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """The number of rows written so far, and of all rows of the page."""
-
-    done: int
-    total: int
-
-    def __str__(self) -> str:
-        return f"{self.done} of {self.total} rows written"
-
-
 def save_view(
     store: Store,
     gallery: str,
@@ -76,7 +66,7 @@ def save_view(
     *,
     jpegs: JpegWorkers | None = None,
     limit: int = LIMIT,
-    on_progress: Callable[[Progress], None] = lambda _: None,
+    on_progress: Callable[[Counted], None] = lambda _: None,
 ) -> View:
     """Write a gallery's page to a file, whole or not at all; an earlier page is replaced.
 
@@ -114,7 +104,7 @@ def write_view(
     *,
     jpegs: JpegWorkers | None = None,
     limit: int = LIMIT,
-    on_progress: Callable[[Progress], None] = lambda _: None,
+    on_progress: Callable[[Counted], None] = lambda _: None,
 ) -> View:
     """Write a gallery's page: its newest rows, those without an image too.
 
@@ -148,7 +138,7 @@ def write_view(
             pictures += sum(1 for each in shown if each is not None)
             details = [shown_row(row, known) for row in some]
             file.write(block(start // BLOCK_ROWS, details, shown, missing))
-            on_progress(Progress(start + len(some), rows.num_rows))
+            on_progress(Counted(start + len(some), rows.num_rows, "rows written"))
     file.write(after)
     return View(links, rows.num_rows, pictures)
 

@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 
 from imgdl_pipeline.core.catalog import build as catalog
-from imgdl_pipeline.core.catalog.build import Progress, build_catalog
+from imgdl_pipeline.core.catalog.build import build_catalog
 from imgdl_pipeline.core.download.retry import Retry
 from imgdl_pipeline.core.download.run import download_gallery
 from imgdl_pipeline.core.jpeg.workers import JpegWorkers
+from imgdl_pipeline.core.model.counted import Counted
 from imgdl_pipeline.core.model.links import Link, links_table
 from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS, FACTS
 from imgdl_pipeline.core.model.settings import DownloadSettings
@@ -188,7 +189,7 @@ def test_progress_is_told_for_each_checked_file(server, store, loopback):
     download_gallery("g", store, loopback, checks_early=False)
     told = []
     build_catalog("g", store, DownloadSettings(), on_progress=told.append)
-    assert told == [Progress(number, 5) for number in range(1, 6)]
+    assert told == [Counted(number, 5, "new images checked") for number in range(1, 6)]
 
 
 def test_what_was_checked_while_it_was_downloaded_has_the_same_facts_and_is_not_decoded_again(

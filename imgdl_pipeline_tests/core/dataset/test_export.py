@@ -38,7 +38,9 @@ def test_a_run_says_what_it_made(gallery):
     run = gallery.put(1, 2, 3).export()
     assert (run.manifest.images, run.written, run.missing, run.is_new) == (3, 2, (), True)
     assert run.rows["url"].to_pylist() == [url_of(number) for number in (1, 2, 3)]
-    assert run.bytes == sum(len(data) for name, data in files_of(gallery.store).items() if name != "manifest.json")
+    assert run.bytes == sum(
+        len(data) for name, data in files_of(gallery.store).items() if name != "manifest.json"
+    )
     assert run.seconds >= 0
     assert run.warnings == []
 
@@ -179,7 +181,10 @@ def test_a_file_that_is_gone_is_left_out_named_and_tried_again(any_gallery, form
     assert run.manifest.images == 3
     files = assert_whole(any_gallery.store)
     assert numbers_in(files, format_) == [0, 2, 4]
-    assert url_of(1) not in b"".join(parts_of(files)[name] for name in ("CREDITS.csv", "ATTRIBUTION.md")).decode()
+    assert (
+        url_of(1)
+        not in b"".join(parts_of(files)[name] for name in ("CREDITS.csv", "ATTRIBUTION.md")).decode()
+    )
     assert "3 images of the gallery" in parts_of(files)["README.md"].decode()
 
     assert any_gallery.export(format=format_).missing == (url_of(1), url_of(3))
@@ -355,7 +360,9 @@ def _failing_from(store, patch, number):
         do = getattr(store, name)
 
         def change(what, *data):
-            if any(each.startswith(dataset_path("g")) for each in ([what] if isinstance(what, str) else what)):
+            if any(
+                each.startswith(dataset_path("g")) for each in ([what] if isinstance(what, str) else what)
+            ):
                 changes.append(what)
                 if len(changes) >= number:
                     raise StoreError("the store does not answer")
