@@ -36,7 +36,7 @@ docs: .venv/tested  ## the documentation, in build/site
 	$(BIN)/mkdocs build --strict --quiet --site-dir build/site
 
 screenshots: .venv/tested  ## the documentation's pictures, from the tests that click through the UI
-	$(BIN)/python -m pytest -q imgdl_pipeline_tests/test_ui.py imgdl_pipeline_tests/test_view_page.py
+	$(BIN)/python -m pytest -q imgdl_pipeline_tests/test_ui.py imgdl_pipeline_tests/test_view_ui.py
 	for name in contact_sheet checks checks_of_a_broken_gallery asset_per_gallery view; do \
 		cp build/screenshots/$$name.png docs/; done
 
