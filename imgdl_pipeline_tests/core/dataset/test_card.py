@@ -27,7 +27,9 @@ def front_of(card):
 def cells_of(card):
     """The rows of a card's tables, as a reader sees them."""
     blocks = MarkdownIt("commonmark").enable("table").parse(card.split("---\n", 2)[2])
-    cells = ["".join(inner.content for inner in b.children) for b in blocks if b.type == "inline" and b.level == 4]
+    cells = [
+        "".join(inner.content for inner in b.children) for b in blocks if b.type == "inline" and b.level == 4
+    ]
     return list(zip(cells[::2], cells[1::2], strict=True))
 
 
@@ -93,12 +95,14 @@ def test_opt_outs_that_do_not_count_for_this_purpose_are_named_all_the_same():
 
 
 def test_the_settings_are_shown_and_can_be_read_back():
-    where = 'width >= 256 and attributes->>\'title\' <> \'---\' -- a "quoted" # comment\n and true'
+    where = "width >= 256 and attributes->>'title' <> '---' -- a \"quoted\" # comment\n and true"
     card = card_of({}, where=where, caption="attributes.title", shard_images=7)
     shown = card.partition("with these settings:\n\n")[2]
     assert all(line.startswith("    ") for line in shown.splitlines())
     settings = yaml.safe_load(shown)
-    assert settings == settings_of(where=where, caption="attributes.title", shard_images=7).model_dump(mode="json")
+    assert settings == settings_of(where=where, caption="attributes.title", shard_images=7).model_dump(
+        mode="json"
+    )
     assert "By imgdl_pipeline 9, with these settings" in card
 
 

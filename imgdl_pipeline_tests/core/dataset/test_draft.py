@@ -21,6 +21,7 @@ from imgdl_pipeline_tests.support.datasets import (
     strays,
     wrong_files,
 )
+from imgdl_pipeline_tests.support.mortal import forbid_exchange
 
 SETTINGS = settings_of()
 
@@ -93,7 +94,12 @@ def test_the_same_content_is_no_new_version(any_store):
 
 @pytest.mark.parametrize(
     "change",
-    [{"parts": {"a": b"2"}}, {"parts": {"a": b"1", "b": b""}}, {"parts": {}}, {"settings": settings_of(where="x")}],
+    [
+        {"parts": {"a": b"2"}},
+        {"parts": {"a": b"1", "b": b""}},
+        {"parts": {}},
+        {"settings": settings_of(where="x")},
+    ],
 )
 def test_other_files_or_settings_are_a_new_version(any_store, change):
     publish(any_store, {"a": b"1"})
@@ -103,7 +109,9 @@ def test_other_files_or_settings_are_a_new_version(any_store, change):
 
 def test_a_version_after_the_other_has_what_it_should(any_store):
     for number in range(12):
-        publish(any_store, {"a": b"%d" % number, "data/x.parquet": b"%d" % (number // 2), ".i": b"%d" % number})
+        publish(
+            any_store, {"a": b"%d" % number, "data/x.parquet": b"%d" % (number // 2), ".i": b"%d" % number}
+        )
         assert contents(any_store) == {
             "a": b"%d" % number,
             "data/x.parquet": b"%d" % (number // 2),
@@ -169,14 +177,14 @@ def test_on_a_disk_a_failure_names_the_dataset(store):
     place.parent.mkdir(parents=True, exist_ok=True)
     place.parent.chmod(0o755)
     place.write_text("a file in the way")
-    with pytest.raises(StoreError, match=r"cannot write the dataset .*datasets/g: (Not a directory|File exists)"):
+    with pytest.raises(
+        StoreError, match=r"cannot write the dataset .*datasets/g: (Not a directory|File exists)"
+    ):
         publish(store, {"a": b"2"})
     assert contents(store) == {"a": b"1"}
 
 
 def test_on_a_disk_that_cannot_exchange_folders_a_version_takes_its_place(store, monkeypatch):
-    from imgdl_pipeline_tests.support.mortal import forbid_exchange
-
     forbid_exchange(lambda name, value: monkeypatch.setattr(ctypes, name, value), errno.EINVAL)
     for number in range(3):
         publish(store, {"a": b"%d" % number})
@@ -214,7 +222,11 @@ def test_a_reader_finds_whole_versions_only(store):
     try:
         for number in range(1, 400):
             # every version has another number of files, and all but one of them anew
-            publish(store, {f"data/{place}": b"%d" % number for place in range(1, 3 + number % 5)}, keep=["data/0"])
+            publish(
+                store,
+                {f"data/{place}": b"%d" % number for place in range(1, 3 + number % 5)},
+                keep=["data/0"],
+            )
             if number > 40 and len(read) >= 10:
                 break
     finally:
@@ -315,6 +327,7 @@ def test_in_an_object_store_the_manifest_always_names_one_whole_version(bucket, 
 def test_in_an_object_store_a_fault_at_any_change_leaves_a_whole_version(bucket, monkeypatch, is_gone):
     publish(bucket, FIRST)
     for number in range(1, 30):
+
         def fail(now, _, number=number):
             if now == number or (is_gone and now > number):
                 raise StoreError("it failed")

@@ -38,7 +38,9 @@ def test_a_run_says_what_it_made(gallery):
     run = gallery.put(1, 2, 3).export()
     assert (run.manifest.images, run.written, run.missing, run.is_new) == (3, 2, (), True)
     assert run.rows["url"].to_pylist() == [url_of(number) for number in (1, 2, 3)]
-    assert run.bytes == sum(len(data) for name, data in files_of(gallery.store).items() if name != "manifest.json")
+    assert run.bytes == sum(
+        len(data) for name, data in files_of(gallery.store).items() if name != "manifest.json"
+    )
     assert run.seconds >= 0
     assert run.warnings == []
 
@@ -179,7 +181,10 @@ def test_a_file_that_is_gone_is_left_out_named_and_tried_again(any_gallery, form
     assert run.manifest.images == 3
     files = assert_whole(any_gallery.store)
     assert numbers_in(files, format_) == [0, 2, 4]
-    assert url_of(1) not in b"".join(parts_of(files)[name] for name in ("CREDITS.csv", "ATTRIBUTION.md")).decode()
+    assert (
+        url_of(1)
+        not in b"".join(parts_of(files)[name] for name in ("CREDITS.csv", "ATTRIBUTION.md")).decode()
+    )
     assert "3 images of the gallery" in parts_of(files)["README.md"].decode()
 
     assert any_gallery.export(format=format_).missing == (url_of(1), url_of(3))
@@ -243,6 +248,7 @@ def updated(gallery, tmp_path):
     return reset, old, files_of(whole.store)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("can_exchange", [True, False], ids=["exchange", "two renames"])
 def test_a_kill_before_any_change_leaves_the_old_dataset_or_the_new_one(updated, can_exchange):
     """Each change that Python makes to the file system, from the lease to the last file that is deleted."""
@@ -262,8 +268,8 @@ def test_a_kill_before_any_change_leaves_the_old_dataset_or_the_new_one(updated,
     assert "mixed" not in left
     assert left == sorted(left, key=["old", "none", "new"].index)
     assert left.count("none") == (0 if can_exchange else 1)
-    assert left.count("old") > 10
-    assert left.count("new") > 3
+    assert left.count("old") > 12
+    assert left.count("new") > 6
 
 
 def gallery_after(gallery):
@@ -291,6 +297,7 @@ def test_a_full_disk_leaves_the_old_dataset(updated, is_killed, limit):
 
 def test_a_full_disk_is_named(gallery, monkeypatch):
     gallery.put(1).export()
+    gallery.put(2)
     before = files_of(gallery.store)
 
     def full(*_):
@@ -298,7 +305,7 @@ def test_a_full_disk_is_named(gallery, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StoreError, match=r"cannot write the dataset .*datasets/g: No space left on device"):
-        gallery.put(2).export()
+        gallery.export()
     assert files_of(gallery.store) == before
     assert list(gallery.store.list(dataset_draft_path("g"))) == []
 
@@ -355,7 +362,9 @@ def _failing_from(store, patch, number):
         do = getattr(store, name)
 
         def change(what, *data):
-            if any(each.startswith(dataset_path("g")) for each in ([what] if isinstance(what, str) else what)):
+            if any(
+                each.startswith(dataset_path("g")) for each in ([what] if isinstance(what, str) else what)
+            ):
                 changes.append(what)
                 if len(changes) >= number:
                     raise StoreError("the store does not answer")

@@ -33,13 +33,23 @@ def _tars(parts):
             if name.endswith(".jpg"):
                 key = name.removesuffix(".jpg")
                 text = held.get(f"{key}.txt")
-                yield key, (held[name], None if text is None else text.decode(), json.loads(held[f"{key}.json"])["url"])
+                yield (
+                    key,
+                    (
+                        held[name],
+                        None if text is None else text.decode(),
+                        json.loads(held[f"{key}.json"])["url"],
+                    ),
+                )
 
 
 def _parquets(parts):
     for part in sorted(each for each in parts if each.startswith("data/")):
         for row in pq.read_table(pa.BufferReader(parts[part])).to_pylist():
-            yield row["image"]["path"].removesuffix(".jpg"), (row["image"]["bytes"], row["caption"], row["url"])
+            yield (
+                row["image"]["path"].removesuffix(".jpg"),
+                (row["image"]["bytes"], row["caption"], row["url"]),
+            )
 
 
 def _images(parts):
@@ -70,7 +80,9 @@ def test_captions_are_where_there_are_some(gallery, format_):
     assert captions == ["Title 1", None]
 
 
-@pytest.mark.parametrize("caption", ["😀 \U0010ffff é", "one\ntwo\r\nthree", "a\0b", '"}\n{"x": "', "\u2028\x85"])
+@pytest.mark.parametrize(
+    "caption", ["😀 \U0010ffff é", "one\ntwo\r\nthree", "a\0b", '"}\n{"x": "', "\u2028\x85"]
+)
 def test_hostile_captions_stay_one_caption(gallery, format_, caption):
     attributes = json.dumps({"title": f"<{caption}>"}, ensure_ascii=False)
     gallery.put(1, attributes=attributes).put(2).export(format=format_, caption="attributes.title")

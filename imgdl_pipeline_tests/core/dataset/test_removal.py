@@ -11,7 +11,14 @@ from imgdl_pipeline.core.dataset.removal import left_in_datasets, remove_from_da
 from imgdl_pipeline.core.model.schemas import NEAR_DUPLICATES, REMOVED
 from imgdl_pipeline.core.storage.layout import NEAR_DUPLICATES_PATH, REMOVED_PATH, dataset_path
 from imgdl_pipeline_tests.core.dataset.test_parts import FORMATS, numbers_in
-from imgdl_pipeline_tests.support.datasets import Gallery, assert_whole, files_of, parts_of, picture_of, url_of
+from imgdl_pipeline_tests.support.datasets import (
+    Gallery,
+    assert_whole,
+    files_of,
+    parts_of,
+    picture_of,
+    url_of,
+)
 
 NOW = datetime(2026, 11, 22, tzinfo=timezone.utc)
 

@@ -25,7 +25,13 @@ def write_groups(store, *rows):
     """Near duplicates: gallery, number, group, whether it represents the group."""
     table = NEAR_DUPLICATES.empty_table().from_pylist(
         [
-            {"gallery": name, "url": url_of(number), "group": group, "representative": is_first, "distance": 0}
+            {
+                "gallery": name,
+                "url": url_of(number),
+                "group": group,
+                "representative": is_first,
+                "distance": 0,
+            }
             for name, number, group, is_first in rows
         ],
         schema=NEAR_DUPLICATES,
@@ -89,8 +95,15 @@ def test_a_key_is_twenty_hex_digits_of_the_links_sha256():
 
 
 ATTRIBUTES = {
-    **{"title": " Sea \n", "tags": ["a", 2], "empty": "  ", "number": 0, "no": None},
-    **{"yes": True, "nested": {"x": 1}, "dotted.name": "found", "emoji": "😀"},
+    "title": " Sea \n",
+    "tags": ["a", 2],
+    "empty": "  ",
+    "number": 0,
+    "no": None,
+    "yes": True,
+    "nested": {"x": 1},
+    "dotted.name": "found",
+    "emoji": "😀",
 }
 
 
@@ -117,8 +130,11 @@ ATTRIBUTES = {
 def test_a_caption_is_a_column_or_a_value_in_one(caption, expected):
     [row] = catalog_of(
         {
-            **{"url": "u", "width": 640, "color_profile": "Display P3"},
-            **{"attributes": json.dumps(ATTRIBUTES), "exif": '{"ImageDescription": "by the sea"}'},
+            "url": "u",
+            "width": 640,
+            "color_profile": "Display P3",
+            "attributes": json.dumps(ATTRIBUTES),
+            "exif": '{"ImageDescription": "by the sea"}',
         }
     ).to_pylist()
     assert caption_of(row, caption) == expected

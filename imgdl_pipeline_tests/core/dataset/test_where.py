@@ -11,13 +11,22 @@ MIDNIGHT = datetime(2026, 11, 22, tzinfo=timezone.utc)
 
 ROWS = catalog_of(
     {
-        **{"url": "https://a/0.jpg", "width": 300, "height": 200, "license_id": "CC0-1.0"},
-        **{"attributes": '{"title": "Sea", "likes": 7, "tags": ["x", "y"]}', "exif": '{"Make": "Canon"}'},
-        **{"fetched_at": MIDNIGHT, "taken_at": datetime(2024, 5, 1, 12)},
+        "url": "https://a/0.jpg",
+        "width": 300,
+        "height": 200,
+        "license_id": "CC0-1.0",
+        "attributes": '{"title": "Sea", "likes": 7, "tags": ["x", "y"]}',
+        "exif": '{"Make": "Canon"}',
+        "fetched_at": MIDNIGHT,
+        "taken_at": datetime(2024, 5, 1, 12),
     },
     {
-        **{"url": "https://a/1.jpg", "width": 200, "height": 300, "duplicate_of": "https://a/0.jpg"},
-        **{"attributes": '{"title": "Land", "likes": 3}', "fetched_at": MIDNIGHT - timedelta(seconds=1)},
+        "url": "https://a/1.jpg",
+        "width": 200,
+        "height": 300,
+        "duplicate_of": "https://a/0.jpg",
+        "attributes": '{"title": "Land", "likes": 3}',
+        "fetched_at": MIDNIGHT - timedelta(seconds=1),
     },
     {"url": "https://b/2.jpg", "attributes": "{}", "embedded": '{"author": "\\u00e9 \\ud83d\\ude00"}'},
 )
