@@ -21,6 +21,7 @@ from imgdl_pipeline_tests.support.datasets import (
     strays,
     wrong_files,
 )
+from imgdl_pipeline_tests.support.mortal import forbid_exchange
 
 SETTINGS = settings_of()
 
@@ -184,8 +185,6 @@ def test_on_a_disk_a_failure_names_the_dataset(store):
 
 
 def test_on_a_disk_that_cannot_exchange_folders_a_version_takes_its_place(store, monkeypatch):
-    from imgdl_pipeline_tests.support.mortal import forbid_exchange
-
     forbid_exchange(lambda name, value: monkeypatch.setattr(ctypes, name, value), errno.EINVAL)
     for number in range(3):
         publish(store, {"a": b"%d" % number})
