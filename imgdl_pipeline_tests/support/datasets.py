@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
-from imgdl_pipeline.core.dataset.export import export_dataset
+from imgdl_pipeline.core.dataset.draft import Draft
+from imgdl_pipeline.core.dataset.export import dataset_lease, export_dataset
 from imgdl_pipeline.core.model.dataset_settings import DatasetSettings
 from imgdl_pipeline.core.model.schemas import CATALOG
 from imgdl_pipeline.core.storage.layout import catalog_path, dataset_path, image_path
@@ -84,6 +86,13 @@ class Gallery:
         return export_dataset(self.store, self.name, settings_of(**settings), on_progress=on_progress)
 
 
+@contextmanager
+def drafted(store, gallery="g"):
+    """A draft of a dataset, whose writer has the lease."""
+    with dataset_lease(store, gallery) as lease, Draft.of(store, gallery, lease) as draft:
+        yield draft
+
+
 def settings_of(**settings):
     return DatasetSettings(**{"format": "webdataset", "shard_images": 2, **settings})
 
@@ -94,13 +103,15 @@ def files_of(store, gallery="g"):
     return {file.path.removeprefix(f"{folder}/"): store.get(file.path) for file in store.list(folder)}
 
 
-def wrong_files(files):
+def wrong_files(files, but=()):
     """What of a dataset's files differs from its manifest; nothing for a whole dataset.
 
     Args:
         files: Bytes by name.
+        but: Names of files that are not looked at.
     """
-    named = {each["name"]: each["sha256"] for each in json.loads(files["manifest.json"])["files"]}
+    listed = json.loads(files["manifest.json"])["files"]
+    named = {each["name"]: each["sha256"] for each in listed if each["name"] not in but}
     there = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     return [name for name, sha256 in named.items() if there.get(name) != sha256]
 

@@ -145,6 +145,28 @@ def find_near_duplicates(store: Store, galleries: Sequence[str], distance: int) 
     )
 
 
+def without_rows(near: pa.Table, is_gone: pa.ChunkedArray) -> pa.Table:
+    """Return NEAR_DUPLICATES without some rows: groups of one go, too, and others get a new representative.
+
+    Groups that fell apart are only told apart when they are looked for again.
+
+    Args:
+        near: The table, in the order in which it was written.
+        is_gone: For each row, whether it is to be left out.
+    """
+    left = near.filter(pc.invert(is_gone))
+    sizes = pc.value_counts(left["group"])
+    alone = pc.struct_field(sizes.filter(pc.equal(pc.struct_field(sizes, "counts"), 1)), "values")
+    left = left.filter(pc.invert(pc.is_in(left["group"], value_set=alone)))
+    starts, counts = _extents(left)
+    hashes = phash_numbers(left["phash"])
+    distances = np.bitwise_count(hashes ^ np.repeat(hashes[starts], counts)).astype(np.int8)
+    is_first = np.zeros(len(hashes), np.bool_)
+    is_first[starts] = True
+    columns = {"distance": pa.array(distances), "representative": pa.array(is_first)}
+    return pa.table([columns.get(name, left[name]) for name in NEAR_DUPLICATES.names], schema=NEAR_DUPLICATES)
+
+
 def _read(store: Store, names: list[str]) -> Iterator[pa.Table]:
     """Yield the valid images of each catalog file, as _IMAGES."""
     for number, name in enumerate(names):

@@ -65,11 +65,8 @@ def test_a_manifest_that_makes_no_sense_is_an_error_that_says_what_to_do(store, 
         Manifest.read(store, "g")
 
 
-# Faults: these fail.
-
-
 def test_what_is_wrong_with_a_manifest_is_said_on_one_line(store):
-    """Fails: pydantic's message has several, and links to its website."""
+    """Once: pydantic's message has several, and links to its website."""
     fields = {**json.loads(manifest().json()), "settings": {"format": "zip"}}
     store.put(f"datasets/g/{MANIFEST}", json.dumps(fields).encode())
     with pytest.raises(StoreError) as caught:

@@ -1,6 +1,5 @@
 import io
 import json
-import re
 import tarfile
 
 import pyarrow as pa
@@ -122,7 +121,13 @@ def test_the_index_names_every_picture_and_its_shard(any_gallery):
     assert index.schema.equals(INDEXED)
     rows = [any_gallery.rows[number] for number in (1, 2, 3)]
     assert index.to_pylist() == [
-        {"url": row["url"], "sha256": row["sha256"], "phash": row["phash"], "shard": place // 2}
+        {
+            "url": row["url"],
+            "sha256": row["sha256"],
+            "phash": row["phash"],
+            "shard": place // 2,
+            "is_there": True,
+        }
         for place, row in enumerate(rows)
     ]
 
@@ -210,12 +215,9 @@ def test_without_its_index_a_dataset_is_packed_from_the_start(gallery):
     assert numbers_in(assert_whole(gallery.store), "webdataset") == [2, 3, 4, 5]
 
 
-# Faults: these fail.
-
-
 @pytest.mark.parametrize("format_", ["webdataset", "parquet"])
 def test_no_shard_is_empty(any_gallery, format_):
-    """Fails: a missing image is new in every run, and gets a shard of its own when all are full."""
+    """Once: a missing image is new in every run, and gets a shard of its own when all are full."""
     any_gallery.put(1, 2, 3, 4)
     any_gallery.lose(1)
     any_gallery.export(format=format_)
@@ -227,7 +229,7 @@ def test_no_shard_is_empty(any_gallery, format_):
 
 
 def test_a_missing_image_does_not_move_to_another_shard(gallery):
-    """Fails: the second run publishes another version though nothing has changed."""
+    """Once: the second run publishes another version though nothing has changed."""
     gallery.put(1, 2, 3, 4, 5)
     gallery.lose(1)
     gallery.export()
@@ -235,7 +237,7 @@ def test_a_missing_image_does_not_move_to_another_shard(gallery):
 
 
 def test_a_file_that_somebody_deleted_is_written_anew(any_gallery, format_):
-    """Fails: on a disk, every export fails; in an object store, the manifest names what is gone."""
+    """Once: on a disk, every export fails; in an object store, the manifest names what is gone."""
     any_gallery.put(1, 2, 3).export(format=format_)
     suffixes = ("00000.tar", "00000.parquet", ".jpg")
     name = next(name for name in sorted(files_of(any_gallery.store)) if name.endswith(suffixes))
@@ -244,19 +246,10 @@ def test_a_file_that_somebody_deleted_is_written_anew(any_gallery, format_):
     assert numbers_in(assert_whole(any_gallery.store), format_) == [1, 2, 3]
 
 
-def shards_that_the_card_loads(files):
-    card = parts_of(files)["README.md"].decode()
-    first, last = re.search(r"\{(\d+)\.\.(\d+)\}\.tar", card).groups()
-    return {f"{number:05}.tar" for number in range(int(first), int(last) + 1)}
-
-
-@pytest.mark.parametrize("gone", [(3, 4), (3,)], ids=["a gap", "a changed shard"])
-def test_the_card_loads_the_shards_that_there_are(any_gallery, gone):
-    """Fails with a gap, and in an object store, where a changed shard has another name."""
+def test_the_card_loads_the_shards_whatever_their_names_are(any_gallery):
     any_gallery.put(1, 2, 3, 4, 5).export()
-    any_gallery.drop(*gone).export()
-    files = assert_whole(any_gallery.store)
-    assert shards_that_the_card_loads(files) == {name for name in files if name.endswith(".tar")}
+    any_gallery.drop(3, 4).export()
+    assert 'glob.glob("datasets/g/*.tar")' in parts_of(assert_whole(any_gallery.store))["README.md"].decode()
 
 
 def test_the_files_that_readers_look_for_keep_their_names(any_gallery):

@@ -52,7 +52,14 @@ def list_by_hand(store, **entry):
 
 def write_near_duplicates(store, *numbers, gallery="g"):
     rows = [
-        {"gallery": gallery, "url": url_of(number), "group": 1, "distance": 0, "representative": number == 1}
+        {
+            "gallery": gallery,
+            "url": url_of(number),
+            "phash": f"{number:016x}",
+            "group": 1,
+            "distance": 0,
+            "representative": number == 1,
+        }
         for number in numbers
     ]
     store.write_table(NEAR_DUPLICATES_PATH, pa.Table.from_pylist(rows, schema=NEAR_DUPLICATES))
@@ -197,11 +204,8 @@ def test_the_manifest_after_a_removal_counts_what_is_left(gallery):
     assert sum(each["images"] for each in fields["files"]) == 2
 
 
-# Faults: these fail.
-
-
 def test_a_busy_dataset_does_not_keep_the_others_from_being_brought_up_to_date(store):
-    """Fails: the first one that is busy ends the removal, as it does not in `remove`."""
+    """Once: the first one that is busy ends the removal, as it does not in `remove`."""
     for name in ("a", "b", "c"):
         Gallery(store, name).put(1, 2).export()
     remove(store, asked(1))
@@ -212,7 +216,7 @@ def test_a_busy_dataset_does_not_keep_the_others_from_being_brought_up_to_date(s
 
 
 def test_a_dataset_whose_catalog_is_gone_does_not_keep_what_was_removed(store):
-    """Fails: an export needs a catalog, and its error keeps the other datasets as they are, too."""
+    """Once: an export needs a catalog, and its error keeps the other datasets as they are, too."""
     for name in ("a", "b"):
         Gallery(store, name).put(1, 2).export()
     remove(store, asked(1))
@@ -231,7 +235,7 @@ def left_of(store, number):
 )
 @pytest.mark.parametrize("is_first", [True, False], ids=["the first export", "an update"])
 def test_what_a_killed_export_left_behind_is_removed(gallery, place, is_first):
-    """Fails: nobody looks there, and the check says that nothing is left."""
+    """Once: nobody looks there, and the check says that nothing is left."""
     gallery.put(1, 2)
     if not is_first:
         gallery.export(where="width = 102")
@@ -242,7 +246,7 @@ def test_what_a_killed_export_left_behind_is_removed(gallery, place, is_first):
 
 
 def test_what_a_killed_export_left_behind_in_an_object_store_is_removed(s3_gallery):
-    """Fails: a folder without a manifest is passed over, and so are files that a manifest does not name."""
+    """Once: a folder without a manifest is passed over, and so are files that a manifest does not name."""
     s3_gallery.put(1, 2)
     s3_gallery.store.put(f"{dataset_path('g')}/00000.tar", picture_of(1))
     remove(s3_gallery.store, asked(1))
@@ -251,7 +255,7 @@ def test_what_a_killed_export_left_behind_in_an_object_store_is_removed(s3_galle
 
 
 def test_a_dataset_that_an_interrupted_swap_moved_aside_is_looked_at(gallery):
-    """Fails: without a folder, there seems to be no dataset; the next export brings it back."""
+    """Once: without a folder, there seems to be no dataset; the next export brings it back."""
     gallery.put(1, 2).export()
     folder_of(gallery.store).rename(gallery.store.local_path(replaced_dataset_path("g")))
     list_by_hand(gallery.store, url=url_of(1))
@@ -259,7 +263,7 @@ def test_a_dataset_that_an_interrupted_swap_moved_aside_is_looked_at(gallery):
 
 
 def test_a_dataset_without_its_index_is_not_called_clean(gallery):
-    """Fails: an index that is gone is read as one without rows."""
+    """Once: an index that is gone is read as one without rows."""
     gallery.put(1, 2).export()
     (folder_of(gallery.store) / INDEX).unlink()
     list_by_hand(gallery.store, url=url_of(1))
@@ -268,7 +272,7 @@ def test_a_dataset_without_its_index_is_not_called_clean(gallery):
 
 
 def test_a_group_whose_representative_was_removed_has_another_one(gallery):
-    """Fails: only the row is deleted, so that `where: representative` loses the whole group."""
+    """Once: only the row is deleted, so that `where: representative` loses the whole group."""
     gallery.put(1, 2, 3, 4)
     write_near_duplicates(gallery.store, 1, 2, 3)
     gallery.export(where="representative")
@@ -279,7 +283,7 @@ def test_a_group_whose_representative_was_removed_has_another_one(gallery):
 
 
 def test_a_picture_that_has_lost_its_company_is_in_no_group(gallery):
-    """Fails: only images that have company have a row, says the contract."""
+    """Once: only images that have company have a row, says the contract."""
     gallery.put(1, 2)
     write_near_duplicates(gallery.store, 1, 2)
     remove(gallery.store, asked(1))

@@ -165,12 +165,9 @@ def test_without_duckdb_the_error_says_how_to_install_it(monkeypatch):
     assert str(caught.value) == f"needs DuckDB: {INSTALL}"
 
 
-# Faults: these fail.
-
-
 @pytest.mark.parametrize("zone", ["America/New_York", "Asia/Tokyo"])
 def test_a_condition_holds_for_the_same_rows_in_every_time_zone(zone, monkeypatch):
-    """Fails: DuckDB takes times without a zone for the machine's own, so that a dataset depends on it."""
+    """Once: DuckDB takes times without a zone for the machine's own, so that a dataset depends on it."""
     monkeypatch.setenv("TZ", zone)
     time.tzset()
     try:
@@ -185,6 +182,6 @@ def test_a_condition_holds_for_the_same_rows_in_every_time_zone(zone, monkeypatc
 
 
 def test_a_condition_has_the_catalogs_columns_and_no_others():
-    """Fails: the column that numbers the rows can be used."""
+    """Once: the column that numbers the rows can be used."""
     with pytest.raises(WhereError, match="_place"):
         matching(ROWS, "_place = 1")
