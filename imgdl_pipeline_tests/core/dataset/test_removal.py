@@ -10,11 +10,12 @@ from imgdl_pipeline.core.dataset.parts import read_index
 from imgdl_pipeline.core.dataset.removal import left_in_datasets, remove_from_datasets
 from imgdl_pipeline.core.model.schemas import NEAR_DUPLICATES, REMOVED
 from imgdl_pipeline.core.storage.layout import NEAR_DUPLICATES_PATH, REMOVED_PATH, dataset_path
-from imgdl_pipeline_tests.core.dataset.test_parts import FORMATS, numbers_in
 from imgdl_pipeline_tests.support.datasets import (
+    FORMATS,
     Gallery,
     assert_whole,
     files_of,
+    numbers_in,
     parts_of,
     picture_of,
     url_of,
