@@ -56,7 +56,9 @@ def remove_from_datasets(store: Store) -> list[str]:
 
 def _remove_from(store: Store, gallery: str, removed: Removed) -> bool:
     """Remove what the list names from one dataset, and return whether it had any of it."""
-    if not _has_files(store, gallery):
+    has_catalog = store.metadata(catalog_path(gallery)) is not None
+    is_ours = has_catalog or Manifest.read(store, gallery) is not None
+    if not is_ours or not _has_files(store, gallery):
         return False
     with dataset_lease(store, gallery) as lease, Draft.of(store, gallery, lease) as draft:
         manifest = draft.current
@@ -65,10 +67,10 @@ def _remove_from(store: Store, gallery: str, removed: Removed) -> bool:
         return False
     if not _named(store, gallery, manifest, removed):
         return False
-    if store.metadata(catalog_path(gallery)) is None:
-        store.delete_folder(dataset_path(gallery))
-    else:
+    if has_catalog:
         export_dataset(store, gallery, manifest.settings)
+    else:
+        store.delete_folder(dataset_path(gallery))
     return True
 
 

@@ -14,16 +14,18 @@ from imgdl_pipeline.core.storage.layout import dataset_draft_path, dataset_lease
 from imgdl_pipeline.core.storage.lease import RELEASED, GalleryBusyError, Lease
 from imgdl_pipeline.core.storage.object_store import StoreError
 from imgdl_pipeline.core.storage.store import Store
-from imgdl_pipeline_tests.core.dataset.test_parts import FORMATS, numbers_in, samples_in
 from imgdl_pipeline_tests.support import mortal
 from imgdl_pipeline_tests.support.datasets import (
+    FORMATS,
     Gallery,
     assert_whole,
     copy_of,
     files_of,
     folder_of,
     inodes,
+    numbers_in,
     parts_of,
+    samples_in,
     strays,
     url_of,
     wrong_files,

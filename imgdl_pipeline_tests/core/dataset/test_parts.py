@@ -1,72 +1,25 @@
-import io
 import json
-import tarfile
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from imgdl_pipeline.core.dataset.manifest import INDEX, Manifest
 from imgdl_pipeline.core.dataset.parts import INDEXED, read_index
 from imgdl_pipeline.core.dataset.rows import key_of
 from imgdl_pipeline.core.storage.layout import dataset_path
-from imgdl_pipeline_tests.support.datasets import assert_whole, files_of, parts_of, picture_of, url_of
-
-FORMATS = ("webdataset", "parquet", "imagefolder")
+from imgdl_pipeline_tests.support.datasets import (
+    FORMATS,
+    assert_whole,
+    files_of,
+    numbers_in,
+    parts_of,
+    samples_in,
+    url_of,
+)
 
 
 @pytest.fixture(params=FORMATS)
 def format_(request):
     return request.param
-
-
-def samples_in(files, format_):
-    """A dataset's pictures, captions and rows, by key and in the order of its parts."""
-    return dict({"webdataset": _tars, "parquet": _parquets, "imagefolder": _images}[format_](parts_of(files)))
-
-
-def _tars(parts):
-    for part in sorted(each for each in parts if each.endswith(".tar")):
-        with tarfile.open(fileobj=io.BytesIO(parts[part])) as tar:
-            held = {each.name: tar.extractfile(each).read() for each in tar}
-        for name in held:
-            if name.endswith(".jpg"):
-                key = name.removesuffix(".jpg")
-                text = held.get(f"{key}.txt")
-                yield (
-                    key,
-                    (
-                        held[name],
-                        None if text is None else text.decode(),
-                        json.loads(held[f"{key}.json"])["url"],
-                    ),
-                )
-
-
-def _parquets(parts):
-    for part in sorted(each for each in parts if each.startswith("data/")):
-        for row in pq.read_table(pa.BufferReader(parts[part])).to_pylist():
-            yield (
-                row["image"]["path"].removesuffix(".jpg"),
-                (row["image"]["bytes"], row["caption"], row["url"]),
-            )
-
-
-def _images(parts):
-    lines = parts["train/metadata.jsonl"].decode().split("\n")
-    assert lines.pop() == ""
-    for row in map(json.loads, lines):
-        key = row["file_name"].partition(".")[0].partition("~")[0]
-        yield key, (parts[f"train/{key}.jpg"], row["caption"], row["url"])
-
-
-def numbers_in(files, format_):
-    """The pictures of a dataset by their number, after checking that all is right with them."""
-    samples = samples_in(files, format_)
-    numbers = [int(url.rpartition("/")[2].partition(".")[0]) for _, _, url in samples.values()]
-    assert list(samples) == [key_of(url_of(number)) for number in numbers]
-    assert [jpeg for jpeg, _, _ in samples.values()] == [picture_of(number) for number in numbers]
-    return numbers
 
 
 def test_a_dataset_has_exactly_the_pictures_that_are_ok_in_the_catalogs_order(any_gallery, format_):

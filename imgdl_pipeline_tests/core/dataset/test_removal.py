@@ -21,12 +21,13 @@ from imgdl_pipeline.core.storage.layout import (
 )
 from imgdl_pipeline.core.storage.lease import GalleryBusyError, Lease
 from imgdl_pipeline.core.storage.object_store import StoreError
-from imgdl_pipeline_tests.core.dataset.test_parts import FORMATS, numbers_in
 from imgdl_pipeline_tests.support.datasets import (
+    FORMATS,
     Gallery,
     assert_whole,
     files_of,
     folder_of,
+    numbers_in,
     parts_of,
     picture_of,
     url_of,
