@@ -29,7 +29,7 @@ WIDEST_KEY = 36
 """Bits of a key: the number of the hash and one bit more must fit beside it in 64 bits."""
 
 TABLE_NS, SORT_NS, FILTER_NS, COMPARE_NS, GATHER_NS = 2e5, 25.0, 7.0, 0.6, 6.0
-"""Measured costs: of a table, of a hash in a table, of a hash that no row meets, and of a pair, in a row or gathered."""
+"""Measured costs: of a table; of a hash in it, sorted or left out; of a pair, in a row or gathered."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,9 +97,9 @@ def test_pairs_without_a_row_are_not_looked_for():
 def test_planted_pairs_among_very_many_hashes_are_all_found():
     crowd = uniform(200_000, 1)
     planted = crowd[:2000]
-    hashes, place = np.unique(np.append(crowd, flipped(planted, 8, 2)), return_inverse=True)
-    found = components(hashes, 8, threads=2)
     partner = flipped(planted, 8, 2)
+    hashes = np.unique(np.append(crowd, partner))
+    found = components(hashes, 8, threads=2)
     left, right = np.searchsorted(hashes, planted), np.searchsorted(hashes, partner)
     assert (found[left] == found[right]).all()
     assert len(np.unique(found)) > 190_000
