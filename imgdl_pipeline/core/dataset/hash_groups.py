@@ -47,7 +47,7 @@ def group_hashes(
     """
     if known is not None:
         is_new = ~_are_in(hashes, known.hashes)
-        if is_new.mean() <= AFRESH:
+        if is_new.sum() <= AFRESH * len(hashes):
             return _updated(hashes, distance, known, is_new, threads)
     places = components(hashes, distance, threads=threads)
     return HashGroups(hashes, hashes[places], len(hashes))
