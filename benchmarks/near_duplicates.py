@@ -22,8 +22,8 @@ import numpy as np
 from corpus import SMALL, picture
 from PIL import Image
 
-from imgdl_pipeline.core.dataset.hash_groups import group_hashes
 from imgdl_pipeline.core.jpeg.workers import available_cores
+from imgdl_pipeline.core.near_duplicates.hash_groups import group_hashes
 
 DISTANCE = 8
 PICTURES = 300

@@ -16,13 +16,13 @@ import pyarrow as pa
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
-from imgdl_pipeline.core.dataset.view import BLOCK_ROWS, save_view, webp
-from imgdl_pipeline.core.dataset.view_page import block, page_around
-from imgdl_pipeline.core.dataset.view_rows import index_of, shown_row
 from imgdl_pipeline.core.model.schemas import NEAR_DUPLICATES
 from imgdl_pipeline.core.sources.demo import picture
 from imgdl_pipeline.core.storage.layout import NEAR_DUPLICATES_PATH, catalog_path
 from imgdl_pipeline.core.storage.store import Store
+from imgdl_pipeline.core.view.page import block, page_around
+from imgdl_pipeline.core.view.rows import index_of, shown_row
+from imgdl_pipeline.core.view.write import BLOCK_ROWS, save_view, webp
 from imgdl_pipeline_tests.support.pictures import photo
 from imgdl_pipeline_tests.support.rows import catalog_of
 from imgdl_pipeline_tests.support.view import HOSTILE

@@ -8,9 +8,9 @@ from imgdl_pipeline.core.catalog.removal import Found
 from imgdl_pipeline.core.dataset.draft import Draft
 from imgdl_pipeline.core.dataset.export import dataset_lease, export_dataset
 from imgdl_pipeline.core.dataset.manifest import INDEX, MANIFEST, Manifest
-from imgdl_pipeline.core.dataset.near_duplicates import without_rows
 from imgdl_pipeline.core.dataset.parts import read_index, there_of
 from imgdl_pipeline.core.model.schemas import NEAR_DUPLICATES
+from imgdl_pipeline.core.near_duplicates.groups import without_rows
 from imgdl_pipeline.core.storage.gallery_files import stored_galleries
 from imgdl_pipeline.core.storage.layout import (
     NEAR_DUPLICATES_PATH,

@@ -15,12 +15,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imgdl_pipeline.core.dataset.disjoint_sets import Places
-from imgdl_pipeline.core.dataset.hash_groups import HashGroups, group_hashes
 from imgdl_pipeline.core.jpeg.workers import available_cores
 from imgdl_pipeline.core.model.outcome import Status
 from imgdl_pipeline.core.model.phashes import Hashes, is_phash, phash_numbers, phash_texts
 from imgdl_pipeline.core.model.schemas import CATALOG, NEAR_DUPLICATES, filter_table, take_column
+from imgdl_pipeline.core.near_duplicates.disjoint_sets import Places
+from imgdl_pipeline.core.near_duplicates.hash_groups import HashGroups, group_hashes
 from imgdl_pipeline.core.storage.layout import (
     GROUPED_HASHES_PATH,
     NEAR_DUPLICATES_PATH,

@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from imgdl_pipeline.core.dataset.near_duplicates import find_near_duplicates
 from imgdl_pipeline.core.model.schemas import NEAR_DUPLICATES
+from imgdl_pipeline.core.near_duplicates.groups import find_near_duplicates
 from imgdl_pipeline.core.storage.layout import GROUPED_HASHES_PATH, NEAR_DUPLICATES_PATH, catalog_path
 from imgdl_pipeline.core.storage.object_store import StoreError
 from imgdl_pipeline_tests.support.hashes import components_by_brute_force, flipped, uniform

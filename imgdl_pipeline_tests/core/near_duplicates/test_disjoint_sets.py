@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgdl_pipeline.core.dataset.disjoint_sets import DisjointSets
+from imgdl_pipeline.core.near_duplicates.disjoint_sets import DisjointSets
 
 
 def pairs_of(count):

@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgdl_pipeline.core.dataset.view import (
+from imgdl_pipeline.core.model.outcome import ResourceError
+from imgdl_pipeline.core.model.schemas import CATALOG
+from imgdl_pipeline.core.storage.layout import catalog_path
+from imgdl_pipeline.core.storage.store import Store
+from imgdl_pipeline.core.view.write import (
     BLOCK_ROWS,
     LARGEST_BYTES,
     SIDE,
@@ -15,10 +19,6 @@ from imgdl_pipeline.core.dataset.view import (
     webp,
     write_view,
 )
-from imgdl_pipeline.core.model.outcome import ResourceError
-from imgdl_pipeline.core.model.schemas import CATALOG
-from imgdl_pipeline.core.storage.layout import catalog_path
-from imgdl_pipeline.core.storage.store import Store
 from imgdl_pipeline_tests.support.pictures import jpeg
 from imgdl_pipeline_tests.support.rows import catalog_of
 from imgdl_pipeline_tests.support.view import HOSTILE, Page

@@ -3,8 +3,8 @@ import io
 from PIL import Image
 
 from imgdl_pipeline.core.catalog.contact_sheet import GAP, LARGEST_BYTES, SIDE
-from imgdl_pipeline.core.dataset.near_duplicates import Group, Member, NearDuplicates
-from imgdl_pipeline.core.dataset.near_duplicates_sheet import near_duplicates_sheet
+from imgdl_pipeline.core.near_duplicates.groups import Group, Member, NearDuplicates
+from imgdl_pipeline.core.near_duplicates.sheet import near_duplicates_sheet
 from imgdl_pipeline_tests.support.pictures import jpeg
 
 CELL = SIDE + GAP

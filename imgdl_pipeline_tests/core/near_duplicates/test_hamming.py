@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgdl_pipeline.core.dataset import hamming, hamming_table
-from imgdl_pipeline.core.dataset.disjoint_sets import DisjointSets
-from imgdl_pipeline.core.dataset.hamming import components, connect
+from imgdl_pipeline.core.near_duplicates import hamming, hamming_table
+from imgdl_pipeline.core.near_duplicates.disjoint_sets import DisjointSets
+from imgdl_pipeline.core.near_duplicates.hamming import components, connect
 from imgdl_pipeline_tests.support.hashes import (
     as_hashes,
     components_by_brute_force,

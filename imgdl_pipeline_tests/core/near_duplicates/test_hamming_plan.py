@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgdl_pipeline.core.dataset.hamming_plan import (
+from imgdl_pipeline.core.near_duplicates.hamming_plan import (
     BLOCKS,
     KEPT,
     WIDEST_KEY,

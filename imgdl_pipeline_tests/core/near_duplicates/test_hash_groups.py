@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgdl_pipeline.core.dataset import hash_groups
-from imgdl_pipeline.core.dataset.hash_groups import group_hashes
+from imgdl_pipeline.core.near_duplicates import hash_groups
+from imgdl_pipeline.core.near_duplicates.hash_groups import group_hashes
 from imgdl_pipeline_tests.support.hashes import as_hashes, flipped, uniform
 
 U64 = np.uint64
