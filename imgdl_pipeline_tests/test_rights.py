@@ -169,6 +169,41 @@ def test_an_owner_who_opts_out_later_is_heard_by_a_recheck_and_may_withdraw(gall
     assert (outcome(row), said(row)) == (OK, set())
 
 
+def test_a_robots_txt_that_turns_against_a_use_counts_for_images_that_nobody_asks_for_again(gallery, server):
+    taken, free = server.serve("/a.jpg", jpeg(1)), server.serve("/free/b.jpg", jpeg(2))
+    gallery.list(taken, free)
+    assert {outcome(row) for row in gallery.run(robots_txt=True).values()} == {OK}
+    rules = b"User-agent: *\nContent-Usage: train-ai=n\nContent-Usage: /free/ train-ai=y\nAllow: /\n"
+    server.serve("/robots.txt", rules, Content_Type="text/plain")
+    new = server.serve("/free/c.jpg", jpeg(3))
+    gallery.list(taken, free, new)
+    server.requests.clear()
+    rows = gallery.run(robots_txt=True)
+    assert "/a.jpg" not in server.paths()
+    assert [outcome(rows[url]) for url in (taken, free, new)] == [OPTED_OUT, OK, OK]
+    assert said(rows[taken]) == {("content-usage", "train-ai=n", "robots.txt")}
+    assert len(gallery.images()) == 2
+
+
+def test_a_link_that_its_file_refuses_is_not_downloaded_again_while_the_file_is_the_same(gallery, server):
+    prohibited = jpeg(1, xmp=XMP.format(term="DMI-PROHIBITED").encode())
+    url, sent = server.url("/a.jpg"), []
+
+    def answer(handler):
+        is_known = handler.headers.get("If-None-Match") == '"1"'
+        sent.append(304 if is_known else 200)
+        handler.answer(sent[-1], b"" if is_known else prohibited, "image/jpeg", ETag='"1"')
+
+    server.routes["/a.jpg"] = answer
+    gallery.list(url)
+    assert outcome(gallery.run()[url]) == OPTED_OUT
+    row = gallery.run(force=True)[url]
+    assert sent == [200, 304]
+    assert (outcome(row), said(row)) == (OPTED_OUT, {("data-mining", "DMI-PROHIBITED", "file")})
+    assert outcome(gallery.run(purpose="preservation")[url]) == OK, "what is not refused any more is fetched"
+    assert sent == [200, 304, 200]
+
+
 def test_what_was_removed_is_gone_everywhere_and_never_asked_for_again(gallery, store, loopback, server):
     other = Gallery(store, loopback, "h")
     urls = [server.serve(f"/{number}.jpg", jpeg(number)) for number in range(5)]

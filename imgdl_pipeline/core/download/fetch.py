@@ -28,6 +28,7 @@ from imgdl_pipeline.core.http.deadline import Deadline, deadline_scope
 from imgdl_pipeline.core.http.opt_outs import from_headers, says_reservation
 from imgdl_pipeline.core.http.pace import Paces, TooSoon
 from imgdl_pipeline.core.http.robots import Robots
+from imgdl_pipeline.core.http.robots_rules import RobotsRules
 from imgdl_pipeline.core.http.spelling import spelled
 from imgdl_pipeline.core.http.transport import (
     Validators,
@@ -198,6 +199,10 @@ class Fetcher:
             except FetchError as error:
                 error.detail = hide_secrets(error.detail, headers.secrets())
                 raise
+
+    def usage(self) -> dict[str, RobotsRules]:
+        """Return the rules of every robots.txt that was read and says anything about use, by origin."""
+        return self._robots.usage()
 
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._local, "session", None)

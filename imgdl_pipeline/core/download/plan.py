@@ -14,10 +14,11 @@ from imgdl_pipeline.core.download.fetch import Redirect
 from imgdl_pipeline.core.download.recheck import is_due
 from imgdl_pipeline.core.download.retry import in_cooldown
 from imgdl_pipeline.core.http.urls import host_of
+from imgdl_pipeline.core.model.opt_outs import FILE, from_json
 from imgdl_pipeline.core.model.outcome import FetchError, Reason, Status
 from imgdl_pipeline.core.model.schemas import take_column
 from imgdl_pipeline.core.model.settings import DownloadSettings
-from imgdl_pipeline.core.storage.judged import is_lifted
+from imgdl_pipeline.core.storage.judged import forbidding, is_lifted
 from imgdl_pipeline.core.storage.layout import is_image_path
 from imgdl_pipeline.core.storage.ledger import Download
 
@@ -35,6 +36,7 @@ class Job:
         expected: The attributes that the source gives, some of which describe the bytes.
         request_headers: Headers for the link's own host only.
         known: The link's row in the ledger if its image is stored; the request is then conditional.
+        refused: The link's row in the ledger if its file's metadata refuse it; then, too.
         failures: Consecutive runs before this one that ended without an image for a permanent reason.
         opt_outs: What its owner said before this run, as the ledger has it.
         redirect: The point at which an unfinished attempt continues.
@@ -46,6 +48,7 @@ class Job:
     expected: dict[str, Any]
     request_headers: dict[str, str]
     known: Download | None = None
+    refused: Download | None = None
     failures: int = 0
     opt_outs: str | None = None
     attempts: int = 0
@@ -113,14 +116,20 @@ def orphans(stored: pa.Table, ledger: pa.Table, *, even_all: bool = False) -> li
     return [path for path in stored["path"].filter(pc.invert(is_known)).to_pylist() if is_image_path(path)]
 
 
-def jobs(planned: pa.Table, ledger: pa.Table) -> Iterator[Job]:
-    """Yield the planned links as jobs, converting one batch of rows at a time."""
+def jobs(planned: pa.Table, ledger: pa.Table, settings: DownloadSettings) -> Iterator[Job]:
+    """Yield the planned links as jobs, converting one batch of rows at a time.
+
+    Args:
+        planned: The result of `plan`.
+        ledger: A table with the schema DOWNLOADS.
+        settings: The settings, of which those of opt-outs are used.
+    """
     for batch in planned.to_batches(max_chunksize=BATCH_JOBS):
         before = ledger.take(batch["row"]).to_pylist()
-        yield from (_job(link, row) for link, row in zip(batch.to_pylist(), before, strict=True))
+        yield from (_job(link, row, settings) for link, row in zip(batch.to_pylist(), before, strict=True))
 
 
-def _job(link: dict[str, Any], before: dict[str, Any]) -> Job:
+def _job(link: dict[str, Any], before: dict[str, Any], settings: DownloadSettings) -> Job:
     """Return a planned link as a job; `before` is its row in the ledger, all null if it has none."""
     return Job(
         url=link["url"],
@@ -128,9 +137,17 @@ def _job(link: dict[str, Any], before: dict[str, Any]) -> Job:
         expected=json.loads(link["attributes"] or "{}"),
         request_headers=json.loads(link["request_headers"] or "{}"),
         known=Download(**before) if link["is_stored"] else None,
+        refused=Download(**before) if _is_refused_by_its_file(before, settings) else None,
         failures=(before["failures"] or 0) if before["reason"] else 0,
         opt_outs=before["opt_outs"],
     )
+
+
+def _is_refused_by_its_file(before: dict[str, Any], settings: DownloadSettings) -> bool:
+    if before["reason"] != Reason.OPT_OUT.value:
+        return False
+    in_file = [each for each in from_json(before["opt_outs"]) if each.where == FILE]
+    return forbidding(in_file, settings) is not None
 
 
 def interleaved(todo: pa.Table) -> pa.Table:

@@ -47,7 +47,7 @@ from imgdl_pipeline.core.model.outcome import (
 )
 from imgdl_pipeline.core.model.schemas import CATALOG, filter_table
 from imgdl_pipeline.core.model.settings import AgeGradedRecheck, DownloadSettings
-from imgdl_pipeline.core.storage.judged import discard_opted_out
+from imgdl_pipeline.core.storage.judged import discard_opted_out, note_usage
 from imgdl_pipeline.core.storage.layout import catalog_path, image_path, images_path
 from imgdl_pipeline.core.storage.ledger import Download, Ledger
 from imgdl_pipeline.core.storage.object_store import StoreError
@@ -172,7 +172,11 @@ def download_gallery(
             until=started + (settings.time_limit or float("inf")),
             on_wait=counter.waited,
         )
-        _download(pool, jobs(todo, ledger.table), ledger, work, counter)
+        _download(pool, jobs(todo, ledger.table, settings), ledger, work, counter)
+        if usage := fetcher.usage():
+            ledger.merge()
+            note_usage(ledger, usage)
+            discard_opted_out(ledger, store, settings)
         waiting = planned.num_rows - counter.done
     rows, ended_at = ledger.table, datetime.now(timezone.utc)
     tried, fetched = (
@@ -345,12 +349,11 @@ class _Work:
             self.paces.release(host)
             return self._without_image(job, _given_up(refusal, job))
         try:
-            fetched = self.fetcher.fetch(
-                job.url, job.expected, _validators(job.known), job.request_headers, job.redirect
-            )
+            validators = _validators(job.known or job.refused)
+            fetched = self.fetcher.fetch(job.url, job.expected, validators, job.request_headers, job.redirect)
         except NotModified as signal:
             self._answered(host)
-            return _unchanged(job, signal.heard)
+            return _unchanged(job, signal.heard) if job.known else _still_refused(job, signal.heard)
         except FetchError as error:
             return self._after(error, _tried(job, started, error), host, started)
         except BaseException:
@@ -508,6 +511,13 @@ def _unchanged(job: Job, heard: Heard = Heard()) -> Download:  # noqa: B008 -- i
     assert job.known is not None  # noqa: S101 -- only a known image is requested conditionally
     now = datetime.now(timezone.utc)
     return replace(job.known, tried_at=now, checked_at=now, opt_outs=_renewed(job, heard))
+
+
+def _still_refused(job: Job, heard: Heard) -> Download:
+    """Return the row of a link whose file, which its metadata refuses, is the same as before."""
+    assert job.refused is not None  # noqa: S101 -- only such a link is requested conditionally without an image
+    now = datetime.now(timezone.utc)
+    return replace(job.refused, tried_at=now, failures=job.failures + 1, opt_outs=_renewed(job, heard))
 
 
 def _renewed(job: Job, heard: Heard) -> str:

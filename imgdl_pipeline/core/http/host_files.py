@@ -101,6 +101,11 @@ class HostFiles(Generic[T]):
         origin = f"{parts.scheme}://{parts.netloc.rpartition('@')[2].lower()}"
         return self._known(origin) or self._fetch_once(origin, session)
 
+    def contents(self) -> dict[str, T]:
+        """Return what the files say that this run has read and still keeps, by origin."""
+        with self._lock:
+            return {origin: file.content for origin, file in self._files.items() if file.content is not None}
+
     def _known(self, origin: str) -> HostFile[T] | None:
         with self._lock:
             if origin in self._files:

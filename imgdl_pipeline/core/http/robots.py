@@ -61,6 +61,10 @@ class Robots:
             raise FetchError(Reason.ROBOTS, "the host's robots.txt disallows this link")
         return file.content.opt_outs(url)
 
+    def usage(self) -> dict[str, RobotsRules]:
+        """Return the rules of the hosts asked by this run that say anything about use, by origin."""
+        return {origin: rules for origin, rules in self._files.contents().items() if rules.usage}
+
     def reservations(self, url: str, session: requests.Session) -> list[OptOut]:
         """Return what a host's tdmrep.json says about a link; nothing if it cannot be fetched.
 

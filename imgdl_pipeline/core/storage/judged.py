@@ -2,11 +2,20 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
+from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imgdl_pipeline.core.model.opt_outs import OptOut, forbidden_for, from_json, limited, to_json
+from imgdl_pipeline.core.model.opt_outs import (
+    ROBOTS,
+    OptOut,
+    forbidden_for,
+    from_json,
+    limited,
+    renewed,
+    to_json,
+)
 from imgdl_pipeline.core.model.outcome import Reason, Status
 from imgdl_pipeline.core.model.schemas import DOWNLOADS
 from imgdl_pipeline.core.model.settings import DownloadSettings
@@ -74,6 +83,31 @@ def discard_opted_out(
         ledger.replace(pa.Table.from_pylist(changed, schema=DOWNLOADS))
         store.delete(paths)
     return len(paths)
+
+
+def note_usage(ledger: Ledger, usage: Mapping[str, "UsageRules"]) -> None:
+    """Note for stored images what the robots.txt of their hosts says about use, though nobody asked for them.
+
+    Args:
+        ledger: The ledger; rows of these hosts whose opt-outs differ are replaced.
+        usage: The rules of hosts by origin, such as `https://example.org`.
+    """
+    is_ok, changed = pc.equal(ledger.table["status"], Status.OK.value), []
+    for origin, rules in usage.items():
+        is_theirs = pc.starts_with(ledger.table["url"], f"{origin}/", ignore_case=True)
+        for row in ledger.table.filter(pc.and_(is_ok, is_theirs)).to_pylist():
+            said = to_json(renewed(from_json(row["opt_outs"]), rules.opt_outs(row["url"]), {ROBOTS}))
+            if said != (row["opt_outs"] or NOTHING):
+                changed.append({**row, "opt_outs": said})
+    if changed:
+        ledger.replace(pa.Table.from_pylist(changed, schema=DOWNLOADS))
+
+
+class UsageRules(Protocol):
+    """What a host says about the use of its files."""
+
+    def opt_outs(self, url: str) -> list[OptOut]:
+        """Return what it says about a link."""
 
 
 def _refusal(refused: OptOut, settings: DownloadSettings) -> dict[str, object]:
