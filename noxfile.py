@@ -29,3 +29,15 @@ def lowest(session: nox.Session) -> None:
     """Run the core's tests with the lowest version of each direct dependency."""
     session.install("--resolution", "lowest-direct", "-e", ".[ui]", "--group", "dev")
     session.run(*PYTEST, "imgdl_pipeline_tests/core", *session.posargs)
+
+
+@nox.session(python="3.11")
+def readers(session: nox.Session) -> None:
+    """Read tar files with PyTorch's DataLoader and NeMo Curator, which take several gigabytes."""
+    session.install("--require-hashes", "-r", "requirements-dev.lock")
+    session.install("--no-deps", "--no-build-isolation", "-e", ".")
+    session.install("torch", "torchvision", "nemo-curator", "nvidia-dali-cuda120")
+    session.run(
+        *("python", "-m", "pytest", "-q", "-rs", *session.posargs),
+        "imgdl_pipeline_tests/core/dataset/test_training_readers.py",
+    )
