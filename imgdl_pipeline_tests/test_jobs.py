@@ -8,9 +8,13 @@ import pytest
 
 from imgdl_pipeline.component import ImageGalleries
 from imgdl_pipeline.config.galleries import Galleries
+from imgdl_pipeline.core.catalog.build import build_catalog
 from imgdl_pipeline.core.catalog.removal import left_over
+from imgdl_pipeline.core.dataset.export import export_dataset
 from imgdl_pipeline.core.dataset.near_duplicates import find_near_duplicates
 from imgdl_pipeline.core.dataset.removal import left_in_datasets
+from imgdl_pipeline.core.download.run import download_gallery
+from imgdl_pipeline.core.listing.build import list_gallery
 from imgdl_pipeline.core.storage.layout import (
     NEAR_DUPLICATES_PATH,
     REMOVED_PATH,
@@ -26,7 +30,7 @@ JOB = "remove_images"
 class Shelves:
     """Two galleries of three links each, which share a picture; both have a dataset, and have run."""
 
-    def __init__(self, store, server, folder):
+    def __init__(self, store, server, folder, jpegs):
         self.store, self.links = store, {}
         for name in "ab":
             self.links[name] = [
@@ -49,18 +53,28 @@ class Shelves:
             ],
         }
         for name in "ab":
-            self.execute("download_galleries", partition_key=name)
+            self.run(name, jpegs)
         find_near_duplicates(store, ["a", "b"], 0)
 
-    def execute(self, job, instance=None, **more):
-        defs = dg.build_defs_for_component(ImageGalleries(Galleries(**self.given)))
-        return defs.resolve_job_def(job).execute_in_process(instance=instance, **more)
+    def run(self, name, jpegs):
+        """Do what a gallery's run does, without Dagster."""
+        galleries = Galleries(**self.given)
+        gallery = galleries.gallery(name)
+        settings = galleries.download_settings(gallery)
+        list_gallery(name, gallery.source, self.store, settings)
+        download_gallery(name, self.store, settings, jpegs=jpegs)
+        build_catalog(name, self.store, settings, jpegs=jpegs)
+        if gallery.dataset:
+            export_dataset(self.store, name, gallery.dataset, jpegs=jpegs)
 
     def remove(self, *, raise_on_error=True, **config):
         config = {"reason": "asked for by its owner", **config}
         steps = {f"{JOB}_step": {"config": config}}
+        job = dg.build_defs_for_component(ImageGalleries(Galleries(**self.given))).resolve_job_def(JOB)
         with dg.DagsterInstance.ephemeral() as instance:
-            return self.execute(JOB, instance, run_config={"ops": steps}, raise_on_error=raise_on_error)
+            return job.execute_in_process(
+                instance=instance, run_config={"ops": steps}, raise_on_error=raise_on_error
+            )
 
     def in_dataset(self, name):
         """The links whose pictures a dataset has, by reading it."""
@@ -80,9 +94,9 @@ class Shelves:
 
 
 @pytest.fixture
-def made(store, server, tmp_path, monkeypatch):
+def made(store, server, tmp_path, jpegs, monkeypatch):
     monkeypatch.delenv("IMGDL_STORE", raising=False)
-    return Shelves(store, server, tmp_path)
+    return Shelves(store, server, tmp_path, jpegs)
 
 
 def told_by(result):
@@ -113,11 +127,7 @@ def test_the_job_removes_images_and_writes_their_datasets_anew(made):
     for name in "ab":
         assert made.in_dataset(name) == set(made.links[name][1:])
     assert list(left_over(made.store)) == list(left_in_datasets(made.store)) == []
-    assert made.store.read_table(NEAR_DUPLICATES_PATH, pq.read_schema(near(made))).num_rows == 0
-
-
-def near(made):
-    return made.store.local_path(NEAR_DUPLICATES_PATH)
+    assert pq.read_table(made.store.local_path(NEAR_DUPLICATES_PATH)).num_rows == 0
 
 
 def test_the_job_leaves_datasets_alone_that_have_none_of_the_images(made):
@@ -139,10 +149,10 @@ def test_a_dataset_that_was_missed_is_written_anew_by_the_next_removal(made):
     assert list(left_in_datasets(made.store)) == []
 
 
-def test_the_next_run_keeps_the_picture_out_of_the_dataset(made, server):
+def test_the_next_run_keeps_the_picture_out_of_the_dataset(made, server, jpegs):
     made.remove(urls=[made.links["a"][1]], dry_run=False)
     server.requests.clear()
-    made.execute("download_galleries", partition_key="a")
+    made.run("a", jpegs)
     assert "/a1.jpg" not in server.paths()
     assert made.in_dataset("a") == {made.links["a"][0], made.links["a"][2]}
 
@@ -162,26 +172,33 @@ def test_a_dataset_that_nobody_configures_any_more_is_written_anew_too(made):
         ({"urls": ["https://h.org/a.jpg"], "reason": ""}, "give the reason"),
     ],
 )
-def test_a_config_that_means_nothing_fails_in_words_and_removes_nothing(made, config, words):
-    before = made.files()
-    result = made.remove(**config, dry_run=False, raise_on_error=False)
+def test_a_config_that_means_nothing_fails_in_words(store, config, words):
+    galleries = Galleries(store=store.root, galleries=[{"name": "a", "source": {"type": "demo"}}])
+    job = dg.build_defs_for_component(ImageGalleries(galleries)).resolve_job_def(JOB)
+    given = {"reason": "asked for", "dry_run": False, **config}
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = job.execute_in_process(
+            instance=instance,
+            run_config={"ops": {f"{JOB}_step": {"config": given}}},
+            raise_on_error=False,
+        )
     assert words in words_of_failure(result)
-    assert made.files() == before
+    assert store.get(REMOVED_PATH) is None
 
 
-def test_a_secret_in_a_link_is_not_told(made, server, tmp_path):
+def test_a_secret_in_a_link_is_not_told(made, server, tmp_path, jpegs):
     server.serve("/secret.jpg", jpeg(77))
     link = server.url("/secret.jpg?access_token=abc123def456")
     (tmp_path / "a.txt").write_text("\n".join([*made.links["a"], link]))
-    made.execute("download_galleries", partition_key="a")
+    made.run("a", jpegs)
     told = told_by(made.remove(urls=[link]))
     assert "/secret.jpg" in told["links"]
     assert "abc123def456" not in told["links"]
 
 
-def test_a_condition_that_fails_during_a_removal_fails_it_in_words(made):
+def test_a_condition_that_fails_during_a_removal_fails_it_in_words(made, jpegs):
     made.given["galleries"][0]["dataset"]["where"] = "cast(substr(url, 1, 0) || '1' as integer) = 1"
-    made.execute("download_galleries", partition_key="a")
+    made.run("a", jpegs)
     manifest = made.store.get("datasets/a/manifest.json").replace(b"|| '1'", b"|| 'x'")
     made.store.put("datasets/a/manifest.json", manifest)
     result = made.remove(urls=[made.links["a"][1]], dry_run=False, raise_on_error=False)

@@ -223,5 +223,3 @@ def test_two_files_with_prefixes_look_for_their_own_near_duplicates(tmp_path):
         [event] = result.get_asset_materialization_events()
         assert event.asset_key == near
         assert set(groups_in(store)) == {("a", f"{number}.jpg") for number in range(3)}
-
-

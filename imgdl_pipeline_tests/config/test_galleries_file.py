@@ -304,25 +304,32 @@ def test_a_file_with_a_dataset_is_read(read):
 
 DATASET = "attributes.galleries.1.dataset"
 SQL = "is no DuckDB SQL over the catalog's columns"
+WHERE, FORMAT, SIDE, DISTANCE = (
+    "width >= 256 and representative",
+    "format: webdataset",
+    "side: 256",
+    "distance: 8",
+)
+NEAR = "attributes.near_duplicates"
 
 
 @pytest.mark.parametrize(
     ("old", "new", "error"),
     [
-        ("width >= 256 and representative", "widht >= 256", f"12: {DATASET}.where: 'widht >= 256' {SQL}: "),
-        ("width >= 256 and representative", "width >=", f"12: {DATASET}.where: 'width >=' {SQL}: Parser Error"),
+        (WHERE, "widht >= 256", f"12: {DATASET}.where: 'widht >= 256' {SQL}: "),
+        (WHERE, "width >=", f"12: {DATASET}.where: 'width >=' {SQL}: Parser Error"),
         (
-            "width >= 256 and representative",
+            WHERE,
             "width + 1",
             f"12: {DATASET}.where: 'width + 1' must be a condition, such as width >= 256; it is INTEGER",
         ),
         (
-            "width >= 256 and representative",
+            WHERE,
             "url in (select content from read_text('/etc/passwd'))",
             f"12: {DATASET}.where: ",
         ),
-        ("width >= 256 and representative", '""', f"12: {DATASET}.where: String should have at least 1"),
-        ("width >= 256 and representative", "[a]", f"12: {DATASET}.where: Input should be a valid string"),
+        (WHERE, '""', f"12: {DATASET}.where: String should have at least 1"),
+        (WHERE, "[a]", f"12: {DATASET}.where: Input should be a valid string"),
         (
             "attributes.title",
             "titel",
@@ -332,28 +339,28 @@ SQL = "is no DuckDB SQL over the catalog's columns"
         ("attributes.title", "widht", f"15: {DATASET}.caption: Value error, must be a column of the catalog"),
         ("attributes.title", "url.host", f"15: {DATASET}.caption: Value error, must be a column of the "),
         (
-            "format: webdataset",
+            FORMAT,
             "format: tar",
             f"11: {DATASET}.format: Input should be 'webdataset', 'parquet' or 'imagefolder', not 'tar'",
         ),
         ("        format: webdataset\n", "", f"10: {DATASET}.format: Field required"),
-        ("side: 256", "side: 0", f"14: {DATASET}.resize.side: Input should be greater than or equal to 1"),
-        ("side: 256", "sides: 256", f"14: {DATASET}.resize.sides: unknown key 'sides'"),
-        ("side: 256", "side: 9\n          how: crop", f"15: {DATASET}.resize.how: Input should be 'fit', 'fill' or"),
-        ("side: 256", "side: 9\n          quality: 101", f"15: {DATASET}.resize.quality: Input should be less than"),
-        ("side: 256", "side: 9\n          chroma: 4:1:1", f"15: {DATASET}.resize.chroma: Input should be '4:4:4'"),
-        ("format: webdataset", "format: parquet\n        wheer: x", f"12: {DATASET}.wheer: unknown key 'wheer'"),
-        ("distance: 8", "distance: 17", "4: attributes.near_duplicates.distance: Input should be less than or"),
-        ("distance: 8", "distance: -1", "4: attributes.near_duplicates.distance: Input should be greater"),
-        ("distance: 8", "distance: near", "4: attributes.near_duplicates.distance: Input should be a valid int"),
-        ("distance: 8", "distence: 8", "4: attributes.near_duplicates.distence: unknown key 'distence'"),
+        (SIDE, "side: 0", f"14: {DATASET}.resize.side: Input should be greater than or equal to 1"),
+        (SIDE, "sides: 256", f"14: {DATASET}.resize.sides: unknown key 'sides'"),
+        (SIDE, "side: 9\n          how: crop", f"15: {DATASET}.resize.how: Input should be 'fit', "),
+        (SIDE, "side: 9\n          quality: 101", f"15: {DATASET}.resize.quality: Input should be less"),
+        (SIDE, "side: 9\n          chroma: 4:1:1", f"15: {DATASET}.resize.chroma: Input should be '4:4:4'"),
+        (FORMAT, "format: parquet\n        wheer: x", f"12: {DATASET}.wheer: unknown key 'wheer'"),
+        (DISTANCE, "distance: 17", f"4: {NEAR}.distance: Input should be less than or"),
+        (DISTANCE, "distance: -1", f"4: {NEAR}.distance: Input should be greater"),
+        (DISTANCE, "distance: near", f"4: {NEAR}.distance: Input should be a valid int"),
+        (DISTANCE, "distence: 8", f"4: {NEAR}.distence: unknown key 'distence'"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_dataset_says_where_what_and_what_is_allowed(read, old, new, error):
     assert f"galleries.yaml:{error}" in message(read, WITH_DATASET.replace(old, new, 1))
 
 
-@pytest.mark.parametrize("where", ["representative", '\'"group" is null\''])
+@pytest.mark.parametrize("where", ["representative", "'\"group\" is null'"])
 def test_groups_need_near_duplicates_in_the_file(read, where):
     text = re.sub("width >= 256 and representative", where, WITH_DATASET)
     assert read(text).galleries[1].dataset.where == where.strip("'")
@@ -372,12 +379,15 @@ def test_every_wrong_condition_is_told_at_once(read):
 def test_a_dataset_of_null_is_none(read):
     text = WITH_DATASET.partition("      dataset:")[0]
     assert read(f"{text}      dataset: null\n").galleries[1].dataset is None
-    assert read(text.replace("near_duplicates:\n    distance: 8", "near_duplicates: null")).near_duplicates is None
+    assert (
+        read(text.replace("near_duplicates:\n    distance: 8", "near_duplicates: null")).near_duplicates
+        is None
+    )
 
 
 def test_a_condition_and_a_side_may_come_from_the_environment(read, monkeypatch):
     monkeypatch.setenv("LEAST", "300")
-    text = WITH_DATASET.replace("width >= 256", "\"width >= {{ env.LEAST }} \"").replace(
+    text = WITH_DATASET.replace("width >= 256", '"width >= {{ env.LEAST }} "').replace(
         "side: 256", 'side: "{{ env.LEAST }}"'
     )
     text = text.replace('" and representative', 'and representative"')

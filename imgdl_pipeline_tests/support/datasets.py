@@ -23,10 +23,16 @@ def picture_of(number, version=0):
 
 
 class Gallery:
-    """A gallery as runs leave it: files, and a catalog with a row for each, and for a link that is dead."""
+    """A gallery as runs leave it: files, and a catalog with a row for each, and for a link that is dead.
 
-    def __init__(self, store, name="g"):
-        self.store, self.name, self.rows = store, name, {}
+    Args:
+        store: The store.
+        name: The gallery's name.
+        picture: Makes a picture's bytes from its number and version.
+    """
+
+    def __init__(self, store, name="g", picture=picture_of):
+        self.store, self.name, self.rows, self.picture = store, name, {}, picture
 
     def put(self, *numbers, version=0, **facts):
         """Store pictures, write their rows, and return the gallery."""
@@ -35,7 +41,7 @@ class Gallery:
         return self.write()
 
     def _put(self, number, version, facts):
-        url, data = url_of(number), picture_of(number, version)
+        url, data = url_of(number), self.picture(number, version)
         path, sha256 = image_path(self.name, url), hashlib.sha256(data).hexdigest()
         self.store.put(path, data)
         self.rows[number] = {
