@@ -8,13 +8,9 @@ import pytest
 
 from imgdl_pipeline.component import ImageGalleries
 from imgdl_pipeline.config.galleries import Galleries
-from imgdl_pipeline.core.catalog.build import build_catalog
 from imgdl_pipeline.core.catalog.removal import left_over
-from imgdl_pipeline.core.dataset.export import export_dataset
 from imgdl_pipeline.core.dataset.near_duplicates import find_near_duplicates
 from imgdl_pipeline.core.dataset.removal import left_in_datasets
-from imgdl_pipeline.core.download.run import download_gallery
-from imgdl_pipeline.core.listing.build import list_gallery
 from imgdl_pipeline.core.storage.layout import (
     NEAR_DUPLICATES_PATH,
     REMOVED_PATH,
@@ -23,6 +19,7 @@ from imgdl_pipeline.core.storage.layout import (
 )
 from imgdl_pipeline.core.storage.lease import Lease
 from imgdl_pipeline_tests.support.pictures import jpeg
+from imgdl_pipeline_tests.support.running import run_stages
 
 JOB = "remove_images"
 
@@ -57,15 +54,7 @@ class Shelves:
         find_near_duplicates(store, ["a", "b"], 0)
 
     def run(self, name, jpegs):
-        """Do what a gallery's run does, without Dagster."""
-        galleries = Galleries(**self.given)
-        gallery = galleries.gallery(name)
-        settings = galleries.download_settings(gallery)
-        list_gallery(name, gallery.source, self.store, settings)
-        download_gallery(name, self.store, settings, jpegs=jpegs)
-        build_catalog(name, self.store, settings, jpegs=jpegs)
-        if gallery.dataset:
-            export_dataset(self.store, name, gallery.dataset, jpegs=jpegs)
+        run_stages(Galleries(**self.given), name, self.store, jpegs)
 
     def remove(self, *, raise_on_error=True, **config):
         config = {"reason": "asked for by its owner", **config}
