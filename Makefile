@@ -36,8 +36,8 @@ docs: .venv/tested  ## the documentation, in build/site
 	$(BIN)/mkdocs build --strict --quiet --site-dir build/site
 
 screenshots: .venv/tested  ## the documentation's pictures, from the tests that click through the UI
-	$(BIN)/python -m pytest -q imgdl_pipeline_tests/test_ui.py
-	for name in contact_sheet checks checks_of_a_broken_gallery asset_per_gallery near_duplicates; do \
+	$(BIN)/python -m pytest -q imgdl_pipeline_tests/test_ui.py imgdl_pipeline_tests/test_view_ui.py
+	for name in contact_sheet checks checks_of_a_broken_gallery asset_per_gallery near_duplicates view; do \
 		cp build/screenshots/$$name.png docs/; done
 
 bench: .venv/tested  ## against curl, aria2c, jpeginfo, img2dataset, Scrapy and the textbook's script; half an hour
@@ -47,7 +47,7 @@ sessions: .venv/tested  ## the tests with every Python that is here, and with th
 	PATH="$(subst $(eval) ,:,$(wildcard $(HOME)/.pyenv/versions/*/bin)):$$PATH" $(BIN)/nox $(SESSIONS)
 
 COMPILE = uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-emit-index-url \
-	  --no-header --no-annotate --no-strip-extras --upgrade --extra ui --extra postgres pyproject.toml
+	  --no-header --no-annotate --no-strip-extras --upgrade --extra ui --extra postgres --extra datasets pyproject.toml
 
 lock:  ## pin exact versions with hashes, for every Python we run on
 	$(COMPILE) --group pyproject.toml:dev -o requirements-dev.lock

@@ -25,6 +25,9 @@ PACKAGES = {
 PROGRAMS = {"nginx": "nginx", "curl": "curl", "aria2c": "aria2", "jpeginfo": "jpeginfo"}
 """By program, the name of Debian's package."""
 
+RESIZED_SIDE = 256
+"""Pixels; img2dataset's default."""
+
 MEGABYTE = 1024
 """In the unit of `ru_maxrss`, which is 1024 bytes on Linux."""
 
@@ -131,6 +134,20 @@ def jpeginfo(images: Path, folder: Path, cores: int = 1) -> Run:
     """Libjpeg's own verdict on every image of a folder."""
     find = f"find -L {images} -name '*.jpg' -print0"
     return timed(["sh", "-c", f"{find} | xargs -0 -P {cores} -n 100 jpeginfo -c > verdicts.txt"], folder)
+
+
+# Resizing alone.
+
+
+def our_resizing(images: Path, folder: Path, how: str) -> Run:
+    words = [python("ours"), HERE / "resize.py", images, how, RESIZED_SIDE]
+    return timed(words, folder, says_seconds=True)
+
+
+def img2dataset_resizing(images: Path, folder: Path, how: str) -> Run:
+    script = HERE / "resize_img2dataset.py"
+    words = [python("img2dataset"), "-W", "ignore", script, images, how, RESIZED_SIDE]
+    return timed(words, folder, says_seconds=True)
 
 
 # Whole jobs.

@@ -1,6 +1,6 @@
 """img2dataset's resizing of all images of a folder, on all cores; prints the seconds, without its start.
 
-Its own class, with its own defaults, in as many processes as there are cores, as its `processes_count` says.
+Its own class, with its own defaults, in as many processes as there are cores.
 """
 
 import io

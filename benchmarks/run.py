@@ -177,6 +177,22 @@ def validation(root: Path) -> Iterator[Contest]:
     )
 
 
+@contextmanager
+def resize(root: Path) -> Iterator[Contest]:
+    """Resizing stored images for a dataset, in each of the ways that both have."""
+    images = root / corpus.LARGE.name
+    contestants: Contestants = {}
+    for how in ("fit", "pad", "fill"):
+        contestants[f"{OURS}, {how}"] = partial(peers.our_resizing, images, how=how)
+        contestants[f"img2dataset, {how}"] = partial(peers.img2dataset_resizing, images, how=how)
+    yield Contest(
+        f"resizing to {peers.RESIZED_SIDE} pixels, images of 1 MP and 150 kB",
+        corpus.LARGE.count,
+        contestants,
+        tuple(ratio(f"img2dataset, {how}", f"{OURS}, {how}", least=2.0) for how in ("fit", "pad", "fill")),
+    )
+
+
 def marginal(rounds: Rounds, name: str) -> float:
     """Seconds an image, so that what a start costs cancels out."""
     few, many = (statistics.median(seconds(rounds, f"{name}, {count} links")) for count in JOBS)
@@ -272,7 +288,9 @@ def _fast(root: Path) -> Iterator[str]:
         yield address
 
 
-CONTESTS = {each.__name__: each for each in (waiting, many_workers, download, validation, job, start, table)}
+CONTESTS = {
+    each.__name__: each for each in (waiting, many_workers, download, validation, resize, job, start, table)
+}
 
 
 def report(contest: Contest, rounds: Rounds) -> str:

@@ -31,8 +31,6 @@ from imgdl_pipeline.core.catalog.removal import left_over, removals, would_remov
 from imgdl_pipeline.core.catalog.removal import remove as remove_images
 from imgdl_pipeline.core.catalog.summary import CatalogSummary, summarize
 from imgdl_pipeline.core.dataset.removal import left_in_datasets, remove_from_datasets
-from imgdl_pipeline.core.dataset.view import LIMIT as VIEW_LIMIT
-from imgdl_pipeline.core.dataset.view import save_view
 from imgdl_pipeline.core.dataset.where import WhereError
 from imgdl_pipeline.core.model.outcome import ResourceError, Status
 from imgdl_pipeline.core.model.settings import did_you_mean
@@ -48,6 +46,8 @@ from imgdl_pipeline.core.storage.gallery_files import (
 from imgdl_pipeline.core.storage.lease import GalleryBusyError
 from imgdl_pipeline.core.storage.object_store import StoreError
 from imgdl_pipeline.core.storage.store import Store
+from imgdl_pipeline.core.view.write import LIMIT as VIEW_LIMIT
+from imgdl_pipeline.core.view.write import save_view
 from imgdl_pipeline.definitions import CONFIG_VARIABLE, component, defs, galleries, galleries_file
 from imgdl_pipeline.running import GalleryRun, run_gallery
 from imgdl_pipeline.terminal import RunDisplay, print_table

@@ -10,12 +10,12 @@ import pyarrow.compute as pc
 
 from imgdl_pipeline.core.catalog.build import CatalogRun
 from imgdl_pipeline.core.dataset.export import DatasetRun
-from imgdl_pipeline.core.dataset.near_duplicates import NearDuplicates
 from imgdl_pipeline.core.download.run import DownloadRun
 from imgdl_pipeline.core.listing.build import list_warnings
 from imgdl_pipeline.core.model.outcome import Status
 from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS, LINKS, descriptions
 from imgdl_pipeline.core.model.shown import shown
+from imgdl_pipeline.core.near_duplicates.groups import NearDuplicates
 
 Metadata = dict[str, Any]
 

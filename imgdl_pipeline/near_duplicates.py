@@ -16,9 +16,9 @@ from imgdl_pipeline.assets import (
     unique_name,
 )
 from imgdl_pipeline.config.galleries import Galleries
-from imgdl_pipeline.core.dataset.near_duplicates import find_near_duplicates
-from imgdl_pipeline.core.dataset.near_duplicates_sheet import near_duplicates_sheet
 from imgdl_pipeline.core.model.schemas import NEAR_DUPLICATES
+from imgdl_pipeline.core.near_duplicates.groups import find_near_duplicates
+from imgdl_pipeline.core.near_duplicates.sheet import near_duplicates_sheet
 from imgdl_pipeline.core.storage.layout import NEAR_DUPLICATES_PATH
 from imgdl_pipeline.metadata import column_schema, near_duplicates_metadata
 from imgdl_pipeline.resources import ImageDownloads

@@ -28,8 +28,8 @@ import pytest
 
 from imgdl_pipeline.cli import main, summary
 from imgdl_pipeline.config.galleries_file import read_galleries_file
-from imgdl_pipeline.core.dataset.near_duplicates import find_near_duplicates
 from imgdl_pipeline.core.model.schemas import CATALOG, NEAR_DUPLICATES
+from imgdl_pipeline.core.near_duplicates.groups import find_near_duplicates
 from imgdl_pipeline.core.storage.layout import (
     NEAR_DUPLICATES_PATH,
     catalog_path,

@@ -9,8 +9,8 @@ import pytest
 from imgdl_pipeline.component import ImageGalleries
 from imgdl_pipeline.config.galleries import Galleries
 from imgdl_pipeline.core.catalog.removal import left_over
-from imgdl_pipeline.core.dataset.near_duplicates import find_near_duplicates
 from imgdl_pipeline.core.dataset.removal import left_in_datasets
+from imgdl_pipeline.core.near_duplicates.groups import find_near_duplicates
 from imgdl_pipeline.core.storage.layout import (
     NEAR_DUPLICATES_PATH,
     REMOVED_PATH,

@@ -45,7 +45,7 @@ def test_the_lock_file_has_versions_and_hashes_and_names_no_host():
 
 def test_the_wheel_has_the_parts_of_a_gallerys_page():
     wheel = {each.distribution_path for each in WheelBuilder(str(ROOT)).recurse_included_files()}
-    parts = {f"imgdl_pipeline/core/dataset/page/page.{kind}" for kind in ("html", "css", "js")}
+    parts = {f"imgdl_pipeline/core/view/template/page.{kind}" for kind in ("html", "css", "js")}
     assert parts <= wheel
 
 

@@ -1,11 +1,19 @@
 """Galleries with a catalog, without network and decoder, and what tests ask of the datasets made of them."""
 
 import hashlib
+import io
 import json
+import tarfile
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
-from imgdl_pipeline.core.dataset.export import export_dataset
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from imgdl_pipeline.core.dataset.draft import Draft
+from imgdl_pipeline.core.dataset.export import dataset_lease, export_dataset
+from imgdl_pipeline.core.dataset.rows import key_of
 from imgdl_pipeline.core.model.dataset_settings import DatasetSettings
 from imgdl_pipeline.core.model.schemas import CATALOG
 from imgdl_pipeline.core.storage.layout import catalog_path, dataset_path, image_path
@@ -90,6 +98,13 @@ class Gallery:
         return export_dataset(self.store, self.name, settings_of(**settings), on_progress=on_progress)
 
 
+@contextmanager
+def drafted(store, gallery="g"):
+    """A draft of a dataset, whose writer has the lease."""
+    with dataset_lease(store, gallery) as lease, Draft.of(store, gallery, lease) as draft:
+        yield draft
+
+
 def settings_of(**settings):
     return DatasetSettings(**{"format": "webdataset", "shard_images": 2, **settings})
 
@@ -100,13 +115,15 @@ def files_of(store, gallery="g"):
     return {file.path.removeprefix(f"{folder}/"): store.get(file.path) for file in store.list(folder)}
 
 
-def wrong_files(files):
+def wrong_files(files, but=()):
     """What of a dataset's files differs from its manifest; nothing for a whole dataset.
 
     Args:
         files: Bytes by name.
+        but: Names of files that are not looked at.
     """
-    named = {each["name"]: each["sha256"] for each in json.loads(files["manifest.json"])["files"]}
+    listed = json.loads(files["manifest.json"])["files"]
+    named = {each["name"]: each["sha256"] for each in listed if each["name"] not in but}
     there = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     return [name for name, sha256 in named.items() if there.get(name) != sha256]
 
@@ -149,3 +166,55 @@ def copy_of(store, root) -> Store:
     for file in store.list(""):
         other.put(file.path, store.get(file.path))
     return other
+
+
+FORMATS = ("webdataset", "parquet", "imagefolder")
+
+
+def samples_in(files, format_):
+    """A dataset's pictures, captions and rows, by key and in the order of its parts."""
+    return dict({"webdataset": _tars, "parquet": _parquets, "imagefolder": _images}[format_](parts_of(files)))
+
+
+def _tars(parts):
+    for part in sorted(each for each in parts if each.endswith(".tar")):
+        with tarfile.open(fileobj=io.BytesIO(parts[part])) as tar:
+            held = {each.name: tar.extractfile(each).read() for each in tar}
+        for name in held:
+            if name.endswith(".jpg"):
+                key = name.removesuffix(".jpg")
+                text = held.get(f"{key}.txt")
+                yield (
+                    key,
+                    (
+                        held[name],
+                        None if text is None else text.decode(),
+                        json.loads(held[f"{key}.json"])["url"],
+                    ),
+                )
+
+
+def _parquets(parts):
+    for part in sorted(each for each in parts if each.startswith("data/")):
+        for row in pq.read_table(pa.BufferReader(parts[part])).to_pylist():
+            yield (
+                row["image"]["path"].removesuffix(".jpg"),
+                (row["image"]["bytes"], row["caption"], row["url"]),
+            )
+
+
+def _images(parts):
+    lines = parts["train/metadata.jsonl"].decode().split("\n")
+    assert lines.pop() == ""
+    for row in map(json.loads, lines):
+        key = row["file_name"].partition(".")[0].partition("~")[0]
+        yield key, (parts[f"train/{key}.jpg"], row["caption"], row["url"])
+
+
+def numbers_in(files, format_):
+    """The pictures of a dataset by their number, after checking that all is right with them."""
+    samples = samples_in(files, format_)
+    numbers = [int(url.rpartition("/")[2].partition(".")[0]) for _, _, url in samples.values()]
+    assert list(samples) == [key_of(url_of(number)) for number in numbers]
+    assert [jpeg for jpeg, _, _ in samples.values()] == [picture_of(number) for number in numbers]
+    return numbers

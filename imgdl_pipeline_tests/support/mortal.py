@@ -1,4 +1,4 @@
-"""Processes that are killed at the n-th change of a folder: by name of an event, nothing is patched.
+"""Processes that are killed before the n-th change of a folder, or by the write that a full disk refuses.
 
 Python reports what it is about to do to a file system as audit events (PEP 578). A process counts those that
 change something below a folder, and kills itself before the n-th, as `kill -9` does.
@@ -10,13 +10,15 @@ import os
 import resource
 import signal
 import sys
+from pathlib import Path
 
 from imgdl_pipeline.core.dataset.export import export_dataset
 from imgdl_pipeline.core.storage.store import Store
 from imgdl_pipeline_tests.support.datasets import settings_of
 
-CHANGES = {"os.rename", "os.link", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree"}
-"""Events before something changes, besides opening a file to write it, and looking a system call up."""
+CHANGES = {"os.rename", "os.link", "os.remove", "os.rmdir", "os.truncate"}
+"""Events before something changes, besides a new folder, a file that is opened to be written, and the look-up
+of the system call that exchanges two folders."""
 
 KILLED = -signal.SIGKILL
 
@@ -76,6 +78,8 @@ def _is_change(event, arguments, root):
         path, mode, _ = arguments
         is_written = isinstance(mode, str) and any(each in mode for each in "wax+")
         return is_written and str(path).startswith(root)
+    if event == "os.mkdir":
+        return not Path(arguments[0]).exists()
     return event in CHANGES
 
 

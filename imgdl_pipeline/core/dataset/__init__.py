@@ -1,1 +1,1 @@
-"""Datasets, near duplicates and views: what is made of catalogs."""
+"""Make datasets of catalogs, for training jobs and other readers."""

@@ -53,9 +53,11 @@ LOADING = """\
 
 LOADING_MORE = {
     "webdataset": """\
+    import glob
     import webdataset
-    tars = webdataset.WebDataset("{folder}/{{00000..{last}}}.tar", shardshuffle=False).decode("pil")
-    samples = tars.to_tuple("jpg", "txt", "json", missing_is_error=False)""",
+    tars = sorted(glob.glob("{folder}/*.tar"))
+    samples = webdataset.WebDataset(tars, shardshuffle=False).decode("pil")
+    samples = samples.to_tuple("jpg", "txt", "json", missing_is_error=False)""",
     "parquet": """\
     import duckdb
     duckdb.sql("select url, width, height, caption from '{folder}/data/*.parquet'")""",
@@ -96,9 +98,7 @@ def write_card(
         "",
         LOADING.format(folder=f"datasets/{gallery}"),
         "",
-        LOADING_MORE[settings.format].format(
-            folder=f"datasets/{gallery}", last=f"{max(0, len(files) - 1):05}"
-        ),
+        LOADING_MORE[settings.format].format(folder=f"datasets/{gallery}"),
         "",
         "`manifest.json` names every file with its SHA-256.",
         "",

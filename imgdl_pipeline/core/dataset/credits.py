@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from itertools import groupby
@@ -112,7 +113,10 @@ def _linked(text: str, url: str) -> str:
 
 _MARKUP = str.maketrans({each: f"\\{each}" for each in "\\`*_[]<>#!|~&"})
 
+_LIST_MARKER = re.compile(r"^(\s*\d*)([-+.)])")
+"""What makes a list of the text behind it."""
+
 
 def escaped(text: str) -> str:
     """Return a stranger's text so that Markdown shows it as it is."""
-    return one_line(text).translate(_MARKUP)
+    return _LIST_MARKER.sub(r"\1\\\2", one_line(text).translate(_MARKUP))

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 from imgdl_pipeline.core.dataset.card import write_card
 from imgdl_pipeline.core.dataset.credits import write_attribution, write_credits
 from imgdl_pipeline.core.dataset.draft import Draft
-from imgdl_pipeline.core.dataset.manifest import INDEX, Manifest
-from imgdl_pipeline.core.dataset.parts import Parts, read_index
+from imgdl_pipeline.core.dataset.manifest import ATTRIBUTION, CARD, CREDITS, INDEX, Manifest
+from imgdl_pipeline.core.dataset.parts import Parts, read_index, there_of
 from imgdl_pipeline.core.dataset.rows import chosen_rows
 from imgdl_pipeline.core.dataset.samples import Samples
 from imgdl_pipeline.core.jpeg.workers import JpegWorkers, opened
@@ -98,19 +98,23 @@ def export_dataset(
         ResourceError: No worker process could be started, or no temporary file written.
         WhereError: The settings' condition failed.
     """
-    with (
-        Lease(store, f"the dataset of {gallery}", folder=dataset_leases_path(gallery)),
-        opened(jpegs) as workers,
-    ):
+    with dataset_lease(store, gallery) as lease, opened(jpegs) as workers:
         while True:
             removed = Removed.read(store)
             rows = chosen_rows(store, gallery, settings, removed)
-            run = _export(store, gallery, settings, rows, workers, on_progress)
+            with Draft.of(store, gallery, lease) as draft:
+                run = _export(draft, store, gallery, settings, rows, workers, on_progress)
             if Removed.read(store).table.equals(removed.table):  # else something was removed meanwhile
                 return run
 
 
+def dataset_lease(store: Store, gallery: str) -> Lease:
+    """Return the lease of a gallery's dataset, for a `with` block."""
+    return Lease(store, f"the dataset of {gallery}", folder=dataset_leases_path(gallery))
+
+
 def _export(
+    draft: Draft,
     store: Store,
     gallery: str,
     settings: DatasetSettings,
@@ -125,17 +129,16 @@ def _export(
         done += images
         on_progress(Counted(done, rows.num_rows, "images are in the dataset"))
 
-    with Draft.of(store, gallery) as draft:
-        current, earlier = draft.current, None
-        if current is not None and _makes_the_same(current.settings, settings):
-            earlier = read_index(store, dataset_path(gallery), current)
-        samples = Samples(store, settings, jpegs, count)
-        parts = Parts.of(settings.format)(draft, settings, samples, earlier, count)
-        index = parts.write(rows)
-        there = rows.filter(pc.is_in(rows["url"], value_set=index["url"].combine_chunks()))
-        _write_texts(draft, gallery, settings, there, index)
-        manifest = Manifest(settings, MADE_BY, there.num_rows, draft.files)
-        is_new = draft.publish(manifest)
+    earlier, current = None, draft.current
+    if current is not None and _makes_the_same(current.settings, settings):
+        earlier = read_index(store, dataset_path(gallery), current)
+    samples = Samples(store, settings, jpegs, count)
+    parts = Parts.of(settings.format)(draft, settings, samples, earlier, count)
+    index = parts.write(rows)
+    there = rows.filter(pc.is_in(rows["url"], value_set=there_of(index)["url"].combine_chunks()))
+    _write_texts(draft, gallery, settings, there, index)
+    manifest = Manifest(settings, MADE_BY, there.num_rows, draft.files)
+    is_new = draft.publish(manifest)
     seconds = time.monotonic() - started
     return DatasetRun(there, manifest, parts.written, tuple(samples.missing), is_new, seconds)
 
@@ -150,7 +153,7 @@ def _write_texts(
 ) -> None:
     """Write what is beside the images: the card, the credits, and the index."""
     files = [each for each in draft.files.values() if each.images]
-    draft.write("README.md", lambda file: write_card(file, gallery, settings, rows, files, MADE_BY))
-    draft.write("CREDITS.csv", lambda file: write_credits(file, rows))
-    draft.write("ATTRIBUTION.md", lambda file: write_attribution(file, rows, gallery))
+    draft.write(CARD, lambda file: write_card(file, gallery, settings, rows, files, MADE_BY))
+    draft.write(CREDITS, lambda file: write_credits(file, rows))
+    draft.write(ATTRIBUTION, lambda file: write_attribution(file, rows, gallery))
     draft.write(INDEX, lambda file: pq.write_table(index, file, compression="zstd"))

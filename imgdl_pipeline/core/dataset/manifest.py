@@ -10,8 +10,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
-from pydantic import ValidationError
-
 from imgdl_pipeline.core.model.dataset_settings import DatasetSettings
 from imgdl_pipeline.core.model.digest import SHOWN_DIGITS
 from imgdl_pipeline.core.storage.layout import dataset_path
@@ -19,6 +17,11 @@ from imgdl_pipeline.core.storage.object_store import StoreError
 from imgdl_pipeline.core.storage.store import Store
 
 MANIFEST = "manifest.json"
+CARD, CREDITS, ATTRIBUTION = "README.md", "CREDITS.csv", "ATTRIBUTION.md"
+METADATA = "train/metadata.jsonl"
+TEXTS = frozenset({CARD, CREDITS, ATTRIBUTION, METADATA})
+"""The files of a dataset that readers look for by their names; METADATA has the rows of an imagefolder."""
+
 INDEX = ".index"
 """The table of the images in a dataset, for the next update: Parquet that no reader takes for data."""
 
@@ -79,10 +82,10 @@ class Manifest:
             return Manifest(
                 settings, fields["made_by"], fields["images"], {each.part: each for each in files}
             )
-        except (ValueError, KeyError, TypeError, ValidationError) as error:
+        except (ValueError, KeyError, TypeError) as error:  # pydantic's are ValueErrors
             raise StoreError(
-                f"{store.location(path)} is no manifest that this version reads ({error!r:.200}): delete the "
-                "folder, and the next run writes the dataset anew"
+                f"{store.location(path)} is no manifest that this version reads ({type(error).__name__}): "
+                "delete the folder, and the next run writes the dataset anew"
             ) from None
 
     @property

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from imgdl_pipeline.core.dataset.draft import Draft, Written
 from imgdl_pipeline.core.dataset.formats import Writer, json_line, write_parquet, write_tar
-from imgdl_pipeline.core.dataset.manifest import INDEX, Manifest
+from imgdl_pipeline.core.dataset.manifest import INDEX, METADATA, Manifest
 from imgdl_pipeline.core.dataset.rows import caption_of, key_of, take_rows
 from imgdl_pipeline.core.dataset.samples import ROWS_AT_A_TIME, Sample, Samples
 from imgdl_pipeline.core.dataset.shards import assigned
@@ -29,24 +29,30 @@ SHARDS: dict[str, tuple[str, Writer]] = {
 }
 """The names of the shards and what writes them, by format."""
 
-METADATA = "train/metadata.jsonl"
-"""The rows of an imagefolder."""
-
 INDEXED = pa.schema(
-    [("url", pa.string()), ("sha256", pa.string()), ("phash", pa.string()), ("shard", pa.int32())]
+    [
+        *((name, pa.string()) for name in ("url", "sha256", "phash")),
+        ("shard", pa.int32()),
+        ("is_there", pa.bool_()),
+    ]
 )
-"""The columns of the index: which images are in the dataset, and in which shard."""
+"""The columns of the index: in which shard an image is, and whether it is; a missing one keeps its place."""
 
 
-def read_index(store: Store, folder: str, manifest: Manifest) -> pa.Table:
-    """Return the index of a dataset, as INDEXED; without rows if it is gone.
+def read_index(store: Store, folder: str, manifest: Manifest) -> pa.Table | None:
+    """Return the index of a dataset, as INDEXED; None if it is gone.
 
     Raises:
         StoreError: The store failed.
     """
     file = manifest.files.get(INDEX)
     data = store.get(f"{folder}/{file.name}") if file else None
-    return INDEXED.empty_table() if data is None else pq.read_table(pa.BufferReader(data), schema=INDEXED)
+    return None if data is None else pq.read_table(pa.BufferReader(data), schema=INDEXED)
+
+
+def there_of(index: pa.Table) -> pa.Table:
+    """Return the rows of an index whose images are in the dataset."""
+    return index.filter(index["is_there"])
 
 
 class Parts(ABC):
@@ -86,16 +92,16 @@ class Parts(ABC):
     def _keep(self, part: str, digest: str, images: int) -> bool:
         """Take a part over if it was made of the same, and return whether it was."""
         before = self._before.get(part)
-        if before is None or before.rows != digest:
+        if before is None or before.rows != digest or not self._draft.keep(before):
             return False
-        self._draft.keep(before)
         self._on_kept(images)
         return True
 
     def _indexed(self, rows: pa.Table, shards: npt.NDArray[np.int32]) -> pa.Table:
-        index = rows.select(INDEXED.names[:-1]).append_column("shard", pa.array(shards)).cast(INDEXED)
         missing = pa.array(self._samples.missing, pa.string())
-        return index.filter(pc.invert(pc.is_in(index["url"], value_set=missing)))
+        columns = [rows[name] for name in INDEXED.names[:3]]
+        is_there = pc.invert(pc.is_in(rows["url"], value_set=missing))
+        return pa.table([*columns, pa.array(shards), is_there], schema=INDEXED)
 
 
 class _Shards(Parts):
@@ -119,8 +125,9 @@ class _Shards(Parts):
             images = write(file, self._samples.of(rows))
             return Written(images, digest if images == rows.num_rows else "")
 
-        self._draft.write(part, write_all)
         self.written += 1
+        if not self._draft.write(part, write_all).images:  # all of its files are missing
+            self._draft.drop(part)
 
 
 class _Images(Parts):
@@ -133,7 +140,7 @@ class _Images(Parts):
         for sample in self._samples.of(rows.filter(pa.array(is_new, pa.bool_()))):
             self._write_image(sample)
         index = self._indexed(rows, np.zeros(rows.num_rows, np.int32))
-        there = rows.filter(pc.is_in(rows["url"], value_set=index["url"].combine_chunks()))
+        there = rows.filter(pc.is_in(rows["url"], value_set=there_of(index)["url"].combine_chunks()))
         self._draft.write(METADATA, lambda file: self._write_rows(file, there))
         return index
 

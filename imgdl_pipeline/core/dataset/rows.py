@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -79,7 +80,11 @@ def caption_of(row: dict[str, Any], caption: str | None) -> str | None:
     value = row[column]
     if name and value is not None:
         value = json.loads(value).get(name)
-    if isinstance(value, list):
-        value = ", ".join(str(each) for each in value)
-    text = "" if value is None else str(value).strip()
-    return text or None
+    parts = value if isinstance(value, list) else [value]
+    text = ", ".join(str(each) for each in parts if _is_text(each)).strip()
+    return text.encode("utf-8", "replace").decode() or None
+
+
+def _is_text(value: Any) -> bool:
+    """Return whether a value is one that a person would read out."""
+    return isinstance(value, (str, int, float, datetime)) and not isinstance(value, bool)

@@ -25,7 +25,8 @@ READERS = 8
 """Threads that read images: from an object store, each answer takes a while."""
 
 AHEAD = 4
-"""Images that are read ahead for each thread; they bound the memory."""
+AHEAD_BYTES = 128_000_000
+"""Images that are read ahead for each thread, and bytes for all of them; they bound the memory."""
 
 ROWS_AT_A_TIME = 1_000
 """Rows that are held as Python objects at a time."""
@@ -101,7 +102,10 @@ class Samples:
             for batch in rows.to_batches(ROWS_AT_A_TIME):
                 for row in batch.to_pylist():
                     ahead.append((row, threads.submit(self._image, row)))
-                    if len(ahead) >= READERS * AHEAD:
+                    while (
+                        len(ahead) >= READERS * AHEAD
+                        or sum(each["bytes"] or 0 for each, _ in ahead) > AHEAD_BYTES
+                    ):
                         yield ahead.popleft()
             while ahead:
                 yield ahead.popleft()

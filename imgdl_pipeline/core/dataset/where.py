@@ -4,6 +4,8 @@ DuckDB comes with the extra `datasets`. It is given one table and nothing else: 
 network.
 """
 
+import re
+import secrets
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -51,7 +53,8 @@ def matching(table: pa.Table, where: str) -> pa.Array:
         import duckdb
     except ImportError:
         raise WhereError(f"needs DuckDB: {INSTALL}") from None
-    numbered = table.append_column("_place", pa.array(range(table.num_rows), pa.int64()))
+    place = f"place_{secrets.token_hex(8)}"  # no condition can use it
+    numbered = table.append_column(place, pa.array(range(table.num_rows), pa.int64()))
     try:
         with _connected() as connection:
             connection.register("catalog", numbered)
@@ -60,9 +63,9 @@ def matching(table: pa.Table, where: str) -> pa.Array:
             types = [str(each) for each in rows.project(where).types]
             if types != ["BOOLEAN"]:
                 raise WhereError(f"must be a condition, such as width >= 256; it is {' and '.join(types)}")
-            return rows.filter(where).order("_place").project("_place").arrow().read_all()["_place"]
+            return rows.filter(where).order(place).project(place).arrow().read_all()[place]
     except duckdb.Error as error:
-        raise WhereError(_in_words(error)) from None
+        raise WhereError(_in_words(error, where)) from None
 
 
 def _connected() -> "duckdb.DuckDBPyConnection":
@@ -71,11 +74,15 @@ def _connected() -> "duckdb.DuckDBPyConnection":
     connection = duckdb.connect(
         ":memory:", config={"autoinstall_known_extensions": False, "autoload_known_extensions": False}
     )
-    connection.execute("SET python_enable_replacements=false")
+    connection.execute("SET python_enable_replacements=false; SET TimeZone='UTC'")
     return connection
 
 
-def _in_words(error: Exception) -> str:
+def _in_words(error: Exception, where: str) -> str:
     """Return DuckDB's message on one line, without the query that is made of the condition."""
     message = str(error).partition("\n\nLINE ")[0]
-    return "is no DuckDB SQL over the catalog's columns: " + "; ".join(message.splitlines())
+    hint = '; write "group" with its quotes: SQL has a word like it' if _BARE_GROUP.search(where) else ""
+    return f"is no DuckDB SQL over the catalog's columns: {'; '.join(message.splitlines())}{hint}"
+
+
+_BARE_GROUP = re.compile(r'(?<!")\bgroup\b(?!")(?!\s+by\b)', re.IGNORECASE)

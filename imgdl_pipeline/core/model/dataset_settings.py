@@ -12,21 +12,29 @@ JSON_COLUMNS = ("attributes", "embedded", "exif")
 
 
 class ResizeSettings(Settings):
-    """How a dataset's pictures are made smaller. What is set here decides their bytes."""
+    """How a dataset's pictures are resized. What is set here, and the stored bytes, decide their bytes.
+
+    Every picture is treated alike, also one that is small enough: it is turned upright as EXIF says, and
+    encoded anew as a baseline JPEG in RGB or gray.
+    """
 
     side: int = Field(ge=1, le=8192, description="pixels of the longer side (fit), or of both (fill, pad)")
     how: Literal["fit", "fill", "pad"] = Field(
         "fit",
-        description="fit: the longer side, never enlarged; fill: a square, cropped around its middle; pad: a "
-        "square, with white around the picture",
+        description="fit: the longer side, never enlarged; fill: a square, cropped around its middle, and "
+        "enlarged where the shorter side is shorter; pad: as fit, with white around it to a square",
     )
     quality: int = Field(90, ge=1, le=100, description="of the JPEG, as libjpeg counts it")
     chroma: Literal["4:4:4", "4:2:2", "4:2:0"] = Field("4:2:0", description="how densely colour is sampled")
     color: Literal["srgb", "keep"] = Field(
-        "srgb", description="srgb: converted with the file's ICC profile; keep: the profile is kept beside it"
+        "srgb",
+        description="srgb: converted with the file's ICC profile; keep: the profile is copied instead. CMYK "
+        "always becomes sRGB; a profile that is broken or of another mode is as good as none",
     )
     metadata: Literal["drop", "keep"] = Field(
-        "drop", description="keep: EXIF, with its orientation set to 1, and XMP; drop: neither"
+        "drop",
+        description="keep: EXIF, with its orientation set to 1 and without thumbnail and maker's notes, and "
+        "XMP; drop: neither",
     )
 
 

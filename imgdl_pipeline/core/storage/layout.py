@@ -70,12 +70,12 @@ def dataset_path(gallery: str) -> str:
 
 def dataset_draft_path(gallery: str) -> str:
     """Return the folder in which the next version of a gallery's dataset is written."""
-    return f"catalog/gallery={gallery}/_dataset_draft"
+    return f"{DATASETS}/_drafts/{gallery}"
 
 
 def replaced_dataset_path(gallery: str) -> str:
     """Return the folder in which a gallery's dataset may be while a new version takes its place."""
-    return f"catalog/gallery={gallery}/_dataset_replaced"
+    return f"{DATASETS}/_replaced/{gallery}"
 
 
 def dataset_leases_path(gallery: str) -> str:
@@ -86,13 +86,14 @@ def dataset_leases_path(gallery: str) -> str:
 def gallery_folders(gallery: str) -> tuple[str, ...]:
     """Return the folders that have a gallery's files and no others, its images first."""
     files = (catalog_path(gallery), downloads_path(gallery), links_path(gallery))
-    return (images_path(gallery), *(file.rpartition("/")[0] for file in files), dataset_path(gallery))
+    datasets = (dataset_path(gallery), dataset_draft_path(gallery), replaced_dataset_path(gallery))
+    return (images_path(gallery), *(file.rpartition("/")[0] for file in files), *datasets)
 
 
 def gallery_of(folder: str) -> str | None:
     """Return the gallery that a folder belongs to, or None: the inverse of `gallery_folders`."""
     name = folder.rpartition("/")[2].removeprefix("gallery=")
-    return name if folder in gallery_folders(name) else None
+    return name if folder in gallery_folders(name) and not name.startswith("_") else None
 
 
 def images_path(gallery: str) -> str:

@@ -31,7 +31,10 @@ def swap(new: Path, folder: Path, aside: Path) -> None:
         OSError: It was not possible.
     """
     recover(folder, aside)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    for each in (*filter(Path.is_dir, new.rglob("*")), new):
+        _sync(each)
+    for each in (folder, aside):
+        each.parent.mkdir(parents=True, exist_ok=True)
     if not folder.exists():
         new.rename(folder)
     elif _exchanged(new, folder):

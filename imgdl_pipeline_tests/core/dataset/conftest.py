@@ -1,7 +1,9 @@
 import pytest
 
-from imgdl_pipeline.core.storage.store import Store
-from imgdl_pipeline_tests.support.datasets import Gallery
+pytest.register_assert_rewrite("imgdl_pipeline_tests.support.datasets")
+
+from imgdl_pipeline.core.storage.store import Store  # noqa: E402 -- asserts are rewritten at the first import
+from imgdl_pipeline_tests.support.datasets import Gallery  # noqa: E402
 
 
 @pytest.fixture

@@ -5,7 +5,9 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
-from imgdl_pipeline.core.dataset.card import SHOWN, write_card
+from imgdl_pipeline.core.dataset.card import SHOWN, SIZES, write_card
+from imgdl_pipeline.core.dataset.features import CARD_FEATURES
+from imgdl_pipeline.core.dataset.manifest import DatasetFile
 from imgdl_pipeline.core.model.opt_outs import from_json
 from imgdl_pipeline_tests.support.datasets import settings_of
 from imgdl_pipeline_tests.support.rows import catalog_of
@@ -14,7 +16,8 @@ from imgdl_pipeline_tests.support.rows import catalog_of
 def card_of(*rows, gallery="g", shards=1, **settings):
     file = io.BytesIO()
     table = catalog_of(*({"url": "https://a.example/1", "attributes": "{}", **row} for row in rows))
-    write_card(file, gallery, settings_of(**settings), table, shards, "imgdl_pipeline 9")
+    files = [DatasetFile(f"{number:05}.tar", f"{number:05}.tar", 10, "", 1) for number in range(shards)]
+    write_card(file, gallery, settings_of(**settings), table, files, "imgdl_pipeline 9")
     return file.getvalue().decode()
 
 
@@ -38,12 +41,27 @@ def cells_of(card):
     [("webdataset", "*.tar"), ("parquet", "data/train-*.parquet"), ("imagefolder", "train/**")],
 )
 def test_the_front_matter_says_which_files_hold_the_data(format_, path):
-    assert front_of(card_of({}, format=format_)) == {
-        "pretty_name": "g",
-        "license": "other",
-        "size_categories": ["n<1K"],
-        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": path}]}],
+    front = front_of(card_of({}, format=format_, shards=2))
+    [config] = front["configs"]
+    assert config["data_files"] == [{"split": "train", "path": path}]
+    assert config.get("features") == (CARD_FEATURES[format_] if format_ == "imagefolder" else None)
+    assert front["dataset_info"] == {
+        "features": CARD_FEATURES[format_],
+        "splits": [{"name": "train", "num_bytes": 20, "num_examples": 1}],
     }
+
+
+@pytest.mark.parametrize(
+    ("licences", "told"),
+    [
+        (["CC0-1.0", "CC-BY-4.0"], {"license": ["cc-by-4.0", "cc0-1.0"]}),
+        (["CC0-1.0", None], {"license": "other", "license_name": "of-each-image"}),
+        (["rightsstatements:InC/1.0"], {"license": "other", "license_name": "of-each-image"}),
+    ],
+)
+def test_the_licence_is_named_where_the_hub_knows_that_of_every_image(licences, told):
+    front = front_of(card_of(*({"license_id": each} for each in licences)))
+    assert {name: front.get(name) for name in told} == told
 
 
 @pytest.mark.parametrize("gallery", ["no", "null", "1e3", "0x10", "2026-11-22", "a_b.c-d", "~", "Yes"])
@@ -116,3 +134,7 @@ def test_the_card_says_whether_the_bytes_are_the_hosts():
     assert "Their bytes are as the hosts served them." in card_of({})
     assert "They were made smaller: fill, 64 pixels." in card_of({}, resize={"side": 64, "how": "fill"})
     assert "for which `where` below holds" in card_of({}, where="width > 1")
+
+
+def test_a_million_images_are_a_size_that_the_hub_has():
+    assert next((name for most, name in SIZES.items() if most > 2_000_000), None) == "1M<n<10M"

@@ -220,3 +220,12 @@ def test_escaped_text_is_only_text(text):
     tokens = tokens_of(f"x{escaped(text)}x")
     assert {each.type for each in tokens} <= {"paragraph_open", "paragraph_close", "inline", "text"}
     assert "".join(each.content for each in tokens if each.type == "text") == f"x{text}x"
+
+
+@pytest.mark.parametrize("text", ["- x", "+ x", "1. x", "2) x", "- - -"])
+def test_a_title_that_looks_like_a_list_is_shown_as_it_is(text):
+    """Once: the title begins its line's text, and a list marker there begins a list in the list."""
+    page = page_of(rows_of({"title": text}))
+    kinds = [each.type for each in tokens_of(page)]
+    assert (kinds.count("bullet_list_open"), kinds.count("ordered_list_open")) == (1, 0)
+    assert text_of(page).endswith(f"{text}, CC-BY-4.0, source")

@@ -6,23 +6,26 @@ import shutil
 import pyarrow.parquet as pq
 import pytest
 
-from imgdl_pipeline.core.dataset.export import DatasetRun, Progress
-from imgdl_pipeline.core.dataset.manifest import Manifest
+from imgdl_pipeline.core.dataset.export import DatasetRun
+from imgdl_pipeline.core.dataset.manifest import TEXTS, Manifest
 from imgdl_pipeline.core.dataset.where import WhereError
+from imgdl_pipeline.core.model.counted import Counted
 from imgdl_pipeline.core.storage.layout import dataset_draft_path, dataset_leases_path, dataset_path
-from imgdl_pipeline.core.storage.lease import GalleryBusyError, Lease
+from imgdl_pipeline.core.storage.lease import RELEASED, GalleryBusyError, Lease
 from imgdl_pipeline.core.storage.object_store import StoreError
 from imgdl_pipeline.core.storage.store import Store
-from imgdl_pipeline_tests.core.dataset.test_parts import FORMATS, numbers_in, samples_in
 from imgdl_pipeline_tests.support import mortal
 from imgdl_pipeline_tests.support.datasets import (
+    FORMATS,
     Gallery,
     assert_whole,
     copy_of,
     files_of,
     folder_of,
     inodes,
+    numbers_in,
     parts_of,
+    samples_in,
     strays,
     url_of,
     wrong_files,
@@ -46,7 +49,7 @@ def test_a_run_says_what_it_made(gallery):
 
 
 def test_every_picture_counts_whether_written_or_taken_over(any_gallery, format_):
-    seen: list[Progress] = []
+    seen: list[Counted] = []
     any_gallery.put(1, 2, 3, 4, 5).export(seen.append, format=format_)
     assert [(each.done, each.total) for each in seen] == [(number, 5) for number in range(1, 6)]
     assert str(seen[-1]) == "5 of 5 images are in the dataset"
@@ -248,6 +251,7 @@ def updated(gallery, tmp_path):
     return reset, old, files_of(whole.store)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("can_exchange", [True, False], ids=["exchange", "two renames"])
 def test_a_kill_before_any_change_leaves_the_old_dataset_or_the_new_one(updated, can_exchange):
     """Each change that Python makes to the file system, from the lease to the last file that is deleted."""
@@ -267,8 +271,8 @@ def test_a_kill_before_any_change_leaves_the_old_dataset_or_the_new_one(updated,
     assert "mixed" not in left
     assert left == sorted(left, key=["old", "none", "new"].index)
     assert left.count("none") == (0 if can_exchange else 1)
-    assert left.count("old") > 10
-    assert left.count("new") > 3
+    assert left.count("old") > 12
+    assert left.count("new") > 6
 
 
 def gallery_after(gallery):
@@ -296,6 +300,7 @@ def test_a_full_disk_leaves_the_old_dataset(updated, is_killed, limit):
 
 def test_a_full_disk_is_named(gallery, monkeypatch):
     gallery.put(1).export()
+    gallery.put(2)
     before = files_of(gallery.store)
 
     def full(*_):
@@ -303,7 +308,7 @@ def test_a_full_disk_is_named(gallery, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StoreError, match=r"cannot write the dataset .*datasets/g: No space left on device"):
-        gallery.put(2).export()
+        gallery.export()
     assert files_of(gallery.store) == before
     assert list(gallery.store.list(dataset_draft_path("g"))) == []
 
@@ -343,7 +348,7 @@ def test_in_an_object_store_a_fault_at_any_change_leaves_a_whole_dataset(s3_gall
         if len(changes) < number:
             break
         there = files_of(s3_gallery.store)
-        assert wrong_files(there) == []
+        assert wrong_files(there, but=TEXTS) == []
         if json.loads(there["manifest.json"]) != old:  # published, and then it failed
             s3_gallery.drop(4, 5).export()
             s3_gallery.put(4, 5)
@@ -379,3 +384,57 @@ def test_the_index_is_a_file_that_readers_of_folders_skip(gallery):
     gallery.put(1, 2).export(format="parquet")
     table = pq.read_table(folder_of(gallery.store) / "data")
     assert table.num_rows == 2
+
+
+def test_a_writer_that_lost_its_lease_publishes_nothing(any_gallery, format_):
+    """Once: nobody asks the lease. Another writer has taken over from one that was suspended.
+
+    On a disk it has deleted the first one's draft, which then publishes the rest; in an object store, the
+    first one writes over files of the other's dataset.
+    """
+    store = any_gallery.store
+    any_gallery.put(1, 2, 3, 4, 5).export(format=format_)
+    any_gallery.put(6, 7, 8)
+
+    def take_over(progress):
+        if progress.done == 7:
+            folder = dataset_leases_path("g")
+            number = max(int(each.path.rpartition("/")[2].partition(".")[0]) for each in store.list(folder))
+            store.put(f"{folder}/{number + 1:08}.json", RELEASED)
+            any_gallery.drop(7).export(format=format_)
+
+    ended = None
+    try:
+        any_gallery.export(take_over, format=format_)
+    except (GalleryBusyError, StoreError) as error:
+        ended = error
+    assert numbers_in(assert_whole(store), format_) == [1, 2, 3, 4, 5, 6, 8]
+    assert isinstance(ended, GalleryBusyError)
+
+
+def test_a_dataset_that_is_a_link_to_another_folder_can_be_brought_up_to_date(gallery, tmp_path):
+    """Once: the link is moved aside, and cannot be deleted there, by this update or any other."""
+    (tmp_path / "disk").mkdir()
+    folder_of(gallery.store).parent.mkdir()
+    folder_of(gallery.store).symlink_to(tmp_path / "disk")
+    for number in range(3):
+        gallery.put(number).export()
+    assert numbers_in(assert_whole(gallery.store), "webdataset") == [0, 1, 2]
+
+
+def test_a_draft_that_cannot_be_deleted_does_not_damage_the_dataset(gallery, monkeypatch):
+    """Once: a file of the draft that is a link to the current one is opened and cut to nothing."""
+    gallery.put(1, 2, 3).export()
+    before = files_of(gallery.store)
+    draft = gallery.store.local_path(dataset_draft_path("g"))
+    draft.mkdir(parents=True)
+    os.link(folder_of(gallery.store) / "00000.tar", draft / "00000.tar")
+    gallery.put(1, license_id="CC0-1.0")
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # as with `ignore_errors`
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises((KeyboardInterrupt, StoreError)):
+        gallery.export(interrupt)
+    assert files_of(gallery.store) == before

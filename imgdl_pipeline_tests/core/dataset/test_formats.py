@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgdl_pipeline.core.dataset.formats import (
-    FEATURES,
     ROW_GROUP_IMAGES,
     json_line,
     write_parquet,
@@ -32,7 +31,7 @@ ROW = {
 }
 
 HOSTILE = {
-    "four bytes": "\U0001d518 😀 \U0010ffff",
+    "four bytes": "\U0001d518\U0001d52b\U0001d526 😀 \U0010ffff",
     "NUL": "before\0after",
     "newlines": "one\ntwo\r\nthree\u2028four\x85five",
     "markup": "</script><img src=x onerror=alert(1)>",
@@ -85,7 +84,6 @@ def test_a_tar_is_ustar_and_has_no_extended_headers():
     data = tar_of(sample(1, b"x" * 513, HOSTILE["long"])).getvalue()
     assert data[257:265] == b"ustar\x0000"
     assert len(data) % tarfile.RECORDSIZE == 0
-    kinds = set()
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         kinds = {data[each.offset + 156 : each.offset + 157] for each in tar}
     assert kinds == {b"0"}
@@ -101,7 +99,7 @@ def test_the_same_samples_give_the_same_bytes():
 
 
 def test_the_json_is_the_catalogs_row_with_times_in_iso_8601():
-    [key] = [f"{1:020x}.json"]
+    key = f"{1:020x}.json"
     row = json.loads(members(tar_of(sample(1)))[key])
     assert list(row) == CATALOG.names
     assert row["fetched_at"] == "2026-11-22T06:00:00.250000+00:00"
@@ -181,7 +179,6 @@ def test_a_parquet_file_has_the_image_the_caption_and_the_catalogs_columns():
 def test_parquets_metadata_tell_hugging_face_which_column_is_the_image():
     metadata = parquet_of(sample()).schema_arrow.metadata
     features = json.loads(metadata[b"huggingface"])["info"]["features"]
-    assert features == FEATURES
     assert list(features) == ["image", "caption", *CATALOG.names]
     assert features["image"] == {"_type": "Image"}
     types = {name: features[name]["dtype"] for name in ("width", "bytes", "latitude", "progressive")}

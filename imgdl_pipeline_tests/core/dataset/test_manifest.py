@@ -63,3 +63,13 @@ def test_a_manifest_that_makes_no_sense_is_an_error_that_says_what_to_do(store, 
     store.put(f"datasets/g/{MANIFEST}", data)
     with pytest.raises(StoreError, match=r"(?s)manifest\.json is no manifest .* delete the folder"):
         Manifest.read(store, "g")
+
+
+def test_what_is_wrong_with_a_manifest_is_said_on_one_line(store):
+    """Once: pydantic's message has several, and links to its website."""
+    fields = {**json.loads(manifest().json()), "settings": {"format": "zip"}}
+    store.put(f"datasets/g/{MANIFEST}", json.dumps(fields).encode())
+    with pytest.raises(StoreError) as caught:
+        Manifest.read(store, "g")
+    assert "\n" not in str(caught.value)
+    assert "pydantic" not in str(caught.value)

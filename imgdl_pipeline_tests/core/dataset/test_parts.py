@@ -1,72 +1,25 @@
-import io
 import json
-import tarfile
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from imgdl_pipeline.core.dataset.manifest import INDEX, Manifest
 from imgdl_pipeline.core.dataset.parts import INDEXED, read_index
 from imgdl_pipeline.core.dataset.rows import key_of
 from imgdl_pipeline.core.storage.layout import dataset_path
-from imgdl_pipeline_tests.support.datasets import assert_whole, files_of, parts_of, picture_of, url_of
-
-FORMATS = ("webdataset", "parquet", "imagefolder")
+from imgdl_pipeline_tests.support.datasets import (
+    FORMATS,
+    assert_whole,
+    files_of,
+    numbers_in,
+    parts_of,
+    samples_in,
+    url_of,
+)
 
 
 @pytest.fixture(params=FORMATS)
 def format_(request):
     return request.param
-
-
-def samples_in(files, format_):
-    """A dataset's pictures, captions and rows, by key and in the order of its parts."""
-    return dict({"webdataset": _tars, "parquet": _parquets, "imagefolder": _images}[format_](parts_of(files)))
-
-
-def _tars(parts):
-    for part in sorted(each for each in parts if each.endswith(".tar")):
-        with tarfile.open(fileobj=io.BytesIO(parts[part])) as tar:
-            held = {each.name: tar.extractfile(each).read() for each in tar}
-        for name in held:
-            if name.endswith(".jpg"):
-                key = name.removesuffix(".jpg")
-                text = held.get(f"{key}.txt")
-                yield (
-                    key,
-                    (
-                        held[name],
-                        None if text is None else text.decode(),
-                        json.loads(held[f"{key}.json"])["url"],
-                    ),
-                )
-
-
-def _parquets(parts):
-    for part in sorted(each for each in parts if each.startswith("data/")):
-        for row in pq.read_table(pa.BufferReader(parts[part])).to_pylist():
-            yield (
-                row["image"]["path"].removesuffix(".jpg"),
-                (row["image"]["bytes"], row["caption"], row["url"]),
-            )
-
-
-def _images(parts):
-    lines = parts["train/metadata.jsonl"].decode().split("\n")
-    assert lines.pop() == ""
-    for row in map(json.loads, lines):
-        key = row["file_name"].partition(".")[0].partition("~")[0]
-        yield key, (parts[f"train/{key}.jpg"], row["caption"], row["url"])
-
-
-def numbers_in(files, format_):
-    """The pictures of a dataset by their number, after checking that all is right with them."""
-    samples = samples_in(files, format_)
-    numbers = [int(url.rpartition("/")[2].partition(".")[0]) for _, _, url in samples.values()]
-    assert list(samples) == [key_of(url_of(number)) for number in numbers]
-    assert [jpeg for jpeg, _, _ in samples.values()] == [picture_of(number) for number in numbers]
-    return numbers
 
 
 def test_a_dataset_has_exactly_the_pictures_that_are_ok_in_the_catalogs_order(any_gallery, format_):
@@ -121,7 +74,13 @@ def test_the_index_names_every_picture_and_its_shard(any_gallery):
     assert index.schema.equals(INDEXED)
     rows = [any_gallery.rows[number] for number in (1, 2, 3)]
     assert index.to_pylist() == [
-        {"url": row["url"], "sha256": row["sha256"], "phash": row["phash"], "shard": place // 2}
+        {
+            "url": row["url"],
+            "sha256": row["sha256"],
+            "phash": row["phash"],
+            "shard": place // 2,
+            "is_there": True,
+        }
         for place, row in enumerate(rows)
     ]
 
@@ -207,3 +166,47 @@ def test_without_its_index_a_dataset_is_packed_from_the_start(gallery):
     (gallery.store.local_path(dataset_path("g")) / INDEX).unlink()
     gallery.export()
     assert numbers_in(assert_whole(gallery.store), "webdataset") == [2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("format_", ["webdataset", "parquet"])
+def test_no_shard_is_empty(any_gallery, format_):
+    """Once: a missing image is new in every run, and gets a shard of its own when all are full."""
+    any_gallery.put(1, 2, 3, 4)
+    any_gallery.lose(1)
+    any_gallery.export(format=format_)
+    files = any_gallery.export(format=format_).manifest.files
+    shards = [
+        each for part, each in files.items() if part.endswith((".tar", "0.parquet", "1.parquet", "2.parquet"))
+    ]
+    assert [each.part for each in shards if not each.images] == []
+
+
+def test_a_missing_image_does_not_move_to_another_shard(gallery):
+    """Once: the second run publishes another version though nothing has changed."""
+    gallery.put(1, 2, 3, 4, 5)
+    gallery.lose(1)
+    gallery.export()
+    assert not gallery.export().is_new
+
+
+def test_a_file_that_somebody_deleted_is_written_anew(any_gallery, format_):
+    """Once: on a disk, every export fails; in an object store, the manifest names what is gone."""
+    any_gallery.put(1, 2, 3).export(format=format_)
+    suffixes = ("00000.tar", "00000.parquet", ".jpg")
+    name = next(name for name in sorted(files_of(any_gallery.store)) if name.endswith(suffixes))
+    any_gallery.store.delete([f"{dataset_path('g')}/{name}"])
+    any_gallery.export(format=format_)
+    assert numbers_in(assert_whole(any_gallery.store), format_) == [1, 2, 3]
+
+
+def test_the_card_loads_the_shards_whatever_their_names_are(any_gallery):
+    any_gallery.put(1, 2, 3, 4, 5).export()
+    any_gallery.drop(3, 4).export()
+    assert 'glob.glob("datasets/g/*.tar")' in parts_of(assert_whole(any_gallery.store))["README.md"].decode()
+
+
+def test_the_files_that_readers_look_for_keep_their_names(any_gallery):
+    """Fails in an object store: the contract has `train/metadata.jsonl`, and the hub `README.md`."""
+    any_gallery.put(1, 2).export(format="imagefolder")
+    any_gallery.put(3).export(format="imagefolder")
+    assert {"train/metadata.jsonl", "README.md", "CREDITS.csv"} <= set(files_of(any_gallery.store))

@@ -1,4 +1,5 @@
 import json
+from contextlib import suppress
 from datetime import datetime, timezone
 
 import pyarrow as pa
@@ -9,12 +10,24 @@ from imgdl_pipeline.core.dataset.manifest import INDEX, Manifest
 from imgdl_pipeline.core.dataset.parts import read_index
 from imgdl_pipeline.core.dataset.removal import left_in_datasets, remove_from_datasets
 from imgdl_pipeline.core.model.schemas import NEAR_DUPLICATES, REMOVED
-from imgdl_pipeline.core.storage.layout import NEAR_DUPLICATES_PATH, REMOVED_PATH, dataset_path
-from imgdl_pipeline_tests.core.dataset.test_parts import FORMATS, numbers_in
+from imgdl_pipeline.core.storage.layout import (
+    NEAR_DUPLICATES_PATH,
+    REMOVED_PATH,
+    catalog_path,
+    dataset_draft_path,
+    dataset_leases_path,
+    dataset_path,
+    replaced_dataset_path,
+)
+from imgdl_pipeline.core.storage.lease import GalleryBusyError, Lease
+from imgdl_pipeline.core.storage.object_store import StoreError
 from imgdl_pipeline_tests.support.datasets import (
+    FORMATS,
     Gallery,
     assert_whole,
     files_of,
+    folder_of,
+    numbers_in,
     parts_of,
     picture_of,
     url_of,
@@ -40,7 +53,14 @@ def list_by_hand(store, **entry):
 
 def write_near_duplicates(store, *numbers, gallery="g"):
     rows = [
-        {"gallery": gallery, "url": url_of(number), "group": 1, "distance": 0, "representative": number == 1}
+        {
+            "gallery": gallery,
+            "url": url_of(number),
+            "phash": f"{number:016x}",
+            "group": 1,
+            "distance": 0,
+            "representative": number == 1,
+        }
         for number in numbers
     ]
     store.write_table(NEAR_DUPLICATES_PATH, pa.Table.from_pylist(rows, schema=NEAR_DUPLICATES))
@@ -183,3 +203,90 @@ def test_the_manifest_after_a_removal_counts_what_is_left(gallery):
     fields = json.loads(files_of(gallery.store)["manifest.json"])
     assert fields["images"] == 2
     assert sum(each["images"] for each in fields["files"]) == 2
+
+
+def test_a_busy_dataset_does_not_keep_the_others_from_being_brought_up_to_date(store):
+    """Once: the first one that is busy ends the removal, as it does not in `remove`."""
+    for name in ("a", "b", "c"):
+        Gallery(store, name).put(1, 2).export()
+    remove(store, asked(1))
+    with Lease(store, "the dataset of a", folder=dataset_leases_path("a")):
+        with pytest.raises(GalleryBusyError):
+            remove_from_datasets(store)
+    assert [each.gallery for each in left_in_datasets(store)] == ["a"]
+
+
+def test_a_dataset_whose_catalog_is_gone_does_not_keep_what_was_removed(store):
+    """Once: an export needs a catalog, and its error keeps the other datasets as they are, too."""
+    for name in ("a", "b"):
+        Gallery(store, name).put(1, 2).export()
+    remove(store, asked(1))
+    store.delete([catalog_path("a")])
+    with suppress(StoreError):
+        remove_from_datasets(store)
+    assert [each.gallery for each in left_in_datasets(store)] == []
+
+
+def left_of(store, number):
+    return [file.path for file in store.list("") if picture_of(number)[:60] in store.get(file.path)]
+
+
+@pytest.mark.parametrize(
+    "place", [dataset_draft_path, replaced_dataset_path], ids=["a draft", "a folder aside"]
+)
+@pytest.mark.parametrize("is_first", [True, False], ids=["the first export", "an update"])
+def test_what_a_killed_export_left_behind_is_removed(gallery, place, is_first):
+    """Once: nobody looks there, and the check says that nothing is left."""
+    gallery.put(1, 2)
+    if not is_first:
+        gallery.export(where="width = 102")
+    gallery.store.put(f"{place('g')}/00000.tar", picture_of(1))
+    remove(gallery.store, asked(1))
+    remove_from_datasets(gallery.store)
+    assert left_of(gallery.store, 1) == []
+
+
+def test_what_a_killed_export_left_behind_in_an_object_store_is_removed(s3_gallery):
+    """Once: a folder without a manifest is passed over, and so are files that a manifest does not name."""
+    s3_gallery.put(1, 2)
+    s3_gallery.store.put(f"{dataset_path('g')}/00000.tar", picture_of(1))
+    remove(s3_gallery.store, asked(1))
+    remove_from_datasets(s3_gallery.store)
+    assert left_of(s3_gallery.store, 1) == []
+
+
+def test_a_dataset_that_an_interrupted_swap_moved_aside_is_looked_at(gallery):
+    """Once: without a folder, there seems to be no dataset; the next export brings it back."""
+    gallery.put(1, 2).export()
+    folder_of(gallery.store).rename(gallery.store.local_path(replaced_dataset_path("g")))
+    list_by_hand(gallery.store, url=url_of(1))
+    assert [each.gallery for each in left_in_datasets(gallery.store)] == ["g"]
+
+
+def test_a_dataset_without_its_index_is_not_called_clean(gallery):
+    """Once: an index that is gone is read as one without rows."""
+    gallery.put(1, 2).export()
+    (folder_of(gallery.store) / INDEX).unlink()
+    list_by_hand(gallery.store, url=url_of(1))
+    with suppress(StoreError):  # an error would do as well
+        assert [each.gallery for each in left_in_datasets(gallery.store)] == ["g"]
+
+
+def test_a_group_whose_representative_was_removed_has_another_one(gallery):
+    """Once: only the row is deleted, so that `where: representative` loses the whole group."""
+    gallery.put(1, 2, 3, 4)
+    write_near_duplicates(gallery.store, 1, 2, 3)
+    gallery.export(where="representative")
+    assert numbers_in(assert_whole(gallery.store), "webdataset") == [1, 4]
+    remove(gallery.store, asked(1))
+    remove_from_datasets(gallery.store)
+    assert len(numbers_in(assert_whole(gallery.store), "webdataset")) == 2
+
+
+def test_a_picture_that_has_lost_its_company_is_in_no_group(gallery):
+    """Once: only images that have company have a row, says the contract."""
+    gallery.put(1, 2)
+    write_near_duplicates(gallery.store, 1, 2)
+    remove(gallery.store, asked(1))
+    remove_from_datasets(gallery.store)
+    assert gallery.store.read_table(NEAR_DUPLICATES_PATH, NEAR_DUPLICATES).num_rows == 0

@@ -117,7 +117,7 @@ ATTRIBUTES = {
         ("attributes.number", "0"),
         ("attributes.no", None),
         ("attributes.missing", None),
-        ("attributes.yes", "True"),
+        ("attributes.yes", None),
         ("attributes.dotted.name", "found"),
         ("attributes.emoji", "😀"),
         ("embedded.caption", None),

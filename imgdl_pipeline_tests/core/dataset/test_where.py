@@ -1,4 +1,5 @@
 import sys
+import time
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -162,3 +163,25 @@ def test_without_duckdb_the_error_says_how_to_install_it(monkeypatch):
     with pytest.raises(WhereError) as caught:
         matching(ROWS, "true")
     assert str(caught.value) == f"needs DuckDB: {INSTALL}"
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Tokyo"])
+def test_a_condition_holds_for_the_same_rows_in_every_time_zone(zone, monkeypatch):
+    """Once: DuckDB takes times without a zone for the machine's own, so that a dataset depends on it."""
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        places = [
+            matching(ROWS, where).to_pylist()
+            for where in ("fetched_at >= '2026-11-22'", "fetched_at::date = '2026-11-21'")
+        ]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert places == [[0], [1]]
+
+
+def test_a_condition_has_the_catalogs_columns_and_no_others():
+    """Once: the column that numbers the rows can be used."""
+    with pytest.raises(WhereError, match="_place"):
+        matching(ROWS, "_place = 1")

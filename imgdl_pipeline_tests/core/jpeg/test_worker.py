@@ -8,6 +8,7 @@ from imgdl_pipeline.core.jpeg.facts import JpegFacts, Limits
 from imgdl_pipeline.core.jpeg.header import read_header
 from imgdl_pipeline.core.jpeg.validate import validate_jpeg
 from imgdl_pipeline.core.jpeg.worker import answered, memory_for
+from imgdl_pipeline.core.model.dataset_settings import ResizeSettings
 from imgdl_pipeline_tests.support.pictures import PICTURE, jpeg
 
 LIMITS = {"max_pixels": 50_000_000, "max_decode_bytes": 300_000_000}
@@ -59,3 +60,26 @@ def test_a_thumbnail_is_the_answers_payload():
     answer, payload, _ = ask(PICTURE, "thumbnail", side=32)
     assert answer == {"width": 32, "height": 24}
     assert len(payload) == 32 * 24 * 3
+
+
+RESIZE = ResizeSettings(side=64).model_dump()
+
+
+def test_a_resized_picture_is_the_answers_payload():
+    answer, payload, reserved = ask(PICTURE, "resize", resize=RESIZE)
+    assert answer == {"width": 64, "height": 48}
+    assert read_header(payload).width == 64
+    assert reserved == []
+
+
+def test_a_picture_of_very_many_pixels_is_resized_when_it_is_the_only_large_one():
+    large = jpeg(1, (5000, 4000), "L")
+    assert ask(large, "resize", resize=RESIZE)[2] == []  # its decoder reduces it
+    side = {**RESIZE, "side": 4000}
+    assert ask(large, "resize", resize=side)[2] == [4 * 5000 * 4000]
+
+
+def test_resizing_may_take_memory_for_the_pixels():
+    request = {"size": 0, "limits": LIMITS}
+    more = memory_for({**request, "resize": {**RESIZE, "side": 1000}}) - memory_for(request)
+    assert more == 4 * (LIMITS["max_pixels"] + 4 * 1000**2)

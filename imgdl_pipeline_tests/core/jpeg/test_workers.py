@@ -1,5 +1,7 @@
+import hashlib
 import io
 import os
+import random
 import re
 import signal
 import subprocess
@@ -16,15 +18,20 @@ from PIL import Image
 
 from imgdl_pipeline.core.catalog.build import build_catalog
 from imgdl_pipeline.core.download.run import download_gallery
+from imgdl_pipeline.core.jpeg import resize
 from imgdl_pipeline.core.jpeg.facts import InvalidImageError, Limits
 from imgdl_pipeline.core.jpeg.fork_server import SHARED_BYTES
+from imgdl_pipeline.core.jpeg.header import read_header
 from imgdl_pipeline.core.jpeg.validate import validate_jpeg
-from imgdl_pipeline.core.jpeg.workers import JpegWorkers
+from imgdl_pipeline.core.jpeg.worker_client import MAX_ANSWER_BYTES, Answer, WrongAnswerError
+from imgdl_pipeline.core.jpeg.workers import MAX_BYTES_PER_PIXEL, JpegWorkers, _resized
+from imgdl_pipeline.core.model.dataset_settings import ResizeSettings
 from imgdl_pipeline.core.model.links import Link, links_table
 from imgdl_pipeline.core.model.outcome import ResourceError
 from imgdl_pipeline.core.storage.layout import links_path
-from imgdl_pipeline_tests.support import bad_decoder
-from imgdl_pipeline_tests.support.pictures import PICTURE, jpeg
+from imgdl_pipeline_tests.support import bad_decoder, profiles
+from imgdl_pipeline_tests.support.pictures import PICTURE, jpeg, samplings
+from imgdl_pipeline_tests.support.segments import xmp
 
 
 def simplejpeg_odd_answers():
@@ -275,6 +282,92 @@ def test_a_thumbnail_is_small_and_upright(jpegs):
     turned = jpeg(1, (400, 200), exif=exif)
     small = jpegs.thumbnail(lambda: nullcontext(turned), 0, LIMITS, 100)
     assert (small.width, small.height, len(small.pixels)) == (50, 100, 3 * 50 * 100)
+
+
+def resized(workers, image, sha256=None, **settings):
+    settings = ResizeSettings(**{"side": 64, **settings})
+    return workers.resize(lambda: nullcontext(image), 0, LIMITS, settings, sha256)
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        PICTURE,
+        jpeg(1, mode="L", icc_profile=profiles.gray(1.8)),
+        jpeg(1, mode="CMYK"),
+        jpeg(1, mode="CMYK", icc_profile=profiles.press()),
+        jpeg(1, icc_profile=profiles.screen(profiles.ADOBE_RGB), xmp=xmp("<dc:title>A</dc:title>")),
+        jpeg(1, progressive=True, icc_profile=b"rubbish"),
+        samplings()["3x1.jpg"],
+    ],
+    ids=["plain", "gray with a profile", "CMYK", "CMYK with a profile", "Adobe RGB", "broken", "sampling"],
+)
+@pytest.mark.parametrize("color", ["srgb", "keep"])
+def test_a_contained_worker_resizes_as_this_process_does(jpegs, picture, color):
+    for how in ("fit", "fill", "pad"):
+        settings = ResizeSettings(side=64, how=how, color=color, metadata="keep")
+        expected = resize.resized(picture, resize.Resize(**settings.model_dump()), read_header(picture))
+        found = resized(jpegs, picture, how=how, color=color, metadata="keep")
+        assert (found.width, found.height, found.data) == expected
+
+
+def test_a_resized_picture_may_be_larger_than_other_answers(jpegs):
+    noise = io.BytesIO()
+    Image.frombytes("RGB", (1400, 1400), random.Random(1).randbytes(3 * 1400**2)).save(
+        noise, "JPEG", quality=100
+    )
+    found = resized(jpegs, noise.getvalue(), side=1400, quality=100, chroma="4:4:4")
+    assert len(found.data) > MAX_ANSWER_BYTES
+    assert len(found.data) < 1400**2 * MAX_BYTES_PER_PIXEL
+    assert jpegs.validate(found.data, LIMITS).width == 1400
+
+
+def test_a_picture_enlarged_to_the_largest_side_is_made_within_the_limits(jpegs):
+    found = resized(jpegs, PICTURE, side=8192, how="fill", quality=50)
+    assert (found.width, found.height) == (8192, 8192)
+
+
+def test_what_is_resized_has_the_digest_that_was_asked_for(jpegs):
+    assert resized(jpegs, PICTURE, hashlib.sha256(PICTURE).hexdigest()).width == 64
+    with pytest.raises(InvalidImageError, match="hash_mismatch"):
+        resized(jpegs, PICTURE, "0" * 64)
+
+
+def test_what_is_no_whole_jpeg_is_not_resized(jpegs):
+    for damaged, reason in ((b"text", "not_jpeg"), (PICTURE[:-500], "corrupt")):
+        with pytest.raises(InvalidImageError, match=reason):
+            resized(jpegs, damaged)
+
+
+@pytest.mark.parametrize(
+    ("do", "detail"), [("crash", "crashed: SIGSEGV"), ("loop", "was stopped after 1 s of the processor")]
+)
+def test_a_picture_whose_resizing_kills_the_worker_costs_no_other(bad_decoders, do, detail):
+    with pytest.raises(InvalidImageError, match=detail):
+        resized(bad_decoders, please(do))
+    assert resized(bad_decoders, PICTURE).width == 64
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer({"width": 320, "height": 240}, b""),
+        Answer({"width": 320, "height": 240}, b"GIF89a" + bytes(100)),
+        Answer({"width": 320, "height": 240}, PICTURE[:100]),
+        Answer({"width": 320, "height": 241}, PICTURE),
+        Answer({"width": "320", "height": 240}, PICTURE),
+        Answer({}, PICTURE),
+    ],
+    ids=["nothing", "no JPEG", "a part of one", "another size", "a text", "no size"],
+)
+def test_an_answer_that_is_not_the_jpeg_it_says_is_wrong(answer):
+    with pytest.raises(WrongAnswerError):
+        _resized(answer, 320)
+
+
+def test_a_jpeg_larger_than_was_asked_for_is_wrong():
+    with pytest.raises(WrongAnswerError):
+        _resized(Answer({"width": 320, "height": 240}, PICTURE), 319)
 
 
 def test_a_gallery_of_images_that_break_decoders_has_the_right_rows(bad_decoders, store, server, loopback):

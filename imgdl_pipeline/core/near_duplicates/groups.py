@@ -15,12 +15,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imgdl_pipeline.core.dataset.disjoint_sets import Places
-from imgdl_pipeline.core.dataset.hash_groups import HashGroups, group_hashes
 from imgdl_pipeline.core.jpeg.workers import available_cores
 from imgdl_pipeline.core.model.outcome import Status
 from imgdl_pipeline.core.model.phashes import Hashes, is_phash, phash_numbers, phash_texts
 from imgdl_pipeline.core.model.schemas import CATALOG, NEAR_DUPLICATES, filter_table, take_column
+from imgdl_pipeline.core.near_duplicates.disjoint_sets import Places
+from imgdl_pipeline.core.near_duplicates.hash_groups import HashGroups, group_hashes
 from imgdl_pipeline.core.storage.layout import (
     GROUPED_HASHES_PATH,
     NEAR_DUPLICATES_PATH,
@@ -143,6 +143,28 @@ def find_near_duplicates(store: Store, galleries: Sequence[str], distance: int) 
         largest=tuple(_largest(images, names, starts, sizes)),
         seconds=time.monotonic() - started,
     )
+
+
+def without_rows(near: pa.Table, is_gone: pa.ChunkedArray) -> pa.Table:
+    """Return NEAR_DUPLICATES without some rows: groups of one go, too, and others get a new representative.
+
+    Groups that fell apart are only told apart when they are looked for again.
+
+    Args:
+        near: The table, in the order in which it was written.
+        is_gone: For each row, whether it is to be left out.
+    """
+    left = near.filter(pc.invert(is_gone))
+    sizes = pc.value_counts(left["group"])
+    alone = pc.struct_field(sizes.filter(pc.equal(pc.struct_field(sizes, "counts"), 1)), "values")
+    left = left.filter(pc.invert(pc.is_in(left["group"], value_set=alone)))
+    starts, counts = _extents(left)
+    hashes = phash_numbers(left["phash"])
+    distances = np.bitwise_count(hashes ^ np.repeat(hashes[starts], counts)).astype(np.int8)
+    is_first = np.zeros(len(hashes), np.bool_)
+    is_first[starts] = True
+    columns = {"distance": pa.array(distances), "representative": pa.array(is_first)}
+    return pa.table([columns.get(name, left[name]) for name in NEAR_DUPLICATES.names], schema=NEAR_DUPLICATES)
 
 
 def _read(store: Store, names: list[str]) -> Iterator[pa.Table]:

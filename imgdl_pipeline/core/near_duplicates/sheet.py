@@ -1,8 +1,8 @@
 """Make a contact sheet of near duplicates: one row for each of the largest groups."""
 
 from imgdl_pipeline.core.catalog.contact_sheet import compressed, sheet_of_rows, thumbnails
-from imgdl_pipeline.core.dataset.near_duplicates import NearDuplicates
 from imgdl_pipeline.core.jpeg.workers import JpegWorkers, opened
+from imgdl_pipeline.core.near_duplicates.groups import NearDuplicates
 from imgdl_pipeline.core.storage.store import Store
 
 

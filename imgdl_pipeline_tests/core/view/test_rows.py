@@ -4,7 +4,9 @@ from datetime import datetime, timedelta, timezone
 import pyarrow as pa
 import pytest
 
-from imgdl_pipeline.core.dataset.view_rows import (
+from imgdl_pipeline.core.model.schemas import CATALOG, NEAR_DUPLICATES
+from imgdl_pipeline.core.storage.layout import NEAR_DUPLICATES_PATH
+from imgdl_pipeline.core.view.rows import (
     CUT,
     NAME_CHARS,
     TEXT_CHARS,
@@ -15,8 +17,6 @@ from imgdl_pipeline.core.dataset.view_rows import (
     shown_row,
     shown_text,
 )
-from imgdl_pipeline.core.model.schemas import CATALOG, NEAR_DUPLICATES
-from imgdl_pipeline.core.storage.layout import NEAR_DUPLICATES_PATH
 from imgdl_pipeline_tests.support.rows import catalog_of
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=timezone.utc)

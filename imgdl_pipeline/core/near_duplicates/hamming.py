@@ -17,15 +17,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from imgdl_pipeline.core.dataset.disjoint_sets import DisjointSets, Places
-from imgdl_pipeline.core.dataset.hamming_plan import (
+from imgdl_pipeline.core.near_duplicates.disjoint_sets import DisjointSets, Places
+from imgdl_pipeline.core.near_duplicates.hamming_plan import (
     COMPARE_NS,
     Chunk,
     Hashes,
     make_plan,
     varying_bits,
 )
-from imgdl_pipeline.core.dataset.hamming_table import Candidates, Mask, Table
+from imgdl_pipeline.core.near_duplicates.hamming_table import Candidates, Mask, Table
 
 BLOCK = 1 << 18
 """Pairs in a block: what fits the processor's cache."""

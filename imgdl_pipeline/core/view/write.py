@@ -16,8 +16,6 @@ from typing import IO, Any
 from PIL import Image
 
 from imgdl_pipeline.core.catalog.contact_sheet import stored_thumbnail
-from imgdl_pipeline.core.dataset.view_page import BEGINNING, block, page_around
-from imgdl_pipeline.core.dataset.view_rows import index_of, near_duplicates, newest_rows, shown_row
 from imgdl_pipeline.core.jpeg.facts import InvalidImageError
 from imgdl_pipeline.core.jpeg.workers import JpegWorkers, opened
 from imgdl_pipeline.core.model.counted import Counted
@@ -26,6 +24,8 @@ from imgdl_pipeline.core.model.schemas import CATALOG
 from imgdl_pipeline.core.model.temporary import replacing
 from imgdl_pipeline.core.storage.layout import catalog_path
 from imgdl_pipeline.core.storage.store import Store
+from imgdl_pipeline.core.view.page import BEGINNING, block, page_around
+from imgdl_pipeline.core.view.rows import index_of, near_duplicates, newest_rows, shown_row
 
 LIMIT = 20_000
 """The most rows on a page, if nothing else is asked for: some 100 MB."""

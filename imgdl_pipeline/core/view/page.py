@@ -15,7 +15,7 @@ from typing import Any
 BEGINNING = b"<!doctype html>\n<!-- a gallery, written by imgdl view -->\n"
 """What every page begins with."""
 
-_PARTS = files("imgdl_pipeline.core.dataset") / "page"
+_PARTS = files("imgdl_pipeline.core.view") / "template"
 _BLOCKS = "$blocks"
 
 _IN_SCRIPT = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})

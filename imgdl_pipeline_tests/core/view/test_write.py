@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgdl_pipeline.core.dataset.view import (
+from imgdl_pipeline.core.model.outcome import ResourceError
+from imgdl_pipeline.core.model.schemas import CATALOG
+from imgdl_pipeline.core.storage.layout import catalog_path
+from imgdl_pipeline.core.storage.store import Store
+from imgdl_pipeline.core.view.write import (
     BLOCK_ROWS,
     LARGEST_BYTES,
     SIDE,
@@ -15,9 +19,6 @@ from imgdl_pipeline.core.dataset.view import (
     webp,
     write_view,
 )
-from imgdl_pipeline.core.model.outcome import ResourceError
-from imgdl_pipeline.core.model.schemas import CATALOG
-from imgdl_pipeline.core.storage.layout import catalog_path
 from imgdl_pipeline_tests.support.pictures import jpeg
 from imgdl_pipeline_tests.support.rows import catalog_of
 from imgdl_pipeline_tests.support.view import HOSTILE, Page
@@ -61,6 +62,15 @@ def test_a_page_has_a_picture_of_each_image_and_the_row_of_each_link(store, page
     assert block["rows"][1] == {"status": "failed", "reason": "http_404", "detail": "gone"}
     assert block["missing"] == {}
     assert page.index["url"] == ["https://h.org/1.jpg", "https://h.org/x.jpg"]
+
+
+def test_an_object_store_will_do(s3_bucket, jpegs):
+    store = Store(f"{s3_bucket}/galleries")
+    store.put("images/g/1.jpg", jpeg(1, (64, 32)))
+    store.write_table(catalog_path("g"), catalog_of(image(1), image(2)))
+    file = io.BytesIO()
+    assert write_view(store, "g", file, jpegs=jpegs) == View(links=2, rows=2, pictures=1)
+    assert Page(file.getvalue()).blocks[0]["missing"] == {"0": "its file is gone from the store"}
 
 
 def test_pictures_stand_the_right_way_up(store, page_of):

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from imgdl_pipeline.core.dataset.disjoint_sets import DisjointSets, Places
-from imgdl_pipeline.core.dataset.hamming_plan import Chunk, Hashes, keys
+from imgdl_pipeline.core.near_duplicates.disjoint_sets import DisjointSets, Places
+from imgdl_pipeline.core.near_duplicates.hamming_plan import Chunk, Hashes, keys
 
 Mask = npt.NDArray[np.bool_]
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from imgdl_pipeline.core.dataset.view_page import BEGINNING, block, page_around
+from imgdl_pipeline.core.view.page import BEGINNING, block, page_around
 from imgdl_pipeline_tests.support.view import HOSTILE, Page
 
 

@@ -16,13 +16,13 @@ import pyarrow as pa
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
-from imgdl_pipeline.core.dataset.view import BLOCK_ROWS, save_view, webp
-from imgdl_pipeline.core.dataset.view_page import block, page_around
-from imgdl_pipeline.core.dataset.view_rows import index_of, shown_row
 from imgdl_pipeline.core.model.schemas import NEAR_DUPLICATES
 from imgdl_pipeline.core.sources.demo import picture
 from imgdl_pipeline.core.storage.layout import NEAR_DUPLICATES_PATH, catalog_path
 from imgdl_pipeline.core.storage.store import Store
+from imgdl_pipeline.core.view.page import block, page_around
+from imgdl_pipeline.core.view.rows import index_of, shown_row
+from imgdl_pipeline.core.view.write import BLOCK_ROWS, save_view, webp
 from imgdl_pipeline_tests.support.pictures import photo
 from imgdl_pipeline_tests.support.rows import catalog_of
 from imgdl_pipeline_tests.support.view import HOSTILE
@@ -130,10 +130,11 @@ def hills(tmp_path_factory, jpegs) -> Path:
         for place, each in enumerate(FAILURES)
     ]
     store.write_table(catalog_path("hills"), catalog_of(*rows, *failed))
+    groups = [(36, 4, 0), (37, 4, 1), (38, 4, 2), (10, 9, 3)]  # the others of group 9 are in another gallery
     alike = [
-        {"gallery": "hills", "url": row["url"], "sha256": row["sha256"], "phash": "0" * 16, "group": 4}
-        | {"distance": place, "representative": not place}
-        for place, row in enumerate(rows[36:39])
+        {"gallery": "hills", "url": rows[number]["url"], "sha256": rows[number]["sha256"]}
+        | {"phash": "0" * 16, "group": group, "distance": distance, "representative": not distance}
+        for number, group, distance in groups
     ]
     store.write_table(NEAR_DUPLICATES_PATH, pa.Table.from_pylist(alike, schema=NEAR_DUPLICATES))
     save_view(store, "hills", folder / "hills.html", jpegs=jpegs)
@@ -226,7 +227,7 @@ def test_rows_are_filtered_by_all_that_is_known_of_them(opened, hills):
         ("Size", "unknown (4)", 4),
         ("Licence", "CC0-1.0 (20)", 20),
         ("Licence", "unknown (24)", 24),
-        ("Near duplicates", "with near duplicates (3)", 3),
+        ("Near duplicates", "with near duplicates (4)", 4),
     ):
         page.get_by_label(label, exact=True).select_option(label=option)
         expect(count).to_have_text(f"{rows} of 44 rows")
@@ -236,6 +237,9 @@ def test_rows_are_filtered_by_all_that_is_known_of_them(opened, hills):
     page.get_by_label("Search").fill("nowhere")
     expect(page.get_by_text("No row has all of this.")).to_be_visible()
     page.get_by_role("button", name="Show all").click()
+    page.get_by_label("Order").select_option("group")
+    assert names(page)[:4] == [f"Hills, number {number}" for number in (38, 37, 36, 10)]
+    assert page.locator("[data-alike='3']").count() == page.locator("[data-alike]").count() == 3
     page.get_by_label("Order").select_option("bytes")
     assert names(page)[0] == "Hills, number 39"
     page.get_by_label("Order").select_option("name")

@@ -54,12 +54,15 @@
 
   // ---- filters: each maps a row to the option that it belongs to
   const SIZES = [256, 512, 1024, 2048];
+  const STATUSES = ["ok", "invalid", "failed", "refused"];
   const HOSTS_LISTED = 30;
   const NONE = "none";
   const OTHER = "other";
 
   const groupSizes = new Map();
   for (const group of index.group) if (group !== null) groupSizes.set(group, (groupSizes.get(group) ?? 0) + 1);
+  // how many images of this gallery are in a row's group; a group may have its others elsewhere
+  const company = (row) => groupSizes.get(index.group[row]) ?? 0;
 
   function size(row) {
     if (index.width[row] === null) return NONE;
@@ -173,14 +176,13 @@
   }
 
   function makeStatuses() {
-    const order = ["ok", "invalid", "failed", "refused"];
     const codes = index.status.values.map((_, code) => code);
-    codes.sort((one, two) => order.indexOf(index.status.values[one]) - order.indexOf(index.status.values[two]));
+    codes.sort((one, two) => STATUSES.indexOf(index.status.values[one]) - STATUSES.indexOf(index.status.values[two]));
     for (const code of ["", ...codes]) {
       const chip = made("label", undefined, "chip");
       const radio = Object.assign(made("input"), { type: "radio", name: "status", value: String(code) });
       const word = code === "" ? "all" : plain(index.status.values[code]);
-      chip.append(radio, made("b", word, order.includes(word) ? word : ""), made("span"));
+      chip.append(radio, made("b", word, STATUSES.includes(word) ? word : ""), made("span"));
       $("status").append(chip);
     }
   }
@@ -239,7 +241,7 @@
 
   function spoken(row) {
     const status = value("status", row);
-    const alike = index.group[row] === null ? [] : [`${groupSizes.get(index.group[row])} look alike`];
+    const alike = company(row) > 1 ? [`${company(row)} look alike`] : [];
     return status === "ok" ? [facts(row), ...alike] : [status, value("reason", row) ?? "", facts(row)];
   }
 
@@ -250,7 +252,7 @@
       return image;
     }
     const status = value("status", row);
-    if (status !== "ok") return made("p", `${plain(status)}\n${plain(value("reason", row) ?? "")}`, `face ${status}`);
+    if (status !== "ok") return made("p", `${plain(status)}\n${plain(value("reason", row) ?? "")}`, `face ${STATUSES.includes(status) ? status : ""}`);
     if (block(row)) return made("p", `no picture: ${plain(missing(row) ?? "no file")}`, "face");
     return made("p", "", "face waiting");
   }
@@ -262,8 +264,7 @@
     element.setAttribute("aria-posinset", place + 1);
     element.setAttribute("aria-setsize", found.length);
     element.dataset.place = place;
-    const group = index.group[row];
-    if (group !== null) element.dataset.alike = groupSizes.get(group);
+    if (company(row) > 1) element.dataset.alike = company(row);
     element.setAttribute("aria-label", [index.name[row], ...spoken(row)].map(plain).join(", "));
     const name = made("p", plain(index.name[row]).replaceAll("\n", " "), "name");
     name.dataset.facts = facts(row);
@@ -372,13 +373,14 @@
     $("previous").disabled = place === 0;
     $("next").disabled = place === found.length - 1;
     const details = block(row)?.rows[row % index.block] ?? {};
-    const reason = details.reason ? `: ${plain(details.reason)}` : "";
-    $("verdict").textContent = plain(details.status ?? "") + reason + (details.detail ? ` – ${plain(details.detail)}` : "");
-    $("verdict").className = ["ok", "invalid", "failed", "refused"].find((each) => each === details.status) ?? "";
+    const status = value("status", row);
+    const reason = value("reason", row) ?? "";
+    const verdict = [[status, reason].filter(Boolean).join(": "), details.detail].filter(Boolean).join(" – ");
+    $("verdict").textContent = plain(verdict);
+    $("verdict").className = STATUSES.includes(status) ? status : "";
     $("link").replaceChildren(link(index.url[row]));
-    const group = index.group[row];
-    $("alike").hidden = group === null;
-    if (group !== null) $("alike").textContent = `Show the ${many(groupSizes.get(group), "image")} that look alike`;
+    $("alike").hidden = company(row) < 2;
+    $("alike").textContent = `Show the ${many(company(row), "image")} that look alike`;
     $("values").replaceChildren(...values(details));
     if (!dialog.open) dialog.showModal();
     dialog.scrollTop = 0;

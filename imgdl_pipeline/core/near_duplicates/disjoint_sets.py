@@ -68,6 +68,16 @@ class DisjointSets:
                 left, right = left[differ], right[differ]
                 larger, smaller = np.maximum(left, right), np.minimum(left, right)
                 np.minimum.at(self._parents, larger, smaller)
+                self._shorten(larger)
+
+    def _shorten(self, places: Places) -> None:
+        """Let roots that were joined point to their new root; a chain of them halves with each step."""
+        parents = self._parents[places]
+        while True:
+            further = self._parents[parents]
+            if np.array_equal(further, parents):
+                return
+            self._parents[places] = parents = further
 
     def join_all(self, places: Places) -> None:
         """Join the sets of all of these numbers."""

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from imgdl_pipeline.core.dataset.disjoint_sets import DisjointSets, Places
-from imgdl_pipeline.core.dataset.hamming import components, connect
-from imgdl_pipeline.core.dataset.hamming_plan import Hashes
+from imgdl_pipeline.core.near_duplicates.disjoint_sets import DisjointSets, Places
+from imgdl_pipeline.core.near_duplicates.hamming import components, connect
+from imgdl_pipeline.core.near_duplicates.hamming_plan import Hashes
 
 AFRESH = 0.25
 """The share of new hashes above which looking for all groups anew takes less time."""
@@ -47,7 +47,7 @@ def group_hashes(
     """
     if known is not None:
         is_new = ~_are_in(hashes, known.hashes)
-        if is_new.mean() <= AFRESH:
+        if is_new.sum() <= AFRESH * len(hashes):
             return _updated(hashes, distance, known, is_new, threads)
     places = components(hashes, distance, threads=threads)
     return HashGroups(hashes, hashes[places], len(hashes))

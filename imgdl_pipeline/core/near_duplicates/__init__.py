@@ -1,0 +1,1 @@
+"""Group images of all galleries that look alike."""

@@ -1,0 +1,1 @@
+"""Write a page that shows a gallery."""
