@@ -37,7 +37,7 @@ docs: .venv/tested  ## the documentation, in build/site
 
 screenshots: .venv/tested  ## the documentation's pictures, from the tests that click through the UI
 	$(BIN)/python -m pytest -q imgdl_pipeline_tests/test_ui.py imgdl_pipeline_tests/test_view_ui.py
-	for name in contact_sheet checks checks_of_a_broken_gallery asset_per_gallery view; do \
+	for name in contact_sheet checks checks_of_a_broken_gallery asset_per_gallery near_duplicates view; do \
 		cp build/screenshots/$$name.png docs/; done
 
 bench: .venv/tested  ## against curl, aria2c, jpeginfo, img2dataset, Scrapy and the textbook's script; half an hour

@@ -1,15 +1,22 @@
+import json
 import re
+import tarfile
 from datetime import timedelta
 
 import dagster as dg
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
+from pydantic import ValidationError
 
 from imgdl_pipeline.assets import AssetKeys, build_assets
 from imgdl_pipeline.component import ImageGalleries
 from imgdl_pipeline.config.galleries import Galleries
 from imgdl_pipeline.core.download.run import Progress
 from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS, LINKS
+from imgdl_pipeline.core.storage.layout import dataset_leases_path
+from imgdl_pipeline.core.storage.lease import Lease
+from imgdl_pipeline.core.storage.store import Store
 from imgdl_pipeline.progress import every_few_seconds
 from imgdl_pipeline.resources import ImageDownloads
 from imgdl_pipeline.verdicts import CHECKS
@@ -443,3 +450,310 @@ def test_a_launchpad_value_of_a_wrong_type_is_refused_before_there_is_a_run(gall
                 run_config={"resources": {"image_downloads": {"config": config}}},
             )
         assert instance.get_runs_count() == 0
+
+
+@pytest.fixture
+def with_dataset(galleries):
+    """Makes the galleries file in which `mine` has a dataset; `locked` never has one."""
+
+    def with_dataset_(allow_empty=False, file=(), **dataset):
+        mine, locked = (each.model_dump(exclude_unset=True) for each in galleries.galleries)
+        mine |= {"dataset": {"format": "webdataset", **dataset}, "allow_empty": allow_empty}
+        return Galleries(
+            **{**galleries.model_dump(exclude_unset=True), "galleries": [mine, locked], **dict(file)}
+        )
+
+    return with_dataset_
+
+
+def members(tar):
+    with tarfile.open(tar) as opened:
+        return [each.name for each in opened]
+
+
+def failure_of(result):
+    """The words of a step that failed, and what is told beside them."""
+    [failure] = result.get_step_failure_events()
+    data = failure.step_failure_data
+    told = {name: entry.value for name, entry in data.user_failure_data.metadata.items()}
+    return data.user_failure_data.description, told
+
+
+def test_the_asset_of_datasets_is_there_only_where_a_gallery_has_one(galleries, with_dataset):
+    assert "gallery_dataset" not in specs_of(galleries)
+    specs = specs_of(with_dataset())
+    assert set(specs) == {f"gallery_{name}" for name in ("links", "images", "catalog", "dataset")}
+    dataset = specs["gallery_dataset"]
+    assert dataset.parent_keys == {dg.AssetKey("gallery_catalog")}
+    assert dataset.partitions_def.get_partition_keys() == ["mine", "locked"]
+    assert dataset.description.startswith("A dataset of the images, for training jobs and other readers")
+    assert "dagster/column_schema" not in dataset.metadata, "its columns depend on its format"
+
+
+def test_with_near_duplicates_a_dataset_comes_after_them(with_dataset):
+    file = {"near_duplicates": {"distance": 4}, "assets": {"key_prefix": ["media"]}}
+    specs = specs_of(with_dataset(file=file))
+    near, catalog = dg.AssetKey(["media", "near_duplicates"]), dg.AssetKey(["media", "gallery_catalog"])
+    assert specs["media/gallery_dataset"].parent_keys == {near, catalog}
+    assert specs["media/near_duplicates"].parent_keys == {catalog}
+    assert {
+        key for key, spec in specs.items() if near in spec.parent_keys
+    } == {"media/gallery_dataset"}  # fmt: skip
+
+
+def test_of_galleries_with_assets_of_their_own_only_those_with_a_dataset_have_its_asset(with_dataset):
+    file = {"asset_per_gallery": True, "near_duplicates": {"distance": 4}, "assets": {"tags": {"a": "b"}}}
+    specs = specs_of(with_dataset(file=file))
+    assert [key for key in specs if key.endswith("dataset")] == ["gallery/mine/dataset"]
+    dataset = specs["gallery/mine/dataset"]
+    near = dg.AssetKey("near_duplicates")
+    assert dataset.parent_keys == {dg.AssetKey(["gallery", "mine", "catalog"]), near}
+    assert (dataset.group_name, dataset.tags["a"]) == ("mine", "b")
+    assert not dataset.is_partitioned
+    assert dataset.freshness_policy is None
+    assert specs["near_duplicates"].parent_keys == {
+        dg.AssetKey(["gallery", name, "catalog"]) for name in ("mine", "locked")
+    }
+
+
+@pytest.mark.xfail(
+    raises=ValidationError, reason="assets.descriptions has no gallery_dataset, nor near_duplicates"
+)
+def test_the_file_describes_the_asset_of_datasets_in_its_own_words(with_dataset):
+    file = {"assets": {"descriptions": {"gallery_dataset": "What the model is trained with."}}}
+    assert specs_of(with_dataset(file=file))["gallery_dataset"].description == (
+        "What the model is trained with."
+    )
+
+
+def test_a_gallery_becomes_the_dataset_that_it_asks_for_and_tells_its_numbers(
+    materialize, with_dataset, tmp_path
+):
+    result = materialize(with_dataset(where="duplicate_of is null", caption="attributes.title"), "mine")
+    folder, told = tmp_path / "store/datasets/mine", metadata(result, "gallery_dataset")
+    names = members(folder / "00000.tar")
+    assert sorted(name.rpartition(".")[2] for name in names) == ["jpg", "json", "txt"]
+    files = [each for each in folder.rglob("*") if each.is_file() and each.name != "manifest.json"]
+    assert told.pop("seconds") >= 0
+    assert told.pop("settings") == {
+        **json.loads((folder / "manifest.json").read_text())["settings"],
+        "where": "duplicate_of is null",
+        "caption": "attributes.title",
+    }
+    assert told == {
+        "path": str(folder),
+        "dagster/row_count": 1,
+        "format": "webdataset",
+        "images": 1,
+        "bytes": sum(each.stat().st_size for each in files),
+        "files": len(files),
+        "written": 1,
+        "missing": 0,
+        "licences": "| licence | images |\n| --- | --- |\n| `none known` | 1 |",
+    }
+
+
+def version_of(result, asset="gallery_dataset"):
+    [event] = result.asset_materializations_for_node(asset)
+    return event.tags["dagster/data_version"]
+
+
+def test_a_dataset_that_stays_as_it_is_keeps_its_version_and_another_one_has_another(
+    materialize, with_dataset
+):
+    first = materialize(with_dataset(), "mine")
+    again = materialize(with_dataset(), "mine")
+    assert metadata(first, "gallery_dataset")["written"] == 1
+    assert metadata(again, "gallery_dataset")["written"] == 0
+    assert version_of(first) == version_of(again)
+    fewer = materialize(with_dataset(where="duplicate_of is null"), "mine", only="gallery_dataset")
+    assert version_of(fewer) != version_of(first)
+
+
+def test_a_gallery_without_a_dataset_skips_its_partition_and_writes_nothing(
+    with_dataset, tmp_path, monkeypatch, demo_port
+):
+    monkeypatch.setenv("IMGDL_STORE", str(tmp_path / "store"))
+    demo = {"name": "demo", "source": {"type": "demo", "images": 3}}
+    given = [each.model_dump(exclude_unset=True) for each in with_dataset().galleries]
+    galleries = Galleries(galleries=[*given, demo])
+    job = dg.build_defs_for_component(ImageGalleries(galleries)).resolve_job_def("download_galleries")
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = job.execute_in_process(instance=instance, partition_key="demo")
+        materialized = instance.get_materialized_partitions(dg.AssetKey("gallery_dataset"))
+    assert result.success
+    assert [event.asset_key.path[-1] for event in result.get_asset_materialization_events()] == [
+        f"gallery_{name}" for name in ("links", "images", "catalog")
+    ]
+    assert materialized == set()
+    assert not (tmp_path / "store/datasets").exists()
+
+
+def test_what_is_downstream_of_a_skipped_dataset_is_skipped_too(materialize, with_dataset, tmp_path):
+    (tmp_path / "store").mkdir()
+    galleries = with_dataset()
+    seen = []
+
+    @dg.asset(
+        deps=[dg.AssetKey("gallery_dataset")],
+        partitions_def=build_assets(galleries)[0].partitions_def,
+    )
+    def trained():
+        seen.append("trained")
+
+    datasets = [each for each in build_assets(galleries) if each.key.path == ["gallery_dataset"]]
+    result = dg.materialize(
+        [*datasets, trained],
+        partition_key="locked",
+        resources={"image_downloads": ImageDownloads(limit=None)},
+    )
+    assert result.success
+    assert seen == []
+
+
+def test_a_dataset_without_images_fails_its_run_and_says_why(materialize, with_dataset):
+    result = materialize(with_dataset(where="width > 9000"), "mine", raise_on_error=False)
+    words, _ = failure_of(result)
+    assert words == (
+        "the dataset of mine has no images: none is ok, or for none this holds: width > 9000"
+    )  # fmt: skip
+    assert {event.asset_key.path[-1] for event in result.get_asset_materialization_events()} == {
+        f"gallery_{name}" for name in ("links", "images", "catalog")
+    }
+
+
+def test_a_dataset_may_be_empty_where_the_gallery_may(materialize, with_dataset, tmp_path):
+    result = materialize(with_dataset(where="width > 9000", allow_empty=True), "mine")
+    told = metadata(result, "gallery_dataset")
+    assert (told["images"], told["dagster/row_count"], told["licences"]) == (0, 0, "none")
+    assert (tmp_path / "store/datasets/mine/manifest.json").exists()
+
+
+def test_images_whose_files_are_gone_are_named_in_a_warning_without_what_is_secret_in_their_links(
+    materialize, galleries, with_dataset, tmp_path, server, capfd
+):
+    link = server.url("/b.jpg?access_token=abc123def456")
+    server.serve("/b.jpg", jpeg(2))
+    (tmp_path / "links.csv").write_text(f"url,title\n{server.url('/a.jpg')},A\n{link},B\n")
+    materialize(galleries, "mine")
+    rows = pq.read_table(tmp_path / "store/catalog/gallery=mine/catalog.parquet", partitioning=None)
+    [lost] = [row for row in rows.to_pylist() if row["url"] == link]
+    (tmp_path / "store" / lost["path"]).unlink()
+    result = materialize(with_dataset(), "mine", only="gallery_dataset")
+    told = metadata(result, "gallery_dataset")
+    assert (told["images"], told["missing"]) == (1, 1)
+    said = capfd.readouterr().err
+    warning = said.partition("images are missing: their files are gone or were altered: http://")[2]
+    assert "/b.jpg" in warning.splitlines()[0]
+    assert "abc123def456" not in said + json.dumps(told, default=str)
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ("cast(attributes->>'title' as integer) > 3", "Could not convert string '/a.jpg' to INT32"),
+        ("cast(url || '?token=abc123def456' as integer) > 3", "Could not convert string 'http"),
+    ],
+)
+def test_a_condition_that_fails_on_the_data_fails_the_run_in_words(
+    materialize, with_dataset, capfd, where, words
+):
+    result = materialize(with_dataset(where=where), "mine", raise_on_error=False)
+    told, beside = failure_of(result)
+    assert "is no DuckDB SQL over the catalog's columns: Conversion Error: " + words in told
+    assert beside == {"gallery": "mine", "source": "url_list", "error": "WhereError"}
+    assert "abc123def456" not in told + capfd.readouterr().err
+
+
+def test_a_dataset_that_someone_else_writes_fails_the_run_in_words(materialize, with_dataset, tmp_path):
+    galleries, store = with_dataset(), Store(str(tmp_path / "store"))
+    materialize(galleries, "mine")
+    with Lease(store, "the dataset of mine", folder=dataset_leases_path("mine")):
+        result = materialize(galleries, "mine", only="gallery_dataset", raise_on_error=False)
+    words, beside = failure_of(result)
+    assert words.startswith("another run is at work on the dataset of mine: process ")
+    assert beside["error"] == "GalleryBusyError"
+
+
+def test_a_dataset_before_its_catalog_says_what_to_run(materialize, with_dataset, tmp_path):
+    (tmp_path / "store").mkdir()
+    result = materialize(with_dataset(), "mine", only="gallery_dataset", raise_on_error=False)
+    words, _ = failure_of(result)
+    assert words == (
+        f"{tmp_path}/store/catalog/gallery=mine/catalog.parquet does not exist: run the gallery first"
+    )
+
+
+def test_a_failing_export_leaves_the_dataset_of_before_and_the_catalog_of_now(
+    materialize, with_dataset, tmp_path
+):
+    materialize(with_dataset(), "mine")
+    before = {file: file.read_bytes() for file in (tmp_path / "store/datasets").rglob("*.*")}
+    failing = with_dataset(where="cast(url as integer) > 3")
+    assert not materialize(failing, "mine", raise_on_error=False).success
+    assert {file: file.read_bytes() for file in (tmp_path / "store/datasets").rglob("*.*")} == before
+
+
+def test_a_dataset_has_what_a_run_with_a_config_of_its_own_left(materialize, with_dataset):
+    config = {"resources": {"image_downloads": {"config": {"limit": 1}}}}
+    limited = materialize(with_dataset(), "mine", run_config=config)
+    assert metadata(limited, "gallery_dataset")["images"] == 1
+    assert metadata(materialize(with_dataset(), "mine"), "gallery_dataset")["images"] == 2
+
+
+def test_a_dataset_of_small_pictures_has_them_and_not_those_of_the_store(materialize, with_dataset, tmp_path):
+    galleries = with_dataset(resize={"side": 32, "how": "pad"}, where="duplicate_of is null")
+    result = materialize(galleries, "mine")
+    assert metadata(result, "gallery_dataset")["images"] == 1
+    with tarfile.open(tmp_path / "store/datasets/mine/00000.tar") as tar:
+        [picture] = [each for each in tar if each.name.endswith(".jpg")]
+        with Image.open(tar.extractfile(picture)) as opened:
+            assert opened.size == (32, 32)
+
+
+def test_a_subclass_may_add_to_a_dataset(with_dataset, tmp_path, monkeypatch):
+    monkeypatch.setenv("IMGDL_STORE", str(tmp_path / "store"))
+
+    class Published(ImageGalleries):
+        def get_asset_spec(self, stage):
+            spec = super().get_asset_spec(stage)
+            return spec.replace_attributes(owners=["team:models"]) if stage.name == "dataset" else spec
+
+        def execute(self, context, stage, image_downloads):
+            for result in super().execute(context, stage, image_downloads):
+                more = {"published": True} if stage.name == "dataset" else {}
+                yield dg.MaterializeResult(
+                    metadata={**result.metadata, **more}, data_version=result.data_version
+                )
+
+    defs = dg.build_defs_for_component(Published(with_dataset()))
+    graph = defs.resolve_asset_graph()
+    assert graph.get(dg.AssetKey("gallery_dataset")).owners == ["team:models"]
+    assert graph.get(dg.AssetKey("gallery_catalog")).owners == []
+    with dg.DagsterInstance.ephemeral() as instance:
+        job = defs.resolve_job_def("download_galleries")
+        result = job.execute_in_process(instance=instance, partition_key="mine")
+    assert metadata(result, "gallery_dataset")["published"] is True
+    assert "published" not in metadata(result, "gallery_catalog")
+
+
+def test_everything_that_is_selected_runs_for_a_gallery_also_near_duplicates(
+    with_dataset, tmp_path, monkeypatch
+):
+    """As `--select '*' --partition NAME` does: near duplicates have no partitions."""
+    monkeypatch.setenv("IMGDL_STORE", str(tmp_path / "store"))
+    file = {"near_duplicates": {"distance": 4}}
+    defs = dg.build_defs_for_component(ImageGalleries(with_dataset(where="representative", file=file)))
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = dg.materialize(
+            list(defs.assets),
+            instance=instance,
+            partition_key="mine",
+            resources=dict(defs.resources),
+            selection="*",
+        )
+    made = [event.asset_key.path[-1] for event in result.get_asset_materialization_events()]
+    assert made == [
+        "gallery_links", "gallery_images", "gallery_catalog", "near_duplicates", "gallery_dataset"
+    ]  # fmt: skip
+    assert metadata(result, "gallery_dataset")["images"] == 1, "its copy looks like it"

@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import dagster as dg
+import jsonschema
 import pytest
 
 from imgdl_pipeline import ImageGalleries
@@ -164,6 +165,44 @@ def test_two_components_can_be_merged_as_far_as_their_resource_goes():
     assert list(merged.resources) == ["image_downloads", "gallery_tables", "media_gallery_tables"]
 
 
+@pytest.mark.xfail(strict=True, reason="anyOf: {...} is not valid under any of the given schemas")
+@pytest.mark.parametrize(
+    ("attributes", "place", "words"),
+    [
+        ({"near_duplicates": {"distance": 17}}, "near_duplicates.distance", "17 is greater than the maximum"),
+        ({"near_duplicates": {"distence": 4}}, "near_duplicates", "'distence' was unexpected"),
+        ({"dataset": {"format": "tar"}}, "galleries.0.dataset.format", "'tar' is not one of ['webdataset'"),
+        ({"dataset": {"format": "parquet", "wheer": "x"}}, "galleries.0.dataset", "'wheer' was unexpected"),
+        (
+            {"dataset": {"format": "parquet", "resize": {"side": 0}}},
+            "galleries.0.dataset.resize.side",
+            "0 is less than the minimum",
+        ),
+    ],
+)
+def test_the_editors_schema_points_at_the_wrong_key_of_a_dataset(attributes, place, words):
+    gallery = {"name": "a", "source": {"type": "demo"}, "dataset": attributes.pop("dataset", None)}
+    file = {**attributes, "galleries": [gallery]}
+    [error] = jsonschema.Draft202012Validator(Galleries.editor_schema()).iter_errors(file)
+    assert ".".join(map(str, error.absolute_path)) == place
+    assert words in error.message
+
+
+def test_the_editors_schema_takes_datasets_and_templates_in_them():
+    dataset = {
+        "format": "parquet",
+        "where": "{{ env.WHERE }}",
+        "shard_images": "{{ env.IMAGES }}",
+        "resize": {"side": "{{ env.SIDE }}", "how": "pad"},
+    }
+    galleries = [
+        {"name": name, "source": {"type": "demo"}, "dataset": each}
+        for name, each in {"a": dataset, "b": None}.items()
+    ]
+    file = {"near_duplicates": {"distance": "{{ env.DISTANCE }}"}, "galleries": galleries}
+    assert not list(jsonschema.Draft202012Validator(Galleries.editor_schema()).iter_errors(file))
+
+
 def test_the_editors_schema_allows_null_where_the_contract_does():
     schema = Galleries.editor_schema()
     assert schema["properties"]["schedule"]["type"] == ["string", "null"]
@@ -199,6 +238,39 @@ def test_the_assets_fit_into_a_graph_that_has_others():
     assert {key.asset_key for key in graph.asset_check_keys} == {
         dg.AssetKey(["media", "raw", "gallery_catalog"])
     }
+
+
+def test_a_file_with_datasets_and_near_duplicates_loads_and_lists_its_definitions(project):
+    text = FILE.replace("store: data", "store: data\n  near_duplicates: {distance: 4}")
+    text += "      dataset: {format: webdataset, where: representative}\n"
+    (project / "src/shop/defs/pictures/defs.yaml").write_text(text)
+    assert dg_(project, "check", "yaml") == (True, "All component YAML validated successfully.\n")
+    succeeded, told = dg_(project, "list", "defs")
+    assert succeeded, told
+    for name in ("gallery_dataset", "near_duplicates", "find_near_duplicates", "remove_images"):
+        assert name in told
+
+
+def test_a_wrong_condition_of_a_dataset_is_told_with_its_line_when_the_project_is_loaded(project):
+    file = project / "src/shop/defs/pictures/defs.yaml"
+    file.write_text(FILE + "      dataset: {format: webdataset, where: representative}\n")
+    succeeded, told = dg_(project, "check", "defs")
+    assert not succeeded
+    assert f"{file}:12: attributes.galleries.2.dataset.where: 'representative' is no DuckDB SQL" in told
+
+
+def test_the_schedule_runs_a_gallery_with_its_own_assets_up_to_its_dataset():
+    galleries = Galleries(
+        asset_per_gallery=True,
+        near_duplicates={"distance": 4},
+        galleries=[
+            {"name": "a", "source": {"type": "demo"}, "dataset": {"format": "parquet"}},
+            {"name": "b", "source": {"type": "demo"}},
+        ],
+    )
+    runs = ImageGalleries(galleries).runs
+    assert [key.path[-1] for key in runs["a"]["asset_selection"]] == ["links", "images", "catalog", "dataset"]
+    assert [key.path[-1] for key in runs["b"]["asset_selection"]] == ["links", "images", "catalog"]
 
 
 def test_downloads_run_in_a_pool_unless_told_otherwise():

@@ -1,10 +1,12 @@
 """The documentation is true: its tables are the code's, its YAML loads, its commands and its Python run."""
 
+import functools
 import inspect
 import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import get_args
 
 import dagster as dg
+import duckdb
 import pyarrow.parquet as pq
 import pytest
 
@@ -25,14 +28,19 @@ from imgdl_pipeline.cli import main
 from imgdl_pipeline.config.galleries import AssetSettings, Galleries, Gallery
 from imgdl_pipeline.config.galleries_file import read_galleries_file
 from imgdl_pipeline.config.galleries_from import GalleriesFrom
+from imgdl_pipeline.core.dataset.where import INSTALL
 from imgdl_pipeline.core.model.dataset_settings import DatasetSettings, ResizeSettings
 from imgdl_pipeline.core.model.outcome import Reason, Status
 from imgdl_pipeline.core.model.schemas import CATALOG, descriptions
 from imgdl_pipeline.core.model.settings import CheckSettings, DownloadSettings
 from imgdl_pipeline.core.sources import source_types
 from imgdl_pipeline.core.sources.attributes import NAMES
+from imgdl_pipeline.core.storage.store import Store
 from imgdl_pipeline.definitions import defs
 from imgdl_pipeline.verdicts import CHECKS
+from imgdl_pipeline_tests.support.datasets import Gallery as DatasetGallery
+from imgdl_pipeline_tests.support.datasets import files_of, url_of
+from imgdl_pipeline_tests.support.pictures import jpeg
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -333,6 +341,129 @@ def test_the_materialize_command_and_the_python_that_reads_its_catalog_run(tmp_p
     )
     assert "not_jpeg" in run.stdout
     assert "hills" in run.stdout
+
+
+DATASETS_PAGE = ROOT / "docs/how-to/make-a-dataset.md"
+
+
+@pytest.fixture
+def hubble(tmp_path, monkeypatch):
+    """The gallery of the page on datasets, in a store that is this folder; its pictures are real."""
+    monkeypatch.chdir(tmp_path)
+    small = functools.lru_cache(maxsize=None)(lambda number, version: jpeg(number + version, (24, 18)))
+    return DatasetGallery(Store(str(tmp_path)), "hubble", small).put(*range(26))
+
+
+def page_block(language, word):
+    [block] = [each for each in blocks(language, PAGES[DATASETS_PAGE]) if word in each]
+    return block
+
+
+def output_of(script, folder):
+    """What Python prints that runs a page's script in a folder, without a network."""
+    run = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=folder,
+        env={**os.environ, "HF_HOME": str(folder / "hf"), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout.splitlines()
+
+
+def test_webdataset_reads_a_dataset_as_its_page_says(hubble, tmp_path):
+    hubble.export(caption="attributes.title", shard_images=2)
+    lines = output_of(page_block("python", "WebDataset("), tmp_path)
+    assert lines == [f"(24, 18) {url_of(number)}" for number in range(26)]
+
+
+def test_datasets_reads_a_dataset_as_its_page_says(hubble, tmp_path):
+    hubble.export(format="parquet", caption="attributes.title", shard_images=100)
+    assert output_of(page_block("python", "load_dataset"), tmp_path)[-1] == "(24, 18) Title 0"
+
+
+def test_datasets_reads_a_folder_of_images_as_its_page_says(hubble, tmp_path):
+    hubble.export(format="imagefolder", caption="attributes.title", shard_images=100)
+    line = output_of(page_block("python", "load_dataset"), tmp_path)[-1]
+    assert re.fullmatch(r"\(24, 18\) Title \d+", line)
+
+
+def test_duckdb_reads_datasets_as_their_page_says(hubble):
+    hubble.put(0, license_id="CC0-1.0").export(format="parquet", shard_images=7)
+    rows = duckdb.sql(page_block("sql", "group by")).fetchall()
+    assert sorted(rows, key=str) == [(1, "CC0-1.0"), (25, None)]
+
+
+def test_a_manifest_in_a_bucket_names_the_files_that_count_as_its_page_says(s3_bucket):
+    store = Store(f"{s3_bucket}/prefix")
+    gallery = DatasetGallery(store, "hubble").put(*range(6))
+    gallery.export()
+    gallery.put(0, version=1).export()
+    scope = {}
+    exec(page_block("python", "manifest.json").replace("s3://bucket", s3_bucket), scope)
+    assert len(scope["tars"]) == 3
+    files = files_of(store, "hubble")
+    assert {name for name in files if name.endswith(".tar")} >= set(scope["tars"])
+    assert any("~" in name for name in scope["tars"]), "the one that changed has a new name"
+
+
+def test_a_copy_is_compared_with_its_manifest_by_the_pages_command(hubble, tmp_path):
+    hubble.export()
+    shutil.copytree(tmp_path / "datasets/hubble", tmp_path / "copy")
+    command = page_block("sh", "sha256sum")
+    if shutil.which("jq") is None:
+        pytest.skip("no jq is installed: apt-get install jq")
+
+    def check():
+        words = ["sh", "-c", command]
+        return subprocess.run(words, cwd=tmp_path / "copy", capture_output=True, text=True, check=False)
+
+    good = check()
+    assert good.returncode == 0, good.stderr
+    names = [line.partition(": ")[0] for line in good.stdout.splitlines()]
+    assert set(names) == set(files_of(hubble.store, "hubble")) - {"manifest.json"}
+    (tmp_path / "copy/00003.tar").write_bytes(b"altered")
+    assert "00003.tar: FAILED" in check().stdout
+
+
+def test_a_version_is_kept_by_links_as_the_page_says_while_the_dataset_goes_on(hubble, tmp_path):
+    hubble.export()
+    [command] = re.findall(r"`(cp -al [^`]+)`", PAGES[DATASETS_PAGE])
+    before = files_of(hubble.store, "hubble")
+    subprocess.run(shlex.split(command), cwd=tmp_path, check=True)
+    hubble.put(3, version=1).export()
+    kept = {file.name: file.read_bytes() for file in (tmp_path / "my-version").iterdir()}
+    assert kept == before
+    assert files_of(hubble.store, "hubble") != before
+
+
+def test_a_strange_file_in_the_folder_of_a_dataset_is_deleted_as_the_page_says(hubble, tmp_path):
+    hubble.export()
+    (tmp_path / "datasets/hubble/notes.txt").write_text("mine")
+    hubble.put(3, version=1).export()
+    assert not (tmp_path / "datasets/hubble/notes.txt").exists()
+
+
+def test_the_pages_command_installs_an_extra_that_there_is():
+    [command] = set(re.findall(r"`(pip install [^`]+)`", PAGES[DATASETS_PAGE]))
+    assert command == INSTALL
+    assert re.search(r'^datasets = \["duckdb[^"]*"\]$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+
+
+def test_the_files_table_of_datasets_is_what_is_written(hubble):
+    files = {}
+    for format_ in ("webdataset", "parquet", "imagefolder"):
+        hubble.export(format=format_, caption="attributes.title", shard_images=100)
+        files[format_] = set(files_of(hubble.store, "hubble"))
+    known = {code(row[0])[0]: code(row[1]) for row in table("format", "files")}
+    assert known["webdataset"][0] in files["webdataset"]
+    assert known["parquet"][0] in files["parquet"]
+    assert known["imagefolder"][1] in files["imagefolder"]
+    named = {name for row in table("file", "contents") for name in code(row[0])}
+    assert all(named <= each for each in files.values())
 
 
 def test_the_dg_commands_are_tried_elsewhere():

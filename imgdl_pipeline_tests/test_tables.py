@@ -10,6 +10,7 @@ import pytest
 from imgdl_pipeline.assets import AssetKeys, partitions_of
 from imgdl_pipeline.component import ImageGalleries
 from imgdl_pipeline.config.galleries import Galleries
+from imgdl_pipeline.core.model.dataset_settings import DatasetSettings
 from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS, LINKS
 from imgdl_pipeline.core.storage.layout import catalog_path, downloads_path, links_path
 from imgdl_pipeline.core.storage.store import Store
@@ -281,3 +282,30 @@ def test_two_files_in_one_code_location_load_from_their_own_stores(tmp_path, dow
     result = dg.materialize([*assets, asset], selection=[asset], partition_key="birds", resources=resources)
     assert result.success
     assert TYPES[pa.Table](downstream.got[0]) == ["press bird"]
+
+
+@pytest.mark.xfail(strict=True, reason="KeyError: 'dataset'")
+def test_a_dataset_is_no_table_and_says_so(store, downstream):
+    dataset = {"name": "birds", "source": {"type": "demo"}, "dataset": {"format": "parquet"}}
+    galleries = Galleries(store=store.root, galleries=[dataset])
+    asset = downstream.asset(
+        pa.Table, upstream="gallery_dataset", partitions_def=partitions_of(galleries)
+    )  # fmt: skip
+    words = words_of_failure(materialize(galleries, asset, "birds"))
+    assert words == (
+        "gallery_dataset is no table of a gallery; those are gallery_links, gallery_images, gallery_catalog"
+    )
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["partitions", "own assets"])
+def test_tables_are_loaded_where_galleries_have_datasets_and_near_duplicates(store, downstream, own):
+    galleries = galleries_in(store, asset_per_gallery=own, near_duplicates={"distance": 2})
+    with_dataset = {
+        "galleries": tuple(
+            each.model_copy(update={"dataset": DatasetSettings(format="parquet")})
+            for each in galleries.galleries
+        )
+    }
+    asset = downstream.asset(pa.Table, "gallery/birds/catalog" if own else "gallery_catalog")
+    assert materialize(galleries.model_copy(update=with_dataset), asset).success
+    assert downstream.got[0]["url"].to_pylist()[:2] == ["bird1", "bird2"]

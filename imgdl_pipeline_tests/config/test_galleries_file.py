@@ -1,3 +1,4 @@
+import re
 import textwrap
 
 import dagster as dg
@@ -264,3 +265,131 @@ def test_what_dagster_does_not_take_is_told_with_its_place(tmp_path, key, value)
     with pytest.raises(GalleriesFileError) as caught:
         read_galleries_file(file)
     assert str(caught.value).startswith(f"{file}:4: attributes.assets.{key}")
+
+
+WITH_DATASET = """\
+type: imgdl_pipeline.ImageGalleries
+attributes:
+  near_duplicates:
+    distance: 8
+  galleries:
+    - name: plain
+      source: {type: demo}
+    - name: demo
+      source: {type: demo}
+      dataset:
+        format: webdataset
+        where: width >= 256 and representative
+        resize:
+          side: 256
+        caption: attributes.title
+"""
+
+
+def test_a_file_with_a_dataset_is_read(read):
+    galleries = read(WITH_DATASET)
+    plain, demo = galleries.galleries
+    assert plain.dataset is None
+    assert galleries.near_duplicates.distance == 8
+    assert demo.dataset.model_dump() == {
+        "format": "webdataset",
+        "where": "width >= 256 and representative",
+        "resize": {
+            "side": 256, "how": "fit", "quality": 90, "chroma": "4:2:0", "color": "srgb", "metadata": "drop"
+        },
+        "shard_images": 10_000,
+        "caption": "attributes.title",
+    }  # fmt: skip
+
+
+DATASET = "attributes.galleries.1.dataset"
+SQL = "is no DuckDB SQL over the catalog's columns"
+WHERE, FORMAT, SIDE, DISTANCE = (
+    "width >= 256 and representative",
+    "format: webdataset",
+    "side: 256",
+    "distance: 8",
+)
+NEAR = "attributes.near_duplicates"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "error"),
+    [
+        (WHERE, "widht >= 256", f"12: {DATASET}.where: 'widht >= 256' {SQL}: "),
+        (WHERE, "width >=", f"12: {DATASET}.where: 'width >=' {SQL}: Parser Error"),
+        (
+            WHERE,
+            "width + 1",
+            f"12: {DATASET}.where: 'width + 1' must be a condition, such as width >= 256; it is INTEGER",
+        ),
+        (
+            WHERE,
+            "url in (select content from read_text('/etc/passwd'))",
+            f"12: {DATASET}.where: ",
+        ),
+        (WHERE, '""', f"12: {DATASET}.where: String should have at least 1"),
+        (WHERE, "[a]", f"12: {DATASET}.where: Input should be a valid string"),
+        (
+            "attributes.title",
+            "titel",
+            f"15: {DATASET}.caption: Value error, must be a column of the catalog, or one of "
+            "attributes.<name>, embedded.<name>, exif.<name>",
+        ),
+        ("attributes.title", "widht", f"15: {DATASET}.caption: Value error, must be a column of the catalog"),
+        ("attributes.title", "url.host", f"15: {DATASET}.caption: Value error, must be a column of the "),
+        (
+            FORMAT,
+            "format: tar",
+            f"11: {DATASET}.format: Input should be 'webdataset', 'parquet' or 'imagefolder', not 'tar'",
+        ),
+        ("        format: webdataset\n", "", f"10: {DATASET}.format: Field required"),
+        (SIDE, "side: 0", f"14: {DATASET}.resize.side: Input should be greater than or equal to 1"),
+        (SIDE, "sides: 256", f"14: {DATASET}.resize.sides: unknown key 'sides'"),
+        (SIDE, "side: 9\n          how: crop", f"15: {DATASET}.resize.how: Input should be 'fit', "),
+        (SIDE, "side: 9\n          quality: 101", f"15: {DATASET}.resize.quality: Input should be less"),
+        (SIDE, "side: 9\n          chroma: 4:1:1", f"15: {DATASET}.resize.chroma: Input should be '4:4:4'"),
+        (FORMAT, "format: parquet\n        wheer: x", f"12: {DATASET}.wheer: unknown key 'wheer'"),
+        (DISTANCE, "distance: 17", f"4: {NEAR}.distance: Input should be less than or"),
+        (DISTANCE, "distance: -1", f"4: {NEAR}.distance: Input should be greater"),
+        (DISTANCE, "distance: near", f"4: {NEAR}.distance: Input should be a valid int"),
+        (DISTANCE, "distence: 8", f"4: {NEAR}.distence: unknown key 'distence'"),
+    ],
+)
+def test_a_wrong_dataset_says_where_what_and_what_is_allowed(read, old, new, error):
+    assert f"galleries.yaml:{error}" in message(read, WITH_DATASET.replace(old, new, 1))
+
+
+@pytest.mark.parametrize("where", ["representative", "'\"group\" is null'"])
+def test_groups_need_near_duplicates_in_the_file(read, where):
+    text = re.sub("width >= 256 and representative", where, WITH_DATASET)
+    assert read(text).galleries[1].dataset.where == where.strip("'")
+    told = message(read, text.replace("  near_duplicates:\n    distance: 8\n", ""))
+    assert told.startswith(f"galleries.yaml:10: {DATASET}.where: ")
+    assert "is no DuckDB SQL over the catalog's columns: Binder Error" in told
+
+
+def test_every_wrong_condition_is_told_at_once(read):
+    text = WITH_DATASET.replace("and representative", "and")
+    again = text.partition("    - name: demo\n")[2]
+    told = message(read, f"{text}    - name: other\n{again}")
+    assert [line.split(":")[1] for line in told.splitlines()] == ["12", "20"]
+
+
+def test_a_dataset_of_null_is_none(read):
+    text = WITH_DATASET.partition("      dataset:")[0]
+    assert read(f"{text}      dataset: null\n").galleries[1].dataset is None
+    assert (
+        read(text.replace("near_duplicates:\n    distance: 8", "near_duplicates: null")).near_duplicates
+        is None
+    )
+
+
+def test_a_condition_and_a_side_may_come_from_the_environment(read, monkeypatch):
+    monkeypatch.setenv("LEAST", "300")
+    text = WITH_DATASET.replace("width >= 256", '"width >= {{ env.LEAST }} "').replace(
+        "side: 256", 'side: "{{ env.LEAST }}"'
+    )
+    text = text.replace('" and representative', 'and representative"')
+    dataset = read(text).galleries[1].dataset
+    assert (dataset.where, dataset.resize.side) == ("width >= 300 and representative", 300)

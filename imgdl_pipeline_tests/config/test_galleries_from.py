@@ -211,3 +211,63 @@ def test_more_rows_than_dagster_can_show_are_an_error(file):
     made_from = GalleriesFrom(path=str(table), gallery={"source": {"type": "demo"}})
     with pytest.raises(SourceError, match="more than 10000 rows"):
         made_from.rows(file)
+
+
+DATASET_OF_A_ROW = """\
+type: imgdl_pipeline.ImageGalleries
+attributes:
+  galleries:
+    - {{name: demo, source: {{type: demo}}}}
+  galleries_from:
+    path: {path}
+    name_column: museum
+    gallery:
+      source: {{type: wikimedia_commons, category: "{{{{ row.category }}}}"}}
+      dataset:
+        format: parquet
+        where: "{{{{ row.where }}}}"
+        shard_images: "{{{{ row.images }}}}"
+        caption: attributes.title
+"""
+DATASETS = "museum,category,where,images\nLouvre,Paintings,width > 200,100\nPrado,Drawings,height > 9,50\n"
+
+
+def test_each_row_may_make_a_gallery_with_a_dataset_of_its_own(file):
+    (file.parent / "museums.csv").write_text(DATASETS)
+    file.write_text(DATASET_OF_A_ROW.format(path=file.parent / "museums.csv"))
+    demo, louvre, prado = read_galleries_file(file).galleries
+    assert demo.dataset is None
+    assert [(each.dataset.where, each.dataset.shard_images) for each in (louvre, prado)] == [
+        ("width > 200", 100),
+        ("height > 9", 50),
+    ]
+
+
+def test_a_row_whose_dataset_is_wrong_is_told_by_its_number(file):
+    (file.parent / "museums.csv").write_text(DATASETS.replace(",50", ",0"))
+    file.write_text(DATASET_OF_A_ROW.format(path=file.parent / "museums.csv"))
+    with pytest.raises(GalleriesFileError) as caught:
+        read_galleries_file(file)
+    place = f"{file}:5: attributes.galleries_from.row 2.dataset.shard_images: Input should be greater than"
+    assert str(caught.value).startswith(place)
+
+
+@pytest.mark.xfail(strict=True, reason="the condition of a row is told as that of attributes.galleries.2")
+def test_a_row_whose_condition_is_wrong_is_told_by_its_number(file):
+    (file.parent / "museums.csv").write_text(DATASETS.replace("height > 9", "hieght > 9"))
+    file.write_text(DATASET_OF_A_ROW.format(path=file.parent / "museums.csv"))
+    with pytest.raises(GalleriesFileError) as caught:
+        read_galleries_file(file)
+    assert str(caught.value).startswith(f"{file}:5: attributes.galleries_from.row 2.dataset.where: ")
+
+
+@pytest.mark.xfail(
+    strict=True, raises=GalleriesFileError, reason="a stranger's condition fails the whole file"
+)
+def test_a_strangers_row_whose_condition_is_wrong_is_passed_over_with_a_warning(file, server, caplog):
+    rows = DATASETS.replace("height > 9", "hieght > 9")
+    server.serve("/museums.csv", rows.encode(), Content_Type="text/csv")
+    file.write_text(DATASET_OF_A_ROW.format(path=server.url("/museums.csv")))
+    read_galleries_file(file).galleries_from.refresh(file, DownloadSettings())
+    assert [each.name for each in read_galleries_file(file).galleries] == ["demo", "Louvre"]
+    assert "row 2.dataset.where" in caplog.text

@@ -31,10 +31,16 @@ def picture_of(number, version=0):
 
 
 class Gallery:
-    """A gallery as runs leave it: files, and a catalog with a row for each, and for a link that is dead."""
+    """A gallery as runs leave it: files, and a catalog with a row for each, and for a link that is dead.
+
+    Args:
+        store: The store.
+        name: The gallery's name.
+        picture: Makes a picture's bytes from its number and version.
+    """
 
     def __init__(self, store, name="g", picture=picture_of):
-        self.store, self.name, self.picture, self.rows = store, name, picture, {}
+        self.store, self.name, self.rows, self.picture = store, name, {}, picture
 
     def put(self, *numbers, version=0, **facts):
         """Store pictures, write their rows, and return the gallery."""
