@@ -32,9 +32,11 @@ from imgdl_pipeline.core.catalog.removal import remove as remove_images
 from imgdl_pipeline.core.catalog.summary import CatalogSummary, summarize
 from imgdl_pipeline.core.dataset.removal import left_in_datasets, remove_from_datasets
 from imgdl_pipeline.core.dataset.where import WhereError
+from imgdl_pipeline.core.model.counted import amount
 from imgdl_pipeline.core.model.outcome import ResourceError, Status
 from imgdl_pipeline.core.model.settings import did_you_mean
 from imgdl_pipeline.core.model.shown import hide_secrets
+from imgdl_pipeline.core.near_duplicates.groups import rename_in_groups
 from imgdl_pipeline.core.sources import SourceError, type_name
 from imgdl_pipeline.core.storage.gallery_files import (
     delete_gallery,
@@ -217,20 +219,21 @@ def _tell(run: GalleryRun) -> None:
 
 def summary(run: GalleryRun) -> str:
     """Return what a run that succeeded did, for a person."""
-    images, catalog = run.metadata["images"], run.metadata["catalog"]
+    fetch, catalog = run.metadata["images"], run.metadata["catalog"]
     lines = [f"{run.gallery}: {catalog['dagster/row_count']} links"]
     for status in Status:
         reasons = _reasons(catalog, status)
         told = ", ".join(f"{count} {key.partition('/')[2]}" for key, count in reasons.items())
         lines.append(f"  {status.value:8} {catalog[status.value]:6}" + (f"   {told}" if told else ""))
-    what = "image" if images["fetched"] == 1 else "images"
     lines += [
-        f"downloaded {images['fetched']} {what}, {images['bytes'] / 1e6:.1f} MB, "
-        f"in {images['seconds']:.1f} s: {images['images_per_second']:.0f} a second",
+        f"downloaded {amount(fetch['fetched'], 'image')}, {fetch['bytes'] / 1e6:.1f} MB, "
+        f"in {fetch['seconds']:.1f} s: {fetch['images_per_second']:.0f} a second",
         f"catalog: {catalog['path']}",
     ]
     if dataset := run.metadata.get("dataset"):
-        lines.append(f"dataset: {dataset['path']}, {dataset['images']} images as {dataset['format']}")
+        lines.append(
+            f"dataset: {dataset['path']}, {amount(dataset['images'], 'image')} as {dataset['format']}"
+        )
     return "\n".join(lines)
 
 
@@ -400,7 +403,9 @@ def rename(old: str, new: str, as_json: bool) -> None:
             raise click.UsageError(f"{name!r} is no gallery name: {NAME_RULE}")
     known = galleries()
     _check_known(known)
-    images = rename_gallery(open_store(known), old, new)
+    store = open_store(known)
+    images = rename_gallery(store, old, new)
+    rename_in_groups(store, old, new)
     _forget(known, [old])
     if as_json:
         _print_json({"old": old, "new": new, "images": images})
@@ -451,6 +456,7 @@ def _delete(store: Store, known: Galleries, names: Sequence[str]) -> dict[str, s
     for name in names:
         try:
             delete_gallery(store, name)
+            rename_in_groups(store, name, None)
         except GalleryBusyError as error:
             busy[name] = str(error)
     _forget(known, [name for name in names if name not in busy])

@@ -7,6 +7,7 @@ from imgdl_pipeline.assets import open_store
 from imgdl_pipeline.config.galleries import Galleries
 from imgdl_pipeline.core.catalog.removal import Found, removals, remove, would_remove
 from imgdl_pipeline.core.dataset.removal import remove_from_datasets
+from imgdl_pipeline.core.model.counted import amount
 from imgdl_pipeline.core.model.outcome import ResourceError
 from imgdl_pipeline.core.model.shown import hide_secrets
 from imgdl_pipeline.core.storage.lease import GalleryBusyError
@@ -48,7 +49,8 @@ def build_remove_job(galleries: Galleries, name: str) -> dg.JobDefinition:
         except (ValueError, StoreError, ResourceError, GalleryBusyError) as error:
             raise dg.Failure(hide_secrets(str(error)), allow_retries=False) from None
         files = sum(len(each.paths) for each in found)
-        context.log.info("%d files %s", files, "would be removed" if config.dry_run else "were removed")
+        verb = "would be" if config.dry_run else "was" if files == 1 else "were"
+        context.log.info("%s %s removed", amount(files, "file"), verb)
         context.add_output_metadata({"files": files, "links": _links(found), "datasets": datasets})
 
     @dg.job(

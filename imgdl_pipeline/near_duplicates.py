@@ -44,7 +44,7 @@ def build_near_duplicates(
         key=key,
         deps=[dg.AssetDep(each, partition_mapping=dg.AllPartitionMapping()) for each in catalogs],
         group_name=galleries.assets.group_name,
-        description=inspect.getdoc(find),
+        description=galleries.assets.descriptions.get("near_duplicates") or inspect.getdoc(find),
         owners=list(galleries.assets.owners),
         tags=dict(galleries.assets.tags),
         kinds={"parquet", *galleries.assets.kinds},

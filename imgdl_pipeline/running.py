@@ -23,7 +23,7 @@ class GalleryRun:
         run_id: Dagster's name of the run.
         error: What made it fail, in words; None for a success.
         was_interrupted: Whether someone stopped it.
-        metadata: What each asset reports, by stage: `links`, `images`, `catalog`.
+        metadata: What each asset reports, by stage: `links`, `images`, `catalog`, `dataset`.
         failed_checks: What each check found that failed with the severity ERROR, by its name.
         warnings: The same for the severity WARN.
     """

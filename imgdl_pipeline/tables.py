@@ -124,7 +124,7 @@ def _asset_of(context: dg.InputContext) -> tuple[str, str | None]:
     """
     upstream, path = context.upstream_output, context.asset_key.path
     metadata = (upstream.definition_metadata or {}) if upstream else {}
-    if STAGE_METADATA in metadata:
+    if metadata.get(STAGE_METADATA) in TABLES:
         gallery = metadata.get(GALLERY_METADATA)
         return str(metadata[STAGE_METADATA]), None if gallery is None else str(gallery)
     if path[-1] in TABLES and len(path) > 1:  # known by its key alone, in another code location

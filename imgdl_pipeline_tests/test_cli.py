@@ -1085,7 +1085,6 @@ class TestFilesOfDatasets:
         assert [each["name"] for each in imgdl("prune", "--yes", "--json").json["galleries"]] == ["b"]
         assert not (shelves.folder / "store/datasets/b").exists()
 
-    @pytest.mark.xfail(strict=True, reason="neither looks at the lease of the dataset")
     @pytest.mark.parametrize("command", [("rename", "a", "new"), ("prune", "--yes")])
     def test_a_dataset_that_is_being_written_is_not_touched(self, imgdl, shelves, command):
         shelves.write(shelf("b"))
@@ -1095,7 +1094,6 @@ class TestFilesOfDatasets:
         assert (done.code, files_of(shelves.store, "a")) == (1, before)
         assert "another run is at work on the dataset of a" in done.err
 
-    @pytest.mark.xfail(strict=True, reason="they keep the old name until they are looked for again")
     def test_near_duplicates_follow_their_gallerys_new_name(self, imgdl, shelves):
         """Else a dataset of representatives has every copy until near duplicates are looked for again."""
         store = shelves.store

@@ -242,7 +242,6 @@ def test_a_dataset_of_representatives_has_one_image_of_each_group_of_all_galleri
     ]
 
 
-@pytest.mark.xfail(strict=True, reason="no image of the group is its representative any more")
 def test_when_a_representative_is_removed_another_image_stands_for_its_group(store):
     """Else the whole group leaves the datasets until near duplicates are looked for again."""
     put_catalog(store, "a", *ALIKE, OTHER)

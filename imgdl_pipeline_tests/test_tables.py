@@ -284,7 +284,6 @@ def test_two_files_in_one_code_location_load_from_their_own_stores(tmp_path, dow
     assert TYPES[pa.Table](downstream.got[0]) == ["press bird"]
 
 
-@pytest.mark.xfail(strict=True, reason="KeyError: 'dataset'")
 def test_a_dataset_is_no_table_and_says_so(store, downstream):
     dataset = {"name": "birds", "source": {"type": "demo"}, "dataset": {"format": "parquet"}}
     galleries = Galleries(store=store.root, galleries=[dataset])

@@ -639,12 +639,12 @@ def test_images_are_removed_in_the_launchpad_after_a_look_at_what_would_go(
     expect(page.get_by_text("Missing required config", exact=False).first).to_be_visible(timeout=SECONDS)
     run = launch_removal(page, dagster, f'{{urls: ["{link}"], reason: "asked for by its owner"}}')
     assert run["status"] == "SUCCESS"
-    expect(page.get_by_text("1 files would be removed").first).to_be_visible(timeout=SECONDS)
+    expect(page.get_by_text("1 file would be removed").first).to_be_visible(timeout=SECONDS)
     assert "near1_0.jpg" in names_in_tars(dagster)
     config = f'{{urls: ["{link}"], reason: "asked for by its owner", dry_run: false}}'
     run = launch_removal(page, dagster, config)
     assert run["status"] == "SUCCESS"
-    expect(page.get_by_text("1 files were removed").first).to_be_visible(timeout=SECONDS)
+    expect(page.get_by_text("1 file was removed").first).to_be_visible(timeout=SECONDS)
     page.screenshot(path=SCREENSHOTS / "removal.png")
     assert "near1_0.jpg" not in names_in_tars(dagster)
     assert "near2_0.jpg" in names_in_tars(dagster)

@@ -3,9 +3,9 @@
 This module combines the settings of built-in sources with the settings of sources from other packages.
 """
 
+import functools
 import re
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args
 
 import dagster as dg
@@ -154,6 +154,32 @@ class OwnAssetSettings(Settings):
     )
 
 
+class Dataset(DatasetSettings):
+    """A gallery's dataset, whose condition is known to be one."""
+
+    @field_validator("where")
+    @classmethod
+    def _is_a_condition(cls, value: str | None) -> str | None:
+        return _condition_over_the_catalog(value, with_groups=True)
+
+
+def _condition_over_the_catalog(where: str | None, *, with_groups: bool) -> str | None:
+    """Return a dataset's condition, which DuckDB must be able to use."""
+    problem = where and _problem_with(where, with_groups=with_groups)
+    if problem:
+        raise PydanticCustomError(NOT_ACCEPTED, "{words}", {"words": f"{where!r} {problem}"})
+    return where
+
+
+@functools.lru_cache(maxsize=1_000)  # galleries often have the same condition, and DuckDB takes its time
+def _problem_with(where: str, *, with_groups: bool) -> str | None:
+    try:
+        check_where(where, with_groups=with_groups)
+    except WhereError as error:
+        return str(error)
+    return None
+
+
 class Gallery(Settings):
     """One gallery: a partition, a source, and overrides of the file's defaults."""
 
@@ -183,7 +209,7 @@ class Gallery(Settings):
     assets: OwnAssetSettings = Field(
         OwnAssetSettings(), description="overrides of the file's, for a gallery with assets of its own"
     )
-    dataset: DatasetSettings | None = Field(
+    dataset: Dataset | None = Field(
         None,
         description="a dataset to make of its images, for training jobs and other readers; null for none",
     )
@@ -223,6 +249,8 @@ class _EditorSchema(GenerateJsonSchema):
     def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
         """Return the schema of a nullable type, as one list of types if the inner schema has a type."""
         inner = self.generate_inner(schema["schema"])
+        if "$ref" in inner:
+            return {"if": {"not": {"type": "null"}}, "then": inner}
         if "else" in inner:
             return {**inner, "else": {**inner["else"], "type": [inner["else"]["type"], "null"]}}
         if "type" not in inner or "enum" in inner:
@@ -244,13 +272,18 @@ class _EditorSchema(GenerateJsonSchema):
         }
 
 
+Described = Literal[
+    "gallery_links", "gallery_images", "gallery_catalog", "gallery_dataset", "near_duplicates"
+]
+
+
 class AssetSettings(OwnAssetSettings):
     """The keys, group, owners and tags of the assets, for a graph that has other assets."""
 
     key_prefix: tuple[Annotated[str, Field(pattern=_KEY_PART)], ...] = Field(
         (), description="before each asset's name, e.g. [media]"
     )
-    descriptions: dict[Literal["gallery_links", "gallery_images", "gallery_catalog"], str] = Field(
+    descriptions: dict[Described, str] = Field(
         {}, description="descriptions that replace the default ones, by the asset's name"
     )
     kinds: tuple[Annotated[str, Field(pattern=_KIND)], ...] = Field(
@@ -332,18 +365,16 @@ class Galleries(Settings):
 
     @model_validator(mode="after")
     def _choose_by_what_is_there(self) -> "Galleries":
-        """Refuse conditions of datasets that DuckDB cannot use."""
+        """Refuse conditions that choose by groups of near duplicates where nobody looks for them."""
         errors = []
         with_groups = self.near_duplicates is not None
         for place, gallery in enumerate(self.galleries):
             where = gallery.dataset.where if gallery.dataset else None
             try:
-                if where is not None:
-                    check_where(where, with_groups=with_groups)
-            except WhereError as error:
-                words = PydanticCustomError(NOT_ACCEPTED, "{words}", {"words": f"{where!r} {error}"})
+                _condition_over_the_catalog(where, with_groups=with_groups)
+            except PydanticCustomError as error:
                 at = ("galleries", place, "dataset", "where")
-                errors.append(InitErrorDetails(type=words, loc=at, input=None))
+                errors.append(InitErrorDetails(type=error, loc=at, input=None))
         if errors:
             raise ValidationError.from_exception_data(type(self).__name__, errors)
         return self
@@ -363,7 +394,7 @@ class Galleries(Settings):
             )
         return self
 
-    @cached_property
+    @functools.cached_property
     def _by_name(self) -> dict[str, Gallery]:
         return {gallery.name: gallery for gallery in self.galleries}
 

@@ -252,7 +252,6 @@ def test_a_row_whose_dataset_is_wrong_is_told_by_its_number(file):
     assert str(caught.value).startswith(place)
 
 
-@pytest.mark.xfail(strict=True, reason="the condition of a row is told as that of attributes.galleries.2")
 def test_a_row_whose_condition_is_wrong_is_told_by_its_number(file):
     (file.parent / "museums.csv").write_text(DATASETS.replace("height > 9", "hieght > 9"))
     file.write_text(DATASET_OF_A_ROW.format(path=file.parent / "museums.csv"))
@@ -261,9 +260,6 @@ def test_a_row_whose_condition_is_wrong_is_told_by_its_number(file):
     assert str(caught.value).startswith(f"{file}:5: attributes.galleries_from.row 2.dataset.where: ")
 
 
-@pytest.mark.xfail(
-    strict=True, raises=GalleriesFileError, reason="a stranger's condition fails the whole file"
-)
 def test_a_strangers_row_whose_condition_is_wrong_is_passed_over_with_a_warning(file, server, caplog):
     rows = DATASETS.replace("height > 9", "hieght > 9")
     server.serve("/museums.csv", rows.encode(), Content_Type="text/csv")

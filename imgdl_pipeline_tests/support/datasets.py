@@ -12,11 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from imgdl_pipeline.core.dataset.draft import Draft
-from imgdl_pipeline.core.dataset.export import dataset_lease, export_dataset
+from imgdl_pipeline.core.dataset.export import export_dataset
 from imgdl_pipeline.core.dataset.rows import key_of
 from imgdl_pipeline.core.model.dataset_settings import DatasetSettings
 from imgdl_pipeline.core.model.schemas import CATALOG
 from imgdl_pipeline.core.storage.layout import catalog_path, dataset_path, image_path
+from imgdl_pipeline.core.storage.lease import dataset_lease
 from imgdl_pipeline.core.storage.store import Store
 from imgdl_pipeline_tests.support.rows import NOW, catalog_of
 

@@ -16,6 +16,7 @@ from imgdl_pipeline.core.dataset.credits import UNKNOWN, escaped
 from imgdl_pipeline.core.dataset.features import CARD_FEATURES
 from imgdl_pipeline.core.dataset.manifest import DatasetFile
 from imgdl_pipeline.core.http.urls import host_of
+from imgdl_pipeline.core.model.counted import amount
 from imgdl_pipeline.core.model.dataset_settings import DatasetSettings
 from imgdl_pipeline.core.model.opt_outs import from_json
 
@@ -86,11 +87,11 @@ def write_card(
         files: The files that hold its images.
         made_by: The program and its version.
     """
-    images_bytes = sum(each.bytes for each in files)
+    images, images_bytes = amount(rows.num_rows, "image"), sum(each.bytes for each in files)
     lines = [
         f"# {gallery}",
         "",
-        f"{rows.num_rows} images of the gallery {gallery}, as {settings.format}. {_choice(settings)}",
+        f"{images} of the gallery {gallery}, as {settings.format}. {_choice(settings)}",
         "Each image keeps its row of the catalog: its link, its SHA-256, what its source says about it, and "
         "when it came.",
         "",

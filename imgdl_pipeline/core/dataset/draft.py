@@ -282,7 +282,7 @@ def _content(manifest: Manifest) -> tuple[object, ...]:
     files = sorted(
         (each.part, each.sha256, each.rows) for each in manifest.files.values() if each.part != CARD
     )
-    return (manifest.settings, manifest.images, files)
+    return (manifest.settings.model_dump(), manifest.images, files)
 
 
 class DigestingFile(io.RawIOBase):

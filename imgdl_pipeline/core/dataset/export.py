@@ -16,11 +16,11 @@ from imgdl_pipeline.core.dataset.parts import Parts, read_index, there_of
 from imgdl_pipeline.core.dataset.rows import chosen_rows
 from imgdl_pipeline.core.dataset.samples import Samples
 from imgdl_pipeline.core.jpeg.workers import JpegWorkers, opened
-from imgdl_pipeline.core.model.counted import Counted
+from imgdl_pipeline.core.model.counted import Counted, amount
 from imgdl_pipeline.core.model.dataset_settings import DatasetSettings
 from imgdl_pipeline.core.model.shown import shown
-from imgdl_pipeline.core.storage.layout import dataset_leases_path, dataset_path
-from imgdl_pipeline.core.storage.lease import Lease
+from imgdl_pipeline.core.storage.layout import dataset_path
+from imgdl_pipeline.core.storage.lease import dataset_lease
 from imgdl_pipeline.core.storage.removed import Removed
 from imgdl_pipeline.core.storage.store import Store
 from imgdl_pipeline.version import __version__
@@ -57,7 +57,8 @@ class DatasetRun:
         if not self.missing:
             return []
         links = ", ".join(map(shown, self.missing[:SHOWN])) + (" …" if len(self.missing) > SHOWN else "")
-        return [f"{len(self.missing)} images are missing: their files are gone or were altered: {links}"]
+        what = amount(len(self.missing), "image")
+        return [f"left out {what} whose file is gone or was altered: {links}"]
 
     @property
     def why_empty(self) -> str:
@@ -108,11 +109,6 @@ def export_dataset(
                 return run
 
 
-def dataset_lease(store: Store, gallery: str) -> Lease:
-    """Return the lease of a gallery's dataset, for a `with` block."""
-    return Lease(store, f"the dataset of {gallery}", folder=dataset_leases_path(gallery))
-
-
 def _export(
     draft: Draft,
     store: Store,
@@ -145,7 +141,7 @@ def _export(
 
 def _makes_the_same(one: DatasetSettings, other: DatasetSettings) -> bool:
     """Return whether two settings make the same samples of the same rows."""
-    return one.model_copy(update={"where": None}) == other.model_copy(update={"where": None})
+    return one.model_dump(exclude={"where"}) == other.model_dump(exclude={"where"})
 
 
 def _write_texts(

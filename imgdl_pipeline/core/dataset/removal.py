@@ -6,7 +6,7 @@ import pyarrow.compute as pc
 
 from imgdl_pipeline.core.catalog.removal import Found
 from imgdl_pipeline.core.dataset.draft import Draft
-from imgdl_pipeline.core.dataset.export import dataset_lease, export_dataset
+from imgdl_pipeline.core.dataset.export import export_dataset
 from imgdl_pipeline.core.dataset.manifest import INDEX, MANIFEST, Manifest
 from imgdl_pipeline.core.dataset.parts import read_index, there_of
 from imgdl_pipeline.core.model.schemas import NEAR_DUPLICATES
@@ -19,7 +19,7 @@ from imgdl_pipeline.core.storage.layout import (
     dataset_path,
     replaced_dataset_path,
 )
-from imgdl_pipeline.core.storage.lease import GalleryBusyError
+from imgdl_pipeline.core.storage.lease import GalleryBusyError, dataset_lease
 from imgdl_pipeline.core.storage.object_store import StoreError
 from imgdl_pipeline.core.storage.removed import Removed
 from imgdl_pipeline.core.storage.store import Store

@@ -1,6 +1,16 @@
-"""Say how far a piece of work is."""
+"""Say how many things there are, and how far a piece of work is."""
 
 from dataclasses import dataclass
+
+
+def amount(count: int, one: str) -> str:
+    """Return a number of things in words.
+
+    Args:
+        count: How many there are.
+        one: What one of them is called; several are called the same with an s.
+    """
+    return f"{count} {one}" if count == 1 else f"{count} {one}s"
 
 
 @dataclass(frozen=True, slots=True)

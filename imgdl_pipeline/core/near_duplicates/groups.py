@@ -167,6 +167,23 @@ def without_rows(near: pa.Table, is_gone: pa.ChunkedArray) -> pa.Table:
     return pa.table([columns.get(name, left[name]) for name in NEAR_DUPLICATES.names], schema=NEAR_DUPLICATES)
 
 
+def rename_in_groups(store: Store, old: str, new: str | None) -> None:
+    """Give the images of a gallery that was renamed its new name; None takes out those of one that is gone.
+
+    Raises:
+        StoreError: The store failed.
+    """
+    near = store.read_table(NEAR_DUPLICATES_PATH, NEAR_DUPLICATES)
+    if near is None:
+        return
+    is_theirs = pc.equal(near["gallery"], old)
+    if new is None:
+        near = without_rows(near, is_theirs)
+    else:
+        near = near.set_column(0, near.field(0), pc.if_else(is_theirs, new, near["gallery"]))
+    store.write_table(NEAR_DUPLICATES_PATH, near)
+
+
 def _read(store: Store, names: list[str]) -> Iterator[pa.Table]:
     """Yield the valid images of each catalog file, as _IMAGES."""
     for number, name in enumerate(names):

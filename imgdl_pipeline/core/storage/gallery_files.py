@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from imgdl_pipeline.core.model.schemas import CATALOG
 from imgdl_pipeline.core.storage.layout import (
     catalog_path,
+    dataset_leases_path,
     downloads_path,
     gallery_folders,
     gallery_of,
@@ -16,7 +17,7 @@ from imgdl_pipeline.core.storage.layout import (
     leases_path,
     renamed_from_path,
 )
-from imgdl_pipeline.core.storage.lease import Lease
+from imgdl_pipeline.core.storage.lease import Lease, dataset_lease
 from imgdl_pipeline.core.storage.ledger import Ledger
 from imgdl_pipeline.core.storage.object_store import StoredFile
 from imgdl_pipeline.core.storage.store import Store
@@ -58,9 +59,9 @@ def delete_gallery(store: Store, gallery: str) -> None:
         GalleryBusyError: A run is at work on the gallery.
         StoreError: A file could not be deleted.
     """
-    with Lease(store, gallery):
+    with Lease(store, gallery), dataset_lease(store, gallery):
         for folder in gallery_folders(gallery):
-            kept = leases_path(gallery)
+            kept = (leases_path(gallery), dataset_leases_path(gallery))
             store.delete([file.path for file in store.list(folder) if not file.path.startswith(kept)])
     for folder in gallery_folders(gallery):
         store.delete_folder(folder)
@@ -85,7 +86,7 @@ def rename_gallery(store: Store, old: str, new: str) -> int:
     _check(store, old, new)
     with Ledger(store, old) as ledger:
         store.put(renamed_from_path(new), old.encode())
-        with Lease(store, new):
+        with Lease(store, new), dataset_lease(store, old), dataset_lease(store, new):
             catalog = store.read_table(catalog_path(old), CATALOG)
             for path, table in ((downloads_path(new), ledger.table), (catalog_path(new), catalog)):
                 if table is not None and store.metadata(path) is None:
@@ -136,7 +137,7 @@ def _with_paths(table: pa.Table, old: str, new: str) -> pa.Table:
 
 def _move_files(store: Store, old: str, new: str) -> None:
     """Move the files that the new name lacks, without tables with paths."""
-    kept = (leases_path(old), downloads_path(old), catalog_path(old))
+    kept = (leases_path(old), dataset_leases_path(old), downloads_path(old), catalog_path(old))
     for source, target in zip(gallery_folders(old), gallery_folders(new), strict=True):
         there = set(store.files(target)["path"].to_pylist())
         for file in store.list(source):

@@ -20,7 +20,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from imgdl_pipeline.core.storage.layout import leases_path
+from imgdl_pipeline.core.storage.layout import dataset_leases_path, leases_path
 from imgdl_pipeline.core.storage.object_store import StoreError
 from imgdl_pipeline.core.storage.store import Store
 
@@ -39,6 +39,11 @@ _held: set[str] = set()
 
 class GalleryBusyError(Exception):
     """Another run is working on the gallery; the message says which."""
+
+
+def dataset_lease(store: Store, gallery: str) -> "Lease":
+    """Return the right to write a gallery's dataset, for a `with` block."""
+    return Lease(store, f"the dataset of {gallery}", folder=dataset_leases_path(gallery))
 
 
 class Lease:

@@ -177,9 +177,7 @@ def test_a_file_that_is_gone_is_left_out_named_and_tried_again(any_gallery, form
     any_gallery.store.put(any_gallery.rows[3]["path"], b"altered")
     run = any_gallery.export(format=format_)
     assert run.missing == (url_of(1), url_of(3))
-    assert run.warnings == [
-        f"2 images are missing: their files are gone or were altered: {url_of(1)}, {url_of(3)}"
-    ]
+    assert run.warnings == [f"left out 2 images whose file is gone or was altered: {url_of(1)}, {url_of(3)}"]
     assert run.rows["url"].to_pylist() == [url_of(number) for number in (0, 2, 4)]
     assert run.manifest.images == 3
     files = assert_whole(any_gallery.store)
@@ -217,7 +215,7 @@ def test_many_missing_files_are_named_up_to_ten(gallery):
     for number in range(12):
         gallery.lose(number)
     run = gallery.export(format="imagefolder")
-    assert run.warnings[0].startswith("12 images are missing")
+    assert run.warnings[0].startswith("left out 12 images whose file")
     assert run.warnings[0].count("https://") == 10
     assert run.warnings[0].endswith(" …")
     assert run.why_empty == "all of their files are gone, or were altered"

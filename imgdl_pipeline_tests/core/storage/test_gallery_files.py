@@ -17,6 +17,7 @@ from imgdl_pipeline.core.storage.layout import (
     catalog_path,
     checkpoints_path,
     contact_sheets_path,
+    dataset_leases_path,
     downloads_path,
     gallery_folders,
     image_path,
@@ -68,7 +69,7 @@ def contents(store, gallery):
         file.path: store.get(file.path)
         for folder in gallery_folders(gallery)
         for file in store.list(folder)
-        if not file.path.startswith(leases_path(gallery))
+        if not file.path.startswith((leases_path(gallery), dataset_leases_path(gallery)))
     }
 
 
