@@ -7,19 +7,18 @@ images.
 import hashlib
 import io
 import logging
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from imgdl_pipeline.core.jpeg import worker_client
-from imgdl_pipeline.core.jpeg.facts import InvalidImageError, Limits
+from imgdl_pipeline.core.catalog.stored_image import VALIDATED, opened_image
+from imgdl_pipeline.core.jpeg.facts import InvalidImageError
 from imgdl_pipeline.core.jpeg.workers import JpegWorkers, opened
-from imgdl_pipeline.core.model.outcome import Reason, Status
+from imgdl_pipeline.core.model.outcome import Status
 from imgdl_pipeline.core.storage.layout import contact_sheets_path
 from imgdl_pipeline.core.storage.store import Store
 
@@ -82,10 +81,6 @@ def _newest(catalog: pa.Table) -> list[dict[str, Any]]:
     return newest
 
 
-VALIDATED = Limits(max_pixels=1 << 32, max_decode_bytes=1 << 32)
-"""Limits that allow every image: the catalog has already applied the gallery's own limits."""
-
-
 def thumbnails(rows: list[dict[str, Any]], store: Store, jpegs: JpegWorkers) -> list[Image.Image | None]:
     """Return an upright thumbnail for each row with `path` and `bytes`; None where it cannot be shown."""
     with ThreadPoolExecutor(jpegs.count, thread_name_prefix="thumbnail") as threads:
@@ -108,16 +103,8 @@ def stored_thumbnail(path: str, size: int, store: Store, jpegs: JpegWorkers, sid
         InvalidImageError: The image cannot be decoded, or its file is gone.
         StoreError: The file could not be read.
     """
-
-    @contextmanager
-    def opened_image() -> Iterator[worker_client.Image]:
-        file = store.open(path)
-        if file is None:
-            raise InvalidImageError(Reason.INCOMPLETE, "its file is gone from the store")
-        with file:
-            yield file
-
-    small = jpegs.thumbnail(opened_image, 0 if store.is_local else size, VALIDATED, side)
+    open_image = partial(opened_image, store, path)
+    small = jpegs.thumbnail(open_image, 0 if store.is_local else size, VALIDATED, side)
     return Image.frombytes("RGB", (small.width, small.height), small.pixels)
 
 

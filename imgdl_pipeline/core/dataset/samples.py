@@ -5,15 +5,16 @@ import logging
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
+from imgdl_pipeline.core.catalog.stored_image import VALIDATED, opened_image
 from imgdl_pipeline.core.dataset.rows import caption_of, key_of
-from imgdl_pipeline.core.jpeg import worker_client
-from imgdl_pipeline.core.jpeg.facts import InvalidImageError, Limits
+from imgdl_pipeline.core.jpeg.facts import InvalidImageError
 from imgdl_pipeline.core.jpeg.workers import JpegWorkers
 from imgdl_pipeline.core.model.dataset_settings import DatasetSettings, ResizeSettings
 from imgdl_pipeline.core.model.outcome import Reason
@@ -30,9 +31,6 @@ AHEAD_BYTES = 128_000_000
 
 ROWS_AT_A_TIME = 1_000
 """Rows that are held as Python objects at a time."""
-
-VALIDATED = Limits(max_pixels=1 << 32, max_decode_bytes=1 << 32)
-"""Limits that allow every image: the catalog has already applied the gallery's own limits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +123,6 @@ class Samples:
         return self._resized(row, self._settings.resize)
 
     def _resized(self, row: dict[str, Any], settings: ResizeSettings) -> bytes:
-        @contextmanager
-        def opened_image() -> Iterator[worker_client.Image]:
-            file = self._store.open(row["path"])
-            if file is None:
-                raise InvalidImageError(Reason.INCOMPLETE, "its file is gone from the store")
-            with file:
-                yield file
-
+        open_image = partial(opened_image, self._store, row["path"])
         size = 0 if self._store.is_local else row["bytes"]
-        return self._jpegs.resize(opened_image, size, VALIDATED, settings, row["sha256"]).data
+        return self._jpegs.resize(open_image, size, VALIDATED, settings, row["sha256"]).data
