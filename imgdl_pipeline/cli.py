@@ -28,9 +28,8 @@ from imgdl_pipeline.config.galleries import (
 from imgdl_pipeline.config.galleries_file import GalleriesFileError
 from imgdl_pipeline.core.catalog.audit import is_stale
 from imgdl_pipeline.core.catalog.removal import left_over, removals, would_remove
-from imgdl_pipeline.core.catalog.removal import remove as remove_images
 from imgdl_pipeline.core.catalog.summary import CatalogSummary, summarize
-from imgdl_pipeline.core.dataset.removal import left_in_datasets, remove_from_datasets
+from imgdl_pipeline.core.dataset.removal import left_in_datasets, remove_everywhere
 from imgdl_pipeline.core.dataset.where import WhereError
 from imgdl_pipeline.core.model.counted import amount
 from imgdl_pipeline.core.model.outcome import ResourceError, Status
@@ -508,14 +507,15 @@ def remove(
     """
     store = open_store(galleries())
     if verify:
+        if urls or sha256s or phashes or files or is_sure:
+            raise click.UsageError("--verify looks for all that was removed: give it alone")
         _verify(store, as_json=as_json)
         return
     try:
         asked = removals(urls, sha256s, phashes, distance, files, reason or "")
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    found = remove_images(store, asked) if is_sure else would_remove(store, asked)
-    datasets = remove_from_datasets(store) if is_sure else []
+    found, datasets = remove_everywhere(store, asked) if is_sure else (would_remove(store, asked), [])
     rows = [{"name": each.gallery, "links": len(each.urls), "files": len(each.paths)} for each in found]
     if as_json:
         _print_json(
@@ -533,7 +533,8 @@ def remove(
             click.echo(f"{each.gallery}: {hide_secrets(url)}")
     for name in datasets:
         click.echo(f"{name}: its dataset was written anew")
-    click.echo("removed" if is_sure else "nothing was removed; --yes removes these images", err=True)
+    hint = "; --yes removes these images" if found else ": no gallery has any of these images"
+    click.echo("removed" if is_sure else f"nothing was removed{hint}", err=True)
 
 
 def _verify(store: Store, *, as_json: bool) -> None:

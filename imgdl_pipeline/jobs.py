@@ -5,8 +5,8 @@ from pydantic import Field
 
 from imgdl_pipeline.assets import open_store
 from imgdl_pipeline.config.galleries import Galleries
-from imgdl_pipeline.core.catalog.removal import Found, removals, remove, would_remove
-from imgdl_pipeline.core.dataset.removal import remove_from_datasets
+from imgdl_pipeline.core.catalog.removal import Found, removals, would_remove
+from imgdl_pipeline.core.dataset.removal import remove_everywhere
 from imgdl_pipeline.core.model.counted import amount
 from imgdl_pipeline.core.model.outcome import ResourceError
 from imgdl_pipeline.core.model.shown import hide_secrets
@@ -44,8 +44,9 @@ def build_remove_job(galleries: Galleries, name: str) -> dg.JobDefinition:
                 config.urls, config.sha256s, config.phashes, config.distance, reason=config.reason
             )
             store = open_store(galleries)
-            found = would_remove(store, asked) if config.dry_run else remove(store, asked)
-            datasets = [] if config.dry_run else remove_from_datasets(store)
+            found, datasets = (
+                (would_remove(store, asked), []) if config.dry_run else remove_everywhere(store, asked)
+            )
         except (ValueError, StoreError, ResourceError, GalleryBusyError) as error:
             raise dg.Failure(hide_secrets(str(error)), allow_retries=False) from None
         files = sum(len(each.paths) for each in found)

@@ -1,6 +1,7 @@
 """Opt-outs by purpose, and removal for good, over real sockets and through all three steps."""
 
 import json
+from contextlib import suppress
 
 import pytest
 
@@ -235,6 +236,56 @@ def test_what_was_removed_is_gone_everywhere_and_never_asked_for_again(gallery, 
         assert row["attributes"] == "{}"
     assert outcome(after[urls[3]]) == outcome(others[urls[3]]) == OK
     assert set(server.paths()) == {"/3.jpg", "/4.jpg"}
+
+
+def test_a_removed_link_is_not_asked_for_by_another_spelling_or_a_redirect(gallery, store, server):
+    url = server.serve("/a.jpg", jpeg(1))
+    gallery.list(url)
+    gallery.run()
+    remove(store, removals(urls=[url], reason="asked for"))
+    server.serve("/a.jpg", jpeg(2))
+    port = server.server_port
+    spellings = [
+        *(f"HTTP://127.0.0.1:{port}/a.jpg", f"http://127.0.0.1:{port}/x/../a.jpg"),
+        *(f"http://127.0.0.1:0{port}/a.jpg", server.redirect("/moved.jpg", "/a.jpg")),
+    ]
+    gallery.list(url, *spellings)
+    server.requests.clear()
+    rows = gallery.run()
+    assert {outcome(rows[each]) for each in spellings} == {("refused", "removed")}
+    assert "/a.jpg" not in server.paths()
+
+
+def test_a_run_that_is_at_work_heeds_what_is_removed_meanwhile(gallery, store, server, monkeypatch):
+    monkeypatch.setattr("imgdl_pipeline.core.storage.removed.REREAD_S", 0.0)
+    asked = []
+    urls = [server.url(f"/{number}.jpg") for number in range(4)]
+
+    def answer(handler):
+        asked.append(handler.path)
+        if len(asked) == 2:  # one image is stored, one is on its way, and two have not been asked for
+            with suppress(GalleryBusyError):
+                remove(store, removals(urls=[urls[0], urls[3]], reason="asked for"))
+        handler.answer(200, jpeg(int(handler.path[1])), "image/jpeg")
+
+    for number in range(4):
+        server.routes[f"/{number}.jpg"] = answer
+    gallery.list(*urls)
+    rows = gallery.run(workers=1)
+    assert asked == ["/0.jpg", "/1.jpg", "/2.jpg"]
+    assert [outcome(rows[url]) for url in urls] == [("refused", "removed"), OK, OK, ("refused", "removed")]
+    assert len(gallery.images()) == 2
+    assert rows[urls[0]]["sha256"] is None
+    assert list(left_over(store)) == []
+
+
+def test_an_opt_out_of_a_redirect_counts_for_the_link(gallery, server):
+    server.serve("/real.jpg", jpeg(1))
+    url = server.serve("/moved.jpg", b"", 302, Location="/real.jpg", **{"X-Robots-Tag": "noai"})
+    gallery.list(url)
+    row = gallery.run()[url]
+    assert (outcome(row), said(row)) == (OPTED_OUT, {("x-robots-tag", "noai", "header")})
+    assert "/real.jpg" not in server.paths()
 
 
 def test_new_bytes_that_were_removed_are_not_kept(gallery, store, server):

@@ -37,7 +37,7 @@ from imgdl_pipeline.core.model.schemas import (
 )
 from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.storage.checkpoints import CHECKPOINT_S, Checkpoints
-from imgdl_pipeline.core.storage.judged import discard_opted_out
+from imgdl_pipeline.core.storage.judged import discard_opted_out, discard_removed
 from imgdl_pipeline.core.storage.layout import catalog_path, checked_path, images_path
 from imgdl_pipeline.core.storage.ledger import Ledger
 from imgdl_pipeline.core.storage.removed import Removed
@@ -104,6 +104,8 @@ def build_catalog(
     """
     started = time.monotonic()
     with Ledger(store, gallery) as ledger, opened(jpegs) as jpegs:
+        removed = Removed.read(store)
+        discard_removed(ledger, store, removed)
         lists = Lists.of(store, gallery)
         previous = store.read_table(catalog_path(gallery), REMEMBERED)
         previous = REMEMBERED.empty_table() if previous is None else previous
@@ -111,7 +113,6 @@ def build_catalog(
         early = _still_there(checkpoints.tables(), ledger, store, gallery)
         known, early = (known_facts(ledger.table, table) for table in (complete_facts(previous), early))
         to_check = stored_images(ledger.table, pa.concat_tables([known, early]))
-        removed = Removed.read(store)
         with closing(_check_all(to_check, store, jpegs, Limits.of(settings), removed, on_progress)) as rows:
             checked = pa.concat_tables([_facts_table(rows, checkpoints), early])
         discard_invalid(ledger, store, checked)

@@ -1,10 +1,10 @@
 """Remove what must not be kept from all that is made of catalogs: datasets, and near duplicates."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pyarrow.compute as pc
 
-from imgdl_pipeline.core.catalog.removal import Found
+from imgdl_pipeline.core.catalog.removal import Found, remove
 from imgdl_pipeline.core.dataset.draft import Draft
 from imgdl_pipeline.core.dataset.export import export_dataset
 from imgdl_pipeline.core.dataset.manifest import INDEX, MANIFEST, Manifest
@@ -21,8 +21,33 @@ from imgdl_pipeline.core.storage.layout import (
 )
 from imgdl_pipeline.core.storage.lease import GalleryBusyError, dataset_lease
 from imgdl_pipeline.core.storage.object_store import StoreError
-from imgdl_pipeline.core.storage.removed import Removed
+from imgdl_pipeline.core.storage.removed import Removal, Removed
 from imgdl_pipeline.core.storage.store import Store
+
+
+def remove_everywhere(store: Store, entries: Sequence[Removal]) -> tuple[list[Found], list[str]]:
+    """Put entries on the list, and remove all that it names: from galleries first, then from datasets.
+
+    Returns:
+        What each gallery had, and the galleries whose datasets were written.
+
+    Raises:
+        GalleryBusyError: Someone is at work on a gallery or a dataset. The others are done, and a run that is
+            at work heeds the list, too.
+        StoreError, ResourceError, WhereError: As `export_dataset`.
+    """
+    busy, found, written = [], [], []
+    try:
+        found = remove(store, entries)
+    except GalleryBusyError as error:
+        busy.append(str(error))
+    try:
+        written = remove_from_datasets(store)
+    except GalleryBusyError as error:
+        busy.append(str(error))
+    if busy:
+        raise GalleryBusyError("; ".join(busy))
+    return found, written
 
 
 def remove_from_datasets(store: Store) -> list[str]:
@@ -91,6 +116,8 @@ def left_in_datasets(store: Store) -> Iterator[Found]:
         StoreError: The store failed.
     """
     removed = Removed.read(store)
+    if removed:
+        yield from _left_in_groups(store, removed)
     for gallery in sorted(stored_galleries(store)) if removed else ():
         manifest = Manifest.read(store, gallery)
         named = _named(store, gallery, manifest, removed) if manifest else []
@@ -99,6 +126,16 @@ def left_in_datasets(store: Store) -> Iterator[Found]:
         strays = [path for path in paths if path.removeprefix(f"{dataset_path(gallery)}/") not in known]
         if named or strays:
             yield Found(gallery, tuple(named), tuple(strays))
+
+
+def _left_in_groups(store: Store, removed: Removed) -> Iterator[Found]:
+    """Yield what near duplicates have of what the list names, by gallery."""
+    near = store.read_table(NEAR_DUPLICATES_PATH, NEAR_DUPLICATES)
+    if near is not None:
+        left = near.filter(removed.rows_of(near))
+        for gallery in pc.unique(left["gallery"]).to_pylist():
+            urls = left.filter(pc.equal(left["gallery"], gallery))["url"].to_pylist()
+            yield Found(gallery, tuple(urls), ())
 
 
 def _named(store: Store, gallery: str, manifest: Manifest, removed: Removed) -> list[str]:

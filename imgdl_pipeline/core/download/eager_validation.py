@@ -11,7 +11,7 @@ from imgdl_pipeline.core.jpeg.workers import JpegWorkers
 from imgdl_pipeline.core.model.schemas import FACTS
 from imgdl_pipeline.core.storage.checkpoints import CHECKPOINT_S, Checkpoints
 from imgdl_pipeline.core.storage.layout import checked_path
-from imgdl_pipeline.core.storage.removed import Removed
+from imgdl_pipeline.core.storage.removed import RemovedNow
 from imgdl_pipeline.core.storage.store import Store
 
 
@@ -30,7 +30,7 @@ class EagerValidator:
     """
 
     def __init__(
-        self, store: Store, gallery: str, jpegs: JpegWorkers, limits: Limits, removed: Removed
+        self, store: Store, gallery: str, jpegs: JpegWorkers, limits: Limits, removed: RemovedNow
     ) -> None:
         self._jpegs, self._limits, self._removed = jpegs, limits, removed
         self._checkpoints = Checkpoints(store, checked_path(gallery), FACTS)
@@ -40,7 +40,7 @@ class EagerValidator:
     def check(self, url: str, sha256: str, image: Image) -> None:
         """Validate an image and queue the result. The catalog decides what happens to an invalid image."""
         try:
-            verdict = self._removed.verdict(self._jpegs.validate(image, self._limits).row())
+            verdict = self._removed.list().verdict(self._jpegs.validate(image, self._limits).row())
         except InvalidImageError as error:
             verdict = error.row()
         self._rows.put({"url": url, "sha256": sha256, **verdict})

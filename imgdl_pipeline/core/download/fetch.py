@@ -12,7 +12,7 @@ import http.client
 import re
 import ssl
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import IO, Any
@@ -45,6 +45,7 @@ from imgdl_pipeline.core.model.outcome import RETRYABLE_STATUSES, FetchError, Re
 from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.model.shown import hide_secrets
 from imgdl_pipeline.core.storage.judged import forbidding
+from imgdl_pipeline.core.storage.removed import REMOVED_VERDICT
 
 MAX_REDIRECTS = 10
 DIGESTS = ("sha1", "sha256", "md5")
@@ -139,6 +140,7 @@ class Fetcher:
         settings: Limits, rules and the User-Agent.
         stop: Event that cancels every fetch within a quarter of a second.
         paces: How fast each host is asked; None for a pace as the settings have it.
+        removed: Links that are never asked for, spelled as they would be sent.
         tls: The TLS context; None uses the shared one.
     """
 
@@ -148,11 +150,13 @@ class Fetcher:
         stop: threading.Event,
         *,
         paces: Paces | None = None,
+        removed: Container[str] = frozenset(),
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._settings = settings
         self._stop = stop
         self._tls = tls
+        self._removed = removed
         self._guard = AddressGuard(settings.allow_addresses)
         self._paces = paces or Paces(settings.requests_per_second)
         self._robots = Robots(settings.user_agent_header, self._paces)
@@ -236,11 +240,13 @@ class Fetcher:
     ) -> tuple[Fetched | str, Heard]:
         """Send one request; return the fetched body, or the URL of a redirect, and what was heard by then."""
         session, request = self._session(), prepared(url)
+        if str(request.url) in self._removed:
+            raise FetchError(Reason.REMOVED, REMOVED_VERDICT["detail"])
         heard, reserved = self._check_link(str(request.url), session, heard)
         with send(session, request, headers.for_url(str(request.url))) as response:
             target = redirect_target(response)
             if target is not None:
-                return target, heard
+                return target, self._heed(self._said(response, heard, reserved))
             if response.status_code == 304 and headers.conditions:
                 raise NotModified(self._heed(self._said(response, heard, reserved, is_whole=False)))
             return self._receive(response, expected, heard, reserved), heard

@@ -29,6 +29,7 @@ from imgdl_pipeline.core.download.fetch import (
 from imgdl_pipeline.core.download.host_queue import Requeue, Throttled
 from imgdl_pipeline.core.download.plan import BATCH_JOBS, Job, interleaved, jobs, orphans, plan
 from imgdl_pipeline.core.download.pool import DownloadPool
+from imgdl_pipeline.core.download.removed_links import RemovedLinks
 from imgdl_pipeline.core.download.retry import Retry, is_permanent
 from imgdl_pipeline.core.http.pace import Paces
 from imgdl_pipeline.core.http.transport import Validators
@@ -47,11 +48,11 @@ from imgdl_pipeline.core.model.outcome import (
 )
 from imgdl_pipeline.core.model.schemas import CATALOG, filter_table
 from imgdl_pipeline.core.model.settings import AgeGradedRecheck, DownloadSettings
-from imgdl_pipeline.core.storage.judged import discard_opted_out, note_usage
+from imgdl_pipeline.core.storage.judged import discard_opted_out, discard_removed, note_usage
 from imgdl_pipeline.core.storage.layout import catalog_path, image_path, images_path
 from imgdl_pipeline.core.storage.ledger import Download, Ledger
 from imgdl_pipeline.core.storage.object_store import StoreError
-from imgdl_pipeline.core.storage.removed import REMOVED_VERDICT, Removed
+from imgdl_pipeline.core.storage.removed import REMOVED_VERDICT, Removed, RemovedNow
 from imgdl_pipeline.core.storage.store import Store
 
 logger = logging.getLogger(__name__)
@@ -140,15 +141,16 @@ def download_gallery(
     """
     started, started_at = time.monotonic(), datetime.now(timezone.utc)
     links, stop, paces = read_links(store, gallery), threading.Event(), Paces(settings.requests_per_second)
+    now = RemovedNow(store)
     with (
         Ledger(store, gallery) as ledger,
-        Fetcher(settings, stop, paces=paces) as fetcher,
+        Fetcher(settings, stop, paces=paces, removed=RemovedLinks(now)) as fetcher,
         opened(jpegs) as jpegs,
     ):
         store.sweep(images_path(gallery))
         stored = store.files(images_path(gallery))
         _adopt(gallery, store, links, stored, ledger)
-        removed = Removed.read(store)
+        removed = now.list()
         _refuse_removed(gallery, links, ledger, removed, store)
         discard_opted_out(ledger, store, settings)
         store.delete(orphans(stored, ledger.table))
@@ -157,10 +159,10 @@ def download_gallery(
         if todo.num_rows:
             jpegs.start()
         limits = Limits.of(settings)
-        eager = EagerValidator(store, gallery, jpegs, limits, removed) if checks_early else None
+        eager = EagerValidator(store, gallery, jpegs, limits, now) if checks_early else None
         by_age = isinstance(settings.recheck, AgeGradedRecheck)
         retry, breaker = retry or Retry(settings.attempts), CircuitBreaker(settings.host_patience)
-        work = _Work(gallery, store, fetcher, retry, breaker, paces, jpegs, limits, eager, removed, by_age)
+        work = _Work(gallery, store, fetcher, retry, breaker, paces, jpegs, limits, eager, now, by_age)
         counter = ProgressCounter(todo.num_rows, started, on_progress)
         pool = DownloadPool(
             work,
@@ -173,6 +175,9 @@ def download_gallery(
             on_wait=counter.waited,
         )
         _download(pool, jobs(todo, ledger.table, settings), ledger, work, counter)
+        if now.list() is not removed:  # something was removed while this run was at work
+            ledger.merge()
+            discard_removed(ledger, store, now.list())
         if usage := fetcher.usage():
             ledger.merge()
             note_usage(ledger, usage)
@@ -339,7 +344,7 @@ class _Work:
     jpegs: JpegWorkers
     limits: Limits
     eager: EagerValidator | None
-    removed: Removed
+    removed: RemovedNow
     counts_failures: bool
 
     def __call__(self, job: Job) -> Download | Requeue[Job] | Throttled[Download]:
@@ -454,7 +459,7 @@ class _Work:
 
     def _stored(self, job: Job, fetched: Fetched) -> Download:
         path = image_path(self.gallery, job.url)
-        if self.removed.names(job.url, fetched.digests["sha256"]):
+        if self.removed.list().names(job.url, fetched.digests["sha256"]):
             return _removed_row(job)
         if job.known is not None and job.known.sha256 == fetched.digests["sha256"]:
             row = _unchanged(job, fetched.heard)

@@ -20,6 +20,7 @@ from imgdl_pipeline.core.model.outcome import Reason, Status
 from imgdl_pipeline.core.model.schemas import DOWNLOADS
 from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.storage.ledger import Ledger
+from imgdl_pipeline.core.storage.removed import REMOVED_VERDICT, Removed
 from imgdl_pipeline.core.storage.store import Store
 
 NOTHING = "[]"
@@ -83,6 +84,31 @@ def discard_opted_out(
         ledger.replace(pa.Table.from_pylist(changed, schema=DOWNLOADS))
         store.delete(paths)
     return len(paths)
+
+
+def discard_removed(ledger: Ledger, store: Store, removed: Removed) -> None:
+    """Refuse stored images that were removed for good, and delete them; their rows keep nothing of them.
+
+    Args:
+        ledger: The ledger.
+        store: The store of the gallery's files.
+        removed: The list of what was removed.
+
+    Raises:
+        StoreError: The store failed.
+    """
+    if not removed:
+        return
+    is_ok = pc.equal(ledger.table["status"], Status.OK.value)
+    rows = ledger.table.filter(pc.and_(is_ok, removed.rows_of(ledger.table))).to_pylist()
+    if rows:
+        nothing = dict.fromkeys(name for name in DOWNLOADS.names if name not in _KEPT_OF_REMOVED)
+        changed = [{**row, **nothing, **REMOVED_VERDICT} for row in rows]
+        ledger.replace(pa.Table.from_pylist(changed, schema=DOWNLOADS))
+        store.delete([row["path"] for row in rows])
+
+
+_KEPT_OF_REMOVED = frozenset({"url", "status", "tried_at", "attempts", "elapsed_s"})
 
 
 def note_usage(ledger: Ledger, usage: Mapping[str, "UsageRules"]) -> None:

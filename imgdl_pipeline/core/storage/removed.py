@@ -4,6 +4,8 @@ The list is `removed/removed.parquet` in the store. Every run reads it: nothing 
 or kept again.
 """
 
+import threading
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -126,6 +128,38 @@ class Removed:
             bits = np.bitwise_count(numbers[start : start + size, None] ^ self._phashes[None, :])
             found[known[start : start + size]] = (bits <= self._distances[None, :]).any(axis=1)
         return pa.array(found)
+
+
+REREAD_S = 5.0
+"""Seconds after which a run reads the list again."""
+
+
+class RemovedNow:
+    """The store's list as it is now, so that a run heeds what is removed while it is at work.
+
+    Its shared state, under `_lock`, is the list and when it was read.
+
+    Args:
+        store: The store with the list.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._list, self._read_at = Removed.read(store), time.monotonic()
+
+    def list(self) -> Removed:
+        """Return the list, which is at most `REREAD_S` old.
+
+        Raises:
+            StoreError: It could not be read.
+        """
+        with self._lock:
+            if time.monotonic() - self._read_at > REREAD_S:
+                now, self._read_at = Removed.read(self._store), time.monotonic()
+                if not now.table.equals(self._list.table):
+                    self._list = now
+            return self._list
 
 
 def with_entries(removed: Removed, entries: Iterable[Removal]) -> pa.Table:
