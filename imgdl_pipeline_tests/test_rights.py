@@ -339,3 +339,17 @@ def test_what_is_left_of_something_removed_is_found(gallery, store, server):
 def test_a_removal_that_means_nothing_is_refused_in_a_sentence(given, words):
     with pytest.raises(ValueError, match=words):
         removals(**given)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("list.csv", b"link,hash\nhttp://e/1,\n", "has no column url, sha256 or phash, but link, hash"),
+        ("list.txt", b"\xff\xfe\x00", "is no text in UTF-8"),
+    ],
+)
+def test_a_file_that_names_nothing_is_refused_with_its_name(tmp_path, name, data, words):
+    file = tmp_path / name
+    file.write_bytes(data)
+    with pytest.raises(ValueError, match=f"{name} {words}"):
+        removals(files=[file], reason="asked for")

@@ -88,10 +88,21 @@ def removals(
 
 
 def _rows_of(file: Path, distance: int) -> Iterator[dict[str, Any]]:
+    try:
+        yield from _named_in(file, distance)
+    except UnicodeDecodeError:
+        raise ValueError(f"{file} is no text in UTF-8") from None
+
+
+def _named_in(file: Path, distance: int) -> Iterator[dict[str, Any]]:
     with file.open(newline="", encoding="utf-8-sig") as lines:
         if file.suffix.lower() == ".csv":
             try:
-                for row in csv.DictReader(lines):
+                table = csv.DictReader(lines)
+                columns = list(table.fieldnames or ())
+                if not set(columns) & {"url", "sha256", "phash"}:
+                    raise ValueError(f"{file} has no column url, sha256 or phash, but {', '.join(columns)}")
+                for row in table:
                     named = {key: value for key, value in row.items() if key in _NAMED and value}
                     yield {"distance": distance, **named} if "phash" in named else named
             except csv.Error as error:

@@ -192,6 +192,8 @@ class AgeGradedRecheck(Settings):
 
     @model_validator(mode="after")
     def _can_be_kept(self) -> "AgeGradedRecheck":
+        if self.new > self.stable:
+            raise ValueError(f"new {self.new:g} is more than stable {self.stable:g}")
         if self.max_share * self.stable < 1:
             raise ValueError(
                 f"max_share {self.max_share:g} of the links a day does not reach each of them in "
