@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ from imgdl_pipeline.core.storage.store import Store
 from imgdl_pipeline.core.view.write import LIMIT as VIEW_LIMIT
 from imgdl_pipeline.core.view.write import save_view
 from imgdl_pipeline.definitions import CONFIG_VARIABLE, component, defs, galleries, galleries_file
-from imgdl_pipeline.running import GalleryRun, run_gallery
+from imgdl_pipeline.running import GalleryRun, run_gallery, run_near_duplicates
 from imgdl_pipeline.terminal import RunDisplay, print_table
 from imgdl_pipeline.version import __version__
 
@@ -183,10 +183,52 @@ def run(names: tuple[str, ...], are_all: bool, limit: int | None, force: bool, a
                 _tell(done)
             if done.was_interrupted:
                 break
+        near = None
+        if known.galleries.near_duplicates is not None and not runs[-1].was_interrupted:
+            with display.alone():
+                near, datasets = run_near_duplicates(known, definitions, chosen, instance, watch=display)
+            display.done()
+            runs += datasets
+            if not as_json:
+                _tell_near_duplicates(near, datasets)
     if as_json:
-        _print_json({"galleries": [_run_json(each) for each in runs]})
-    if not all(each.succeeded for each in runs):
+        told = {} if near is None else {"near_duplicates": _near_duplicates_json(near)}
+        _print_json({"galleries": [_run_json(each) for each in _last_of_each(runs)], **told})
+    if not all(each.succeeded for each in (*runs, *filter(None, [near]))):
         raise SystemExit(FAILED)
+
+
+def _last_of_each(runs: Sequence[GalleryRun]) -> Sequence[GalleryRun]:
+    """Return a run per gallery: its own, with what a later one says of its dataset."""
+    by_name: dict[str, GalleryRun] = {}
+    for each in runs:
+        first = by_name.get(each.gallery)
+        by_name[each.gallery] = (
+            each if first is None else replace(first, metadata={**first.metadata, **each.metadata})
+        )
+    return list(by_name.values())
+
+
+def _tell_near_duplicates(near: GalleryRun, datasets: Sequence[GalleryRun]) -> None:
+    if near.error is not None:
+        click.echo(f"the search for near duplicates failed: {near.error}", err=True)
+        return
+    found = near.metadata["near_duplicates"]
+    click.echo(f"near duplicates: {amount(found['groups'], 'group')} of {amount(found['grouped'], 'image')}")
+    for each in datasets:
+        if each.error is not None:
+            click.echo(f"the dataset of {each.gallery} failed: {each.error}", err=True)
+        elif dataset := each.metadata.get("dataset"):
+            click.echo(f"{each.gallery}: {_dataset_in_words(dataset)}")
+
+
+def _near_duplicates_json(near: GalleryRun) -> dict[str, Any]:
+    found = near.metadata.get("near_duplicates", {})
+    return {"error": near.error, **{key: found.get(key) for key in ("path", "images", "groups", "grouped")}}
+
+
+def _dataset_in_words(dataset: Mapping[str, Any]) -> str:
+    return f"dataset: {dataset['path']}, {amount(dataset['images'], 'image')} as {dataset['format']}"
 
 
 def _instance() -> dg.DagsterInstance:
@@ -230,9 +272,7 @@ def summary(run: GalleryRun) -> str:
         f"catalog: {catalog['path']}",
     ]
     if dataset := run.metadata.get("dataset"):
-        lines.append(
-            f"dataset: {dataset['path']}, {amount(dataset['images'], 'image')} as {dataset['format']}"
-        )
+        lines.append(_dataset_in_words(dataset))
     return "\n".join(lines)
 
 

@@ -292,6 +292,15 @@ class ImageGalleries(dg.StateBackedComponent):
         own = {gallery.name: key for gallery, key in catalogs if gallery}
         return own or {each.name: catalogs[0][1] for each in self.galleries.galleries}
 
+    def dataset_key(self, gallery: Gallery) -> dg.AssetKey:
+        """Return the key of the asset that has a gallery's dataset.
+
+        Raises:
+            StopIteration: No gallery that shares the asset has a dataset.
+        """
+        datasets = ((stage.gallery, spec.key) for stage, spec in self.specs if stage.name == "dataset")
+        return next(key for own, key in datasets if own is None or own.name == gallery.name)
+
     def _tell_verdicts_again(self, context: dg.AssetExecutionContext, gallery: Gallery) -> None:
         log_verdicts(context, self.galleries, gallery.name, self._catalogs[gallery.name])
 

@@ -1,12 +1,16 @@
 """Run a gallery's job in this process, as the terminal does."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
 
+from imgdl_pipeline.assets import NEAR_DUPLICATES, near_duplicates_key
 from imgdl_pipeline.component import JOB_NAME, ImageGalleries
+from imgdl_pipeline.config.galleries import Gallery
+from imgdl_pipeline.core.dataset.where import uses_groups
+from imgdl_pipeline.near_duplicates import JOB_NAME as NEAR_DUPLICATES_JOB
 from imgdl_pipeline.progress import Watch, watching
 from imgdl_pipeline.resources import RESOURCE_KEY
 
@@ -63,23 +67,72 @@ def run_gallery(
         force: Ask for every link again.
         watch: Called with the progress.
     """
-    job = definitions.resolve_job_def(component.galleries.assets.named(JOB_NAME))
+    config = {
+        "loggers": QUIET,
+        "resources": {RESOURCE_KEY: {"config": {"limit": limit, "force": force}}},
+    }
+    request = component.runs[gallery]
     with watching(watch):
-        result = job.execute_in_process(
-            instance=instance,
-            run_config={
-                "loggers": QUIET,
-                "resources": {RESOURCE_KEY: {"config": {"limit": limit, "force": force}}},
-            },
-            raise_on_error=False,
-            **component.runs[gallery],
-        )
+        result = _run(component, definitions, instance, JOB_NAME, run_config=config, **request)
+    return _told(component, gallery, result)
+
+
+def run_near_duplicates(
+    component: ImageGalleries,
+    definitions: dg.Definitions,
+    galleries: Sequence[Gallery],
+    instance: dg.DagsterInstance,
+    *,
+    watch: Watch = lambda *_: None,
+) -> tuple[GalleryRun, list[GalleryRun]]:
+    """Look for near duplicates, and bring the datasets up to date that choose by their groups.
+
+    Args:
+        component: The component of a galleries file with `near_duplicates`.
+        definitions: What Dagster loads from it.
+        galleries: The galleries whose datasets count.
+        instance: Where the runs are recorded.
+        watch: Called with the progress.
+
+    Returns:
+        The search, and the runs of the datasets.
+    """
+    config = {"loggers": QUIET}
+    watch(NEAR_DUPLICATES, NEAR_DUPLICATES, None)
+    search = _run(component, definitions, instance, NEAR_DUPLICATES_JOB, run_config=config)
+    told = _told(component, NEAR_DUPLICATES, search)
+    if not told.succeeded:
+        return told, []
+    runs = []
+    for gallery in galleries:
+        if gallery.dataset is not None and uses_groups(gallery.dataset.where):
+            request = {**component.runs[gallery.name], "asset_selection": [component.dataset_key(gallery)]}
+            with watching(watch):
+                result = _run(component, definitions, instance, JOB_NAME, run_config=config, **request)
+            runs.append(_told(component, gallery.name, result))
+    return told, runs
+
+
+def _run(
+    component: ImageGalleries,
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    name: str,
+    **request: Any,
+) -> dg.ExecuteInProcessResult:
+    job = definitions.resolve_job_def(component.galleries.assets.named(name))
+    return job.execute_in_process(instance=instance, raise_on_error=False, **request)
+
+
+def _told(component: ImageGalleries, gallery: str, result: dg.ExecuteInProcessResult) -> GalleryRun:
+    """Return what a run did."""
     verdicts = [each for each in result.get_asset_check_evaluations() if not each.passed]
     of_severity = {
         severity: {each.check_name: each.description or "" for each in verdicts if each.severity is severity}
         for severity in dg.AssetCheckSeverity
     }
-    stages = {spec.key: stage.name for stage, spec in component.specs}
+    stages: dict[dg.AssetKey, str] = {spec.key: stage.name for stage, spec in component.specs}
+    stages[near_duplicates_key(component.galleries)] = NEAR_DUPLICATES
     return GalleryRun(
         gallery=gallery,
         run_id=result.run_id,

@@ -23,6 +23,7 @@ DOING = {
     "images": "downloading",
     "catalog": "checking",
     "dataset": "writing the dataset",
+    "near_duplicates": "comparing all pictures",
     "view": "making thumbnails",
 }
 """What is shown while a stage is at work."""

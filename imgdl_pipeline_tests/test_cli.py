@@ -855,6 +855,26 @@ class TestRunWithDataset:
         }
         assert (plain["succeeded"], plain["dataset"]) == (True, None)
 
+    @pytest.mark.parametrize("form", ["", "assets: {key_prefix: [media]}", "asset_per_gallery: true"])
+    def test_near_duplicates_are_looked_for_after_the_galleries_and_before_the_datasets_that_use_them(
+        self, imgdl, with_dataset, form
+    ):
+        project = with_dataset(
+            *filter(None, [form]), "near_duplicates: {distance: 0}", where="representative"
+        )
+        urls = (project.folder / "mine.txt").read_text().split()
+        (project.folder / "mine.txt").write_text("\n".join([*urls, f"{urls[0]}?again"]) + "\n")
+        done = imgdl("run", "mine")
+        assert done.code == 0, done.err
+        folder = project.folder / "store/datasets/mine"
+        assert done.out.splitlines()[-2:] == [
+            "near duplicates: 1 group of 2 images",
+            f"mine: dataset: {folder}, 3 images as webdataset",
+        ]
+        told = imgdl("run", "mine", "--json").json
+        assert told["near_duplicates"]["groups"] == 1
+        assert [each["dataset"]["images"] for each in told["galleries"]] == [3]
+
     @pytest.mark.parametrize("form", ["assets: {key_prefix: [media]}", "asset_per_gallery: true"])
     def test_it_is_made_whatever_the_assets_are_called(self, imgdl, with_dataset, form):
         with_dataset(form, "near_duplicates: {distance: 2}", where="representative")

@@ -106,6 +106,7 @@ def image(number: int) -> dict[str, object]:
             {"title": f"Hills, number {number}", "tags": ["hills", "sky"], "id": number}
         ),
         "exif": json.dumps({"Make": "Demo", "GPS": {"Altitude": 12}}),
+        "embedded": "{}",
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imgdl_pipeline.core.dataset.where import GROUPS, matching
+from imgdl_pipeline.core.dataset.where import GROUPS, WhereError, matching
 from imgdl_pipeline.core.model.dataset_settings import DatasetSettings
 from imgdl_pipeline.core.model.outcome import Status
 from imgdl_pipeline.core.model.schemas import CATALOG, NEAR_DUPLICATES, take_column
@@ -38,7 +38,10 @@ def chosen_rows(store: Store, gallery: str, settings: DatasetSettings, removed: 
     rows = take_rows(catalog, pc.indices_nonzero(is_ok))
     if settings.where is None:
         return rows
-    return take_rows(rows, matching(_with_groups(store, gallery, rows), settings.where))
+    try:
+        return take_rows(rows, matching(_with_groups(store, gallery, rows), settings.where))
+    except WhereError as error:
+        raise WhereError(f"dataset.where, {settings.where!r}, {error}") from None
 
 
 def take_rows(table: pa.Table, places: pa.Array) -> pa.Table:

@@ -39,6 +39,16 @@ def check_where(where: str, *, with_groups: bool) -> None:
     matching(columns.empty_table(), where)
 
 
+def uses_groups(where: str | None) -> bool:
+    """Return whether a condition that can be used needs `group` or `representative`."""
+    try:
+        if where is not None:
+            check_where(where, with_groups=False)
+    except WhereError:
+        return True
+    return False
+
+
 def matching(table: pa.Table, where: str) -> pa.Array:
     """Return the places of the rows for which a condition holds, ascending.
 

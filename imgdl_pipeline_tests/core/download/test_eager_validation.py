@@ -3,18 +3,17 @@ import pytest
 from imgdl_pipeline.core.download import eager_validation
 from imgdl_pipeline.core.download.eager_validation import EagerValidator
 from imgdl_pipeline.core.jpeg.facts import Limits
-from imgdl_pipeline.core.model.schemas import FACTS, REMOVED
+from imgdl_pipeline.core.model.schemas import FACTS
 from imgdl_pipeline.core.storage.layout import checked_path
-from imgdl_pipeline.core.storage.removed import Removed
+from imgdl_pipeline.core.storage.removed import RemovedNow
 from imgdl_pipeline_tests.support.pictures import jpeg
 
 LIMITS = Limits(max_pixels=100_000, max_decode_bytes=1_000_000)
-NOTHING_REMOVED = Removed(REMOVED.empty_table())
 
 
 @pytest.fixture
 def eager(store, jpegs):
-    return EagerValidator(store, "g", jpegs, LIMITS, NOTHING_REMOVED)
+    return EagerValidator(store, "g", jpegs, LIMITS, RemovedNow(store))
 
 
 def checked(store):
@@ -27,7 +26,7 @@ def test_what_was_checked_is_written_once_it_is_due(eager, store, jpegs, monkeyp
     eager.write_due()
     assert checked(store) == []
     monkeypatch.setattr(eager_validation, "CHECKPOINT_S", -1)
-    eager = EagerValidator(store, "g", jpegs, LIMITS, NOTHING_REMOVED)
+    eager = EagerValidator(store, "g", jpegs, LIMITS, RemovedNow(store))
     eager.check("b", "0", jpeg())
     eager.write_due()
     assert checked(store) == ["b"]

@@ -397,8 +397,10 @@
   const JSON_COLUMNS = ["attributes", "embedded", "exif", "opt_outs"];
 
   function values(details) {
-    const empty = Object.keys(index.columns).filter((name) => name !== "url" && !(name in details));
-    const shown = Object.keys(index.columns).filter((name) => name in details && name !== "url");
+    const columns = Object.keys(index.columns).filter((name) => name !== "url");
+    const isEmpty = (name) => !(name in details) || ["{}", "[]"].includes(details[name]);
+    const empty = columns.filter(isEmpty);
+    const shown = columns.filter((name) => !isEmpty(name));
     const listed = shown.flatMap((name) => {
       const term = made("dt", name);
       term.title = index.columns[name];
@@ -423,9 +425,8 @@
 
   function tree(each, depth) {
     if (each === null || typeof each !== "object") return plain(each);
-    if (depth === 3 || Object.values(each).every((inner) => Array.isArray(each) && typeof inner !== "object")) {
-      return plain(depth === 3 ? JSON.stringify(each) : each.join(", "));
-    }
+    if (depth === 3) return plain(JSON.stringify(each));
+    if (Array.isArray(each) && each.every((inner) => typeof inner !== "object")) return plain(each.join(", "));
     const list = made("dl");
     for (const [name, inner] of Object.entries(each)) {
       const described = made("dd");
