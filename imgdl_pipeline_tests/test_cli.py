@@ -361,6 +361,7 @@ class TestRunInJson:
             "fetched": 3,
             "waiting": 0,
             "seconds": 0,
+            "dataset": None,
             "failed_checks": {},
             "warnings": {"few_links_failed": "1 of 4 links failed"},
         }
