@@ -199,7 +199,7 @@ def run(names: tuple[str, ...], are_all: bool, limit: int | None, force: bool, a
 
 
 def _last_of_each(runs: Sequence[GalleryRun]) -> Sequence[GalleryRun]:
-    """Return a run per gallery: its own, with what a later one says of its dataset."""
+    """Return a run per gallery: its own, with the dataset of a later one."""
     by_name: dict[str, GalleryRun] = {}
     for each in runs:
         first = by_name.get(each.gallery)
