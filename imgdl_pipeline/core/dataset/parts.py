@@ -47,7 +47,7 @@ def read_index(store: Store, folder: str, manifest: Manifest) -> pa.Table | None
     """
     file = manifest.files.get(INDEX)
     data = store.get(f"{folder}/{file.name}") if file else None
-    return None if data is None else pq.read_table(pa.BufferReader(data), schema=INDEXED)
+    return None if data is None else pq.read_table(pa.BufferReader(data), schema=INDEXED, use_threads=False)
 
 
 def there_of(index: pa.Table) -> pa.Table:

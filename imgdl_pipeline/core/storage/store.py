@@ -16,6 +16,11 @@ _DICTIONARY_COLUMNS = ["status", "reason", "detail", "mode"]
 """Columns with few distinct values; for other columns, a dictionary only costs time."""
 
 
+SMALL_ROWS = 100_000
+"""Rows that are read without threads of Arrow's. One that lets go of our bytes while Python ends its process
+aborts the process, which happened to one command in a hundred."""
+
+
 def parquet_writer(file: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
     """Return a writer of one of the project's Parquet files, which is written batch by batch."""
     return pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=_DICTIONARY_COLUMNS)
@@ -57,7 +62,8 @@ class Store(ObjectStore):
         try:
             file = pq.ParquetFile(pa.BufferReader(pa.py_buffer(data)))
             there = set(file.schema_arrow.names)
-            table = file.read([name for name in schema.names if name in there])
+            columns = [name for name in schema.names if name in there]
+            table = file.read(columns, use_threads=file.metadata.num_rows > SMALL_ROWS)
         except (pa.ArrowException, OSError) as error:
             raise UnreadableError(f"{self.location(path)} is not a Parquet file: {error}") from error
         return self._upgraded(path, table, schema)
