@@ -203,9 +203,11 @@ def _last_of_each(runs: Sequence[GalleryRun]) -> Sequence[GalleryRun]:
     by_name: dict[str, GalleryRun] = {}
     for each in runs:
         first = by_name.get(each.gallery)
-        by_name[each.gallery] = (
-            each if first is None else replace(first, metadata={**first.metadata, **each.metadata})
-        )
+        if first is None:
+            by_name[each.gallery] = each
+        else:
+            metadata = {**first.metadata, **each.metadata}
+            by_name[each.gallery] = replace(first, error=first.error or each.error, metadata=metadata)
     return list(by_name.values())
 
 

@@ -471,7 +471,7 @@ def members(tar):
 
 
 def failure_of(result):
-    """The words of a step that failed, and what is told beside them."""
+    """The words of a step that failed, and what is shown beside them."""
     [failure] = result.get_step_failure_events()
     data = failure.step_failure_data
     told = {name: entry.value for name, entry in data.user_failure_data.metadata.items()}

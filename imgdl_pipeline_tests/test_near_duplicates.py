@@ -35,7 +35,7 @@ def _no_other_store(monkeypatch):
 
 
 def put_catalog(store, gallery, *phashes):
-    """Store pictures, and a catalog that says of each which hash it has."""
+    """Store pictures, and a catalog with the hash of each."""
     rows = []
     for number, phash in enumerate(phashes):
         url, data = f"https://h.org/{gallery}/{number}.jpg", jpeg(number, (160, 120))

@@ -158,12 +158,7 @@ def without_rows(near: pa.Table, is_gone: pa.ChunkedArray) -> pa.Table:
     sizes = pc.value_counts(left["group"])
     alone = pc.struct_field(sizes.filter(pc.equal(pc.struct_field(sizes, "counts"), 1)), "values")
     left = left.filter(pc.invert(pc.is_in(left["group"], value_set=alone)))
-    starts, counts = _extents(left)
-    hashes = phash_numbers(left["phash"])
-    distances = np.bitwise_count(hashes ^ np.repeat(hashes[starts], counts)).astype(np.int8)
-    is_first = np.zeros(len(hashes), np.bool_)
-    is_first[starts] = True
-    columns = {"distance": pa.array(distances), "representative": pa.array(is_first)}
+    columns = _by_representative(phash_numbers(left["phash"]), *_extents(left))
     return pa.table([columns.get(name, left[name]) for name in NEAR_DUPLICATES.names], schema=NEAR_DUPLICATES)
 
 
@@ -260,17 +255,21 @@ def _extents(images: pa.Table) -> tuple[Places, Places]:
     return starts, np.diff(starts, append=len(group))
 
 
-def _table(images: pa.Table, names: list[str]) -> pa.Table:
-    """Return the images as NEAR_DUPLICATES."""
-    starts, sizes = _extents(images)
-    hashes = images["hash"].to_numpy()
+def _by_representative(hashes: Hashes, starts: Places, sizes: Places) -> dict[str, pa.Array]:
+    """Return the columns that follow from the first image of each group, which represents it."""
     is_first = np.zeros(len(hashes), np.bool_)
     is_first[starts] = True
+    distances = np.bitwise_count(hashes ^ np.repeat(hashes[starts], sizes)).astype(np.int8)
+    return {"distance": pa.array(distances), "representative": pa.array(is_first)}
+
+
+def _table(images: pa.Table, names: list[str]) -> pa.Table:
+    """Return the images as NEAR_DUPLICATES."""
+    hashes = images["hash"].to_numpy()
     columns = {
         "gallery": pa.array(names, pa.string()).take(images["gallery"].combine_chunks()),
         "phash": phash_texts(hashes),
-        "distance": np.bitwise_count(hashes ^ np.repeat(hashes[starts], sizes)).astype(np.int8),
-        "representative": is_first,
+        **_by_representative(hashes, *_extents(images)),
     }
     return pa.table(
         [columns[name] if name in columns else images[name] for name in NEAR_DUPLICATES.names],

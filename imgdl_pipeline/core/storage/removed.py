@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from imgdl_pipeline.core.model.outcome import Reason, Status
+from imgdl_pipeline.core.model.phashes import phash_numbers
 from imgdl_pipeline.core.model.schemas import REMOVED
 from imgdl_pipeline.core.storage.layout import REMOVED_PATH
 from imgdl_pipeline.core.storage.store import Store
@@ -66,7 +66,7 @@ class Removed:
         self._sha256s = table["sha256"].combine_chunks().drop_null()
         self._url_set, self._sha256_set = set(self._urls.to_pylist()), set(self._sha256s.to_pylist())
         near = table.filter(pc.is_valid(table["phash"]))
-        self._phashes = _numbers(near["phash"])
+        self._phashes = phash_numbers(near["phash"])
         self._distances = near["distance"].fill_null(0).to_numpy().astype(np.uint8)
 
     @staticmethod
@@ -121,7 +121,7 @@ class Removed:
 
     def _near(self, phashes: pa.ChunkedArray) -> pa.Array:
         known = np.flatnonzero(pc.is_valid(phashes).to_numpy())
-        numbers = _numbers(phashes.drop_null())
+        numbers = phash_numbers(phashes.drop_null())
         found = np.zeros(len(phashes), bool)
         size = max(1, HASHES_AT_A_TIME // len(self._phashes))
         for start in range(0, len(numbers), size):
@@ -171,9 +171,3 @@ def with_entries(removed: Removed, entries: Iterable[Removal]) -> pa.Table:
         [("reason", "first"), ("removed_at", "first")]
     )
     return grouped.rename_columns([*keys, "reason", "removed_at"]).select(REMOVED.names).cast(REMOVED)
-
-
-def _numbers(phashes: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
-    """Return hashes of 16 hex digits as 64-bit numbers."""
-    joined = bytes.fromhex("".join(phashes.to_pylist()))
-    return np.frombuffer(joined, ">u8").astype(np.uint64)
