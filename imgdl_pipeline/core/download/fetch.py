@@ -24,6 +24,7 @@ from urllib3 import exceptions as u3
 
 from imgdl_pipeline.core.download.body import CHUNK_BYTES, Body, read_body
 from imgdl_pipeline.core.http.address_guard import AddressGuard
+from imgdl_pipeline.core.http.connections import Connections
 from imgdl_pipeline.core.http.deadline import Deadline, deadline_scope
 from imgdl_pipeline.core.http.opt_outs import from_headers, says_reservation
 from imgdl_pipeline.core.http.pace import Paces, TooSoon
@@ -44,6 +45,9 @@ from imgdl_pipeline.core.model.outcome import RETRYABLE_STATUSES, FetchError, Re
 from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.model.shown import hide_secrets
 from imgdl_pipeline.core.storage.judged import forbidding
+
+KEPT_PER_WORKER = 2
+"""Connections per worker that are kept open: one for the link that it works on, and one for its next link."""
 
 MAX_REDIRECTS = 10
 DIGESTS = ("sha1", "sha256", "md5")
@@ -153,6 +157,7 @@ class Fetcher:
         self._stop = stop
         self._tls = tls
         self._guard = AddressGuard(settings.allow_addresses)
+        self._connections = Connections(self._guard, tls, KEPT_PER_WORKER * settings.workers)
         self._paces = paces or Paces(settings.requests_per_second)
         self._robots = Robots(settings.user_agent_header, self._paces)
         self._local = threading.local()
@@ -164,6 +169,7 @@ class Fetcher:
     def __exit__(self, *exc: object) -> None:
         for session in self._sessions:
             session.close()
+        self._connections.close()
 
     def fetch(
         self,
@@ -202,7 +208,7 @@ class Fetcher:
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
-            session = new_session(self._guard, self._settings, self._tls, self._paces)
+            session = new_session(self._guard, self._settings, self._tls, self._paces, self._connections)
             self._local.session = session
             self._sessions.append(session)
         return session
