@@ -39,7 +39,7 @@ from imgdl_pipeline.core.http.transport import (
     retry_after,
     send,
 )
-from imgdl_pipeline.core.http.urls import host_of
+from imgdl_pipeline.core.http.urls import host_of, host_of_spelled
 from imgdl_pipeline.core.model.opt_outs import HEADER, ROBOTS, TDMREP, OptOut, limited
 from imgdl_pipeline.core.model.outcome import RETRYABLE_STATUSES, FetchError, Reason, RetryAfter
 from imgdl_pipeline.core.model.settings import DownloadSettings
@@ -228,7 +228,7 @@ class Fetcher:
             if isinstance(arrived, Fetched):
                 return arrived
             url = arrived
-            if host_of(url) != redirect.host:
+            if host_of_spelled(url) != redirect.host:
                 return Redirect(url, redirects + 1, deadline.left(), heard=heard)
         raise FetchError(Reason.REDIRECTS, f"redirected more than {MAX_REDIRECTS} times")
 
@@ -342,8 +342,8 @@ class _Headers:
 
 
 def _origin(url: str) -> tuple[str, str]:
-    """Return a URL's scheme, and its host and port. A link's secrets are sent only to its own origin."""
-    return url.partition(":")[0].lower(), host_of(url)
+    """Return a spelled URL's scheme, host and port. A link's secrets are sent only to its own origin."""
+    return url.partition(":")[0], host_of_spelled(url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,7 +353,9 @@ class _Expected:
     attributes: Mapping[str, Any]
 
     def digest_names(self) -> list[str]:
-        return [name for name in DIGESTS if hex_digest(name, self.attributes.get(name))]
+        return [
+            name for name in DIGESTS if name in self.attributes and hex_digest(name, self.attributes[name])
+        ]
 
     def check(self, digests: Mapping[str, str], size: int) -> None:
         for name in self.digest_names():

@@ -32,7 +32,7 @@ from imgdl_pipeline.core.http.deadline import current
 from imgdl_pipeline.core.http.pace import Paces, Turn
 from imgdl_pipeline.core.http.spelling import escaped_bytes, request_target, spelled
 from imgdl_pipeline.core.http.tls import tls_context
-from imgdl_pipeline.core.http.urls import host_of
+from imgdl_pipeline.core.http.urls import host_of_spelled
 from imgdl_pipeline.core.model.outcome import FetchError, Reason
 from imgdl_pipeline.core.model.settings import DownloadSettings
 
@@ -85,7 +85,7 @@ class GuardedAdapter(HTTPAdapter):
             TooSoon: That would be a long wait.
         """
         url = str(request.url)
-        turn = None if self._paces is None else self._paces.turn(host_of(url))
+        turn = None if self._paces is None else self._paces.turn(host_of_spelled(url))
         if turn is not None:
             turn.check()
         if not select_proxy(url, kwargs.get("proxies")):
