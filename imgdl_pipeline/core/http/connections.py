@@ -74,6 +74,7 @@ class Answer(urllib3.HTTPResponse):
             request_method="GET",
         )
         self._give_back = give_back
+        self._can_be_kept = not head.will_close
 
     def release_conn(self) -> None:
         """Give the connection back. urllib3 calls this when the body has been read."""
@@ -83,7 +84,7 @@ class Answer(urllib3.HTTPResponse):
 
     def close(self) -> None:
         """Close the connection, unless the rest of an error's or redirect's page is there in a moment."""
-        if self.status >= 300 and self._connection is not None and not self.closed:
+        if self.status >= 300 and self._can_be_kept and self._connection is not None and not self.closed:
             self._read_rest()
         super().close()
 
@@ -185,8 +186,9 @@ class Connections:
         return connection
 
     def close(self) -> None:
-        """Close the connections that nobody uses."""
+        """Close the connections that nobody uses, and keep none from now on."""
         with self._lock:
+            self._most = 0
             _close_all(self._kept)
             self._count = 0
 

@@ -134,6 +134,8 @@ def test_no_more_connections_than_wanted_are_kept(guard):
         assert guard.opened == 4
         connections.close()
         assert repr(connections) == "<Connections 0 kept, 0 hosts>"
+        asked(connections, one)
+        assert repr(connections) == "<Connections 0 kept, 0 hosts>", "a worker that was late leaves none open"
 
 
 def test_a_request_that_comes_too_soon_leaves_its_connection_open(connections, guard, server):
