@@ -291,7 +291,7 @@ def _many_hosts(root: Path, scheme: str, per_host: int, workers: int) -> Iterato
             f"{many_hosts.COUNT} links at {hosts} hosts, {scheme}, 50 ms a request, {workers} at a time",
             many_hosts.COUNT,
             {name: partial(run, where, workers=workers) for name, run in contestants.items()},
-            goals[:2] if scheme == "http" else goals[2:],
+            () if workers < 128 else goals[:2] if scheme == "http" else goals[2:],  # fewer only wait
         )
 
 
