@@ -40,7 +40,7 @@ screenshots: .venv/tested  ## the documentation's pictures, from the tests that 
 	for name in contact_sheet checks checks_of_a_broken_gallery asset_per_gallery near_duplicates view; do \
 		cp build/screenshots/$$name.png docs/; done
 
-bench: .venv/tested  ## against curl, aria2c, jpeginfo, img2dataset, Scrapy and the textbook's script; half an hour
+bench: .venv/tested  ## against curl, aria2c, jpeginfo, img2dataset, Scrapy and the textbook's script; an hour
 	$(BIN)/python benchmarks/run.py
 
 sessions: .venv/tested  ## the tests with every Python that is here, and with the lowest versions that pyproject.toml allows

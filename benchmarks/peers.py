@@ -34,10 +34,11 @@ MEGABYTE = 1024
 
 @dataclass(frozen=True)
 class Run:
-    """Args: wall time in seconds, and the largest memory of one of its processes in MB."""
+    """Args: wall and processor time in seconds, and the largest memory of one of its processes in MB."""
 
     seconds: float
     peak_mb: float
+    cpu_seconds: float = 0.0
 
 
 def timed(words: list[object], folder: Path, *, says_seconds: bool = False, **environ: str) -> Run:
@@ -46,7 +47,8 @@ def timed(words: list[object], folder: Path, *, says_seconds: bool = False, **en
     Args:
         words: The command.
         folder: Where.
-        says_seconds: It prints how long its work took, without its own start: that counts.
+        says_seconds: It prints how long its work took, without its own start: that counts. Before that, it
+            may print the processor's seconds.
         environ: Added to the environment.
     """
     command = [str(word) for word in words]
@@ -61,9 +63,10 @@ def timed(words: list[object], folder: Path, *, says_seconds: bool = False, **en
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(f"{' '.join(command)[:200]} failed:\n{said.read_text(errors='replace')[-2000:]}")
+    cpu_seconds = usage.ru_utime + usage.ru_stime
     if says_seconds:
-        seconds = float(said.read_text().split()[-1])
-    return Run(seconds, usage.ru_maxrss / MEGABYTE)
+        *_, cpu_seconds, seconds = [cpu_seconds, *map(float, said.read_text().splitlines()[-1].split())]
+    return Run(seconds, usage.ru_maxrss / MEGABYTE, cpu_seconds)
 
 
 def check_programs() -> None:
@@ -110,10 +113,14 @@ def bare(links: Path, folder: Path, library: str) -> Run:
 
 
 def curl(links: Path, folder: Path, workers: int = 8) -> Run:
+    return timed(curl_words(links, folder, workers), folder)
+
+
+def curl_words(links: Path, folder: Path, workers: int) -> list[object]:
     config = folder / "curl.conf"
     named = enumerate(links.read_text().split())
     config.write_text("".join(f"url = {link}\noutput = {number:06d}.jpg\n" for number, link in named))
-    return timed(["curl", "-sfZ", "--parallel-max", workers, "--config", config], folder)
+    return ["curl", "-sfZ", "--parallel-max", workers, "--config", config]
 
 
 def aria2c(links: Path, folder: Path, workers: int = 8) -> Run:
@@ -184,21 +191,25 @@ def empty_job(folder: Path) -> Run:
 
 
 def img2dataset(links: Path, folder: Path) -> Run:
-    """Without re-encoding, so that it decodes nothing; shards small enough for both of its processes."""
+    run = timed(img2dataset_words(links, folder, threads=16, shard=250), folder)
+    count_images(folder / "out", links)
+    return run
+
+
+def img2dataset_words(links: Path, folder: Path, threads: int, shard: int) -> list[object]:
+    """Without re-encoding, so that it decodes nothing; shards small enough for all of its processes."""
     options = {
         "url_list": links,
         "output_folder": folder / "out",
         "output_format": "files",
         "processes_count": os.cpu_count(),
-        "thread_count": 16,
-        "number_sample_per_shard": 250,
+        "thread_count": threads,
+        "number_sample_per_shard": shard,
         "resize_mode": "no",
         "disable_all_reencoding": True,
     }
     words = [f"--{name}={value}" for name, value in options.items()]
-    run = timed([python("img2dataset").with_name("img2dataset"), *words], folder)
-    count_images(folder / "out", links)
-    return run
+    return [python("img2dataset").with_name("img2dataset"), *words]
 
 
 def scrapy(links: Path, folder: Path) -> Run:

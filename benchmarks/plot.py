@@ -6,7 +6,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-SHOWN = ("waiting", "download", "validation")
+SHOWN = ("waiting", "download", "validation", "http_4_128", "https_4_128")
 OURS, OTHERS = "#2a7f62", "#b8bcc4"
 
 

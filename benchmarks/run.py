@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 
 import corpus
+import many_hosts
 import peers
 import servers
 from peers import Run
@@ -282,6 +283,43 @@ def _ours_of(address: str, size: corpus.Corpus, count: int, workers: int, folder
     return Run(run.seconds / count, run.peak_mb)
 
 
+OURS_WITHOUT_ROBOTS = f"{OURS}, without robots.txt"
+
+
+@contextmanager
+def _many_hosts(root: Path, scheme: str, per_host: int, workers: int) -> Iterator[Contest]:
+    """A list with so many links to each host, over http or https, with so many requests at a time."""
+    with many_hosts.place(scheme, per_host) as where:
+        contestants: dict[str, Callable[..., Run]] = {
+            OURS: partial(many_hosts.ours, robots_txt=True),
+            OURS_WITHOUT_ROBOTS: partial(many_hosts.ours, robots_txt=False),
+            "a bare urllib3 loop": many_hosts.bare,
+            "img2dataset": many_hosts.img2dataset,
+            "curl": many_hosts.curl,
+        }
+        goals = (
+            ratio("img2dataset", OURS_WITHOUT_ROBOTS, least=1.0),
+            ratio("img2dataset", OURS, least=0.8),
+            ratio("curl", OURS_WITHOUT_ROBOTS, least=0.85),
+        )
+        hosts = many_hosts.COUNT // per_host
+        yield Contest(
+            f"{many_hosts.COUNT} links at {hosts} hosts, {scheme}, 50 ms a request, {workers} at a time",
+            many_hosts.COUNT,
+            {name: partial(run, where, workers=workers) for name, run in contestants.items()},
+            () if workers < 128 else goals[:2] if scheme == "http" else goals[2:],  # fewer only wait
+        )
+
+
+MANY_HOSTS = {
+    f"{scheme}_{per_host}_{workers}": partial(_many_hosts, scheme=scheme, per_host=per_host, workers=workers)
+    for scheme in ("http", "https")
+    for per_host in (1, 4, 100)
+    for workers in (32, 128)
+}
+"""By scheme, links per host, and requests at a time."""
+
+
 @contextmanager
 def _fast(root: Path) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder, servers.fast(root, Path(folder)) as address:
@@ -289,7 +327,11 @@ def _fast(root: Path) -> Iterator[str]:
 
 
 CONTESTS = {
-    each.__name__: each for each in (waiting, many_workers, download, validation, resize, job, start, table)
+    **{
+        each.__name__: each
+        for each in (waiting, many_workers, download, validation, resize, job, start, table)
+    },
+    **MANY_HOSTS,
 }
 
 
@@ -303,7 +345,9 @@ def report(contest: Contest, rounds: Rounds) -> str:
             lines.append(f"  {name:{width}} {1 / median:7.0f} images/s {peak:5.0f} MB")
             continue
         speed = f" {contest.images / median:7.0f} images/s" if contest.images else ""
-        lines.append(f"  {name:{width}} {median:7.2f} s{speed} {peak:5.0f} MB")
+        cpu = statistics.median(run.cpu_seconds for run in runs)
+        spent = f" {cpu / contest.images * 1000:5.2f} ms of the processor each" if contest.images else ""
+        lines.append(f"  {name:{width}} {median:7.2f} s{speed} {peak:5.0f} MB{spent}")
     for goal in contest.goals:
         value = goal.ratio(rounds)
         lines.append(f"  {goal}: {value:.2f}{'' if goal.is_met(value) else '  MISSED'}")
@@ -336,6 +380,9 @@ def main() -> None:
                 "title": contest.title,
                 "images": contest.images,
                 "seconds": {each: statistics.median(seconds(rounds, each)) for each in rounds},
+                "cpu_seconds": {
+                    each: statistics.median(run.cpu_seconds for run in rounds[each]) for each in rounds
+                },
             }
             results.write_text(json.dumps(known, indent=1))
     plot = [

@@ -39,7 +39,7 @@ class Answers(asyncio.Protocol):
         self.buffer += data
         while b"\r\n\r\n" in self.buffer:
             request, _, self.buffer = self.buffer.partition(b"\r\n\r\n")
-            found = b" /robots.txt " not in request[:30]
+            found = not request.startswith((b"GET /robots.txt ", b"GET /.well-known/"))
             asyncio.get_running_loop().call_later(self.waits + self.request_s, self.send, found)
             self.waits = 0.0
 
@@ -48,11 +48,11 @@ class Answers(asyncio.Protocol):
             self.transport.write(self.answer if found else self.not_found)  # type: ignore[attr-defined]
 
 
-async def serve(port: int, side: int, request_ms: float, connection_ms: float) -> None:
+async def serve(host: str, port: int, side: int, request_ms: float, connection_ms: float) -> None:
     body = picture(side)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(
-        lambda: Answers(body, request_ms / 1000, connection_ms / 1000), "127.0.0.1", port, backlog=1024
+        lambda: Answers(body, request_ms / 1000, connection_ms / 1000), host, port, backlog=4096
     )
     print(f"serving {len(body)} bytes on port {server.sockets[0].getsockname()[1]}", flush=True)
     await server.serve_forever()
@@ -60,9 +60,10 @@ async def serve(port: int, side: int, request_ms: float, connection_ms: float) -
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 is every address of loopback, too")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--side", type=int, default=200, help="of the picture, in pixels")
     parser.add_argument("--request-ms", type=float, default=50)
     parser.add_argument("--connection-ms", type=float, default=100)
     options = parser.parse_args()
-    asyncio.run(serve(options.port, options.side, options.request_ms, options.connection_ms))
+    asyncio.run(serve(options.host, options.port, options.side, options.request_ms, options.connection_ms))

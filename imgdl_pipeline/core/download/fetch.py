@@ -24,6 +24,7 @@ from urllib3 import exceptions as u3
 
 from imgdl_pipeline.core.download.body import CHUNK_BYTES, Body, read_body
 from imgdl_pipeline.core.http.address_guard import AddressGuard
+from imgdl_pipeline.core.http.connections import Connections
 from imgdl_pipeline.core.http.deadline import Deadline, deadline_scope
 from imgdl_pipeline.core.http.opt_outs import from_headers, says_reservation
 from imgdl_pipeline.core.http.pace import Paces, TooSoon
@@ -39,13 +40,16 @@ from imgdl_pipeline.core.http.transport import (
     retry_after,
     send,
 )
-from imgdl_pipeline.core.http.urls import host_of
+from imgdl_pipeline.core.http.urls import host_of, host_of_spelled
 from imgdl_pipeline.core.model.opt_outs import HEADER, ROBOTS, TDMREP, OptOut, limited
 from imgdl_pipeline.core.model.outcome import RETRYABLE_STATUSES, FetchError, Reason, RetryAfter
 from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.model.shown import hide_secrets
 from imgdl_pipeline.core.storage.judged import forbidding
 from imgdl_pipeline.core.storage.removed import REMOVED_VERDICT
+
+KEPT_PER_WORKER = 2
+"""Connections per worker that are kept open: one for the link that it works on, and one for its next link."""
 
 MAX_REDIRECTS = 10
 DIGESTS = ("sha1", "sha256", "md5")
@@ -158,6 +162,7 @@ class Fetcher:
         self._tls = tls
         self._removed = removed
         self._guard = AddressGuard(settings.allow_addresses)
+        self._connections = Connections(self._guard, tls, KEPT_PER_WORKER * settings.workers)
         self._paces = paces or Paces(settings.requests_per_second)
         self._robots = Robots(settings.user_agent_header, self._paces)
         self._local = threading.local()
@@ -169,6 +174,7 @@ class Fetcher:
     def __exit__(self, *exc: object) -> None:
         for session in self._sessions:
             session.close()
+        self._connections.close()
 
     def fetch(
         self,
@@ -211,7 +217,7 @@ class Fetcher:
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
-            session = new_session(self._guard, self._settings, self._tls, self._paces)
+            session = new_session(self._guard, self._settings, self._tls, self._paces, self._connections)
             self._local.session = session
             self._sessions.append(session)
         return session
@@ -231,7 +237,7 @@ class Fetcher:
             if isinstance(arrived, Fetched):
                 return arrived
             url = arrived
-            if host_of(url) != redirect.host:
+            if host_of_spelled(url) != redirect.host:
                 return Redirect(url, redirects + 1, deadline.left(), heard=heard)
         raise FetchError(Reason.REDIRECTS, f"redirected more than {MAX_REDIRECTS} times")
 
@@ -347,8 +353,8 @@ class _Headers:
 
 
 def _origin(url: str) -> tuple[str, str]:
-    """Return a URL's scheme, and its host and port. A link's secrets are sent only to its own origin."""
-    return url.partition(":")[0].lower(), host_of(url)
+    """Return a spelled URL's scheme, host and port. A link's secrets are sent only to its own origin."""
+    return url.partition(":")[0], host_of_spelled(url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,7 +364,9 @@ class _Expected:
     attributes: Mapping[str, Any]
 
     def digest_names(self) -> list[str]:
-        return [name for name in DIGESTS if hex_digest(name, self.attributes.get(name))]
+        return [
+            name for name in DIGESTS if name in self.attributes and hex_digest(name, self.attributes[name])
+        ]
 
     def check(self, digests: Mapping[str, str], size: int) -> None:
         for name in self.digest_names():

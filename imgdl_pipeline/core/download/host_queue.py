@@ -41,6 +41,10 @@ class Throttled(Generic[R]):
     host: str
 
 
+TURN_ITEMS = 16
+"""The most items of a host that are handed out in a row, each when the one before it is finished."""
+
+
 def _unpaced(host: str, now: float) -> float:  # noqa: ARG001
     return now
 
@@ -49,7 +53,8 @@ class Schedule(Generic[T]):
     """Chooses which item is handed out next. It is plain data, without threads, locks or a clock.
 
     Hosts take turns. A host whose slots are all busy, which is in a pause, or whose next request would come
-    too soon, is skipped and so never blocks the others.
+    too soon, is skipped and so never blocks the others. When an item is finished, its host's next one comes
+    first, up to `TURN_ITEMS` times: its connection is still open then.
 
     Args:
         slots: Returns how many items of a host may be handed out at the same time.
@@ -75,6 +80,8 @@ class Schedule(Generic[T]):
         self._out: dict[str, int] = {}
         self._turns: deque[str] = deque()
         self._in_turn: set[str] = set()
+        self._going_on: deque[str] = deque()
+        self._in_a_row: dict[str, int] = {}
         self._left_alone: set[str] = set()
         self._asleep: dict[str, float] = {}
         self._wakes: list[tuple[float, str]] = []
@@ -96,10 +103,9 @@ class Schedule(Generic[T]):
     def next(self, now: float) -> T | None:
         """Return the next item, which takes one of its host's slots, or None if no item is ready."""
         self._wake(now)
-        if not self._turns:
+        host = self._next_host()
+        if host is None:
             return None
-        host = self._turns.popleft()
-        self._in_turn.discard(host)
         item = self._waiting[host].popleft()
         self._held -= 1
         self._out[host] = self._out.get(host, 0) + 1
@@ -109,14 +115,30 @@ class Schedule(Generic[T]):
         self._offer(host)
         return item
 
+    def _next_host(self) -> str | None:
+        while self._going_on:
+            host = self._going_on.popleft()
+            if self._is_ready(host):
+                return host
+        while self._turns:
+            host = self._turns.popleft()
+            self._in_turn.discard(host)
+            if self._is_ready(host):
+                return host
+        return None
+
     def finished(self, item: T) -> None:
         """Release the slot of an item that was handed out."""
         host = self._host_of(item)
         self._out[host] -= 1
+        self._in_a_row[host] = (self._in_a_row.get(host, 0) + 1) % TURN_ITEMS
+        if self._in_a_row[host] and self._is_ready(host):
+            self._going_on.append(host)
         self._offer(host)
         if not self._out[host] and not self._waiting.get(host):
             self._out.pop(host)
             self._waiting.pop(host, None)
+            self._in_a_row.pop(host, None)
             if len(self._waiting) == 1:  # the last host may use all of its slots now
                 self._offer(next(iter(self._waiting)))
 
@@ -151,6 +173,7 @@ class Schedule(Generic[T]):
         dropped += [entry[2] for entry in self._delayed]
         self._waiting = {host: deque() for host in self._out}
         self._turns.clear()
+        self._going_on.clear()
         self._in_turn.clear()
         self._delayed.clear()
         self._held = 0
@@ -186,13 +209,15 @@ class Schedule(Generic[T]):
         slots = self._slots(host)
         return min(slots, self._shared) if len(self._waiting) > 1 else slots
 
+    def _is_ready(self, host: str) -> bool:
+        return (
+            host not in self._asleep
+            and bool(self._waiting.get(host))
+            and self._out.get(host, 0) < self._allowed(host)
+        )
+
     def _offer(self, host: str) -> None:
         """Give a host a turn if one of its items may be handed out."""
-        if (
-            host not in self._in_turn
-            and host not in self._asleep
-            and self._waiting.get(host)
-            and self._out.get(host, 0) < self._allowed(host)
-        ):
+        if host not in self._in_turn and self._is_ready(host):
             self._turns.append(host)
             self._in_turn.add(host)

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imgdl_pipeline.core.download.fetch import Redirect
+from imgdl_pipeline.core.download.host_queue import TURN_ITEMS
 from imgdl_pipeline.core.download.recheck import is_due
 from imgdl_pipeline.core.download.retry import in_cooldown
 from imgdl_pipeline.core.http.urls import host_of
@@ -150,10 +151,12 @@ def _is_refused_by_its_file(before: dict[str, Any], settings: DownloadSettings) 
     return forbidding(in_file, settings) is not None
 
 
-def interleaved(todo: pa.Table) -> pa.Table:
+def interleaved(todo: pa.Table, hosts_at_a_time: int = 1_000_000) -> pa.Table:
     """Return the links with their hosts alternating, because lists are often sorted by host.
 
-    The links of each host keep their order.
+    So many hosts alternate at a time, with up to `TURN_ITEMS` links each. So a host's links are close
+    together, and its connection and its robots.txt are still there for the next one. The links of each host
+    keep their order.
     """
     hosts = pc.replace_substring_regex(todo["url"], r"^(\w+://[^/?#]*)(.|\n)*$", r"\1")
     codes = hosts.combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
@@ -162,5 +165,6 @@ def interleaved(todo: pa.Table) -> pa.Table:
     sizes = np.diff(np.append(starts, len(codes)))
     turns = np.empty(len(codes), dtype=np.int64)
     turns[by_host] = np.arange(len(codes)) - np.repeat(starts, sizes)
-    places = pa.array(np.argsort(turns, kind="stable"))
+    groups = codes // hosts_at_a_time
+    places = pa.array(np.lexsort((codes, turns % TURN_ITEMS, groups, turns // TURN_ITEMS)))
     return pa.table({name: take_column(todo[name], places) for name in todo.schema.names})

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Generic, TypeVar
 
 from imgdl_pipeline.core.download.host_queue import Requeue, Schedule, Throttled
+from imgdl_pipeline.core.download.switching import fewer_switches
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +110,7 @@ class DownloadPool(Generic[T, R]):
         self._stopped = False
         self._lock = threading.Lock()
         self._results: queue.SimpleQueue[Done[T, R]] = queue.SimpleQueue()
+        self._switching = fewer_switches()
         self._workers = [DownloadWorker(self, number) for number in range(1, workers + 1)]
 
     def __repr__(self) -> str:
@@ -117,6 +119,7 @@ class DownloadPool(Generic[T, R]):
             return f"<DownloadPool {len(self._workers)} workers, {self._busy} busy, {queued} queued>"
 
     def __enter__(self) -> "DownloadPool[T, R]":
+        self._switching.__enter__()
         for worker in self._workers:
             worker.start()
         return self
@@ -136,6 +139,7 @@ class DownloadPool(Generic[T, R]):
         ends_at = time.monotonic() + JOIN_S
         for worker in self._workers:
             worker.join(max(0.0, ends_at - time.monotonic()))
+        self._switching.__exit__(None, None, None)
         stuck = [worker.name for worker in self._workers if worker.is_alive()]
         if stuck:
             logger.warning("%s did not stop within %g s", ", ".join(stuck), JOIN_S)

@@ -57,6 +57,9 @@ from imgdl_pipeline.core.storage.store import Store
 
 logger = logging.getLogger(__name__)
 
+HOSTS_PER_WORKER = 2
+"""Hosts that take turns at a time, for each worker."""
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -155,7 +158,7 @@ def download_gallery(
         discard_opted_out(ledger, store, settings)
         store.delete(orphans(stored, ledger.table))
         planned = plan(links, ledger.table, stored, settings, started_at, force=force)
-        todo = interleaved(planned[:limit])
+        todo = interleaved(planned[:limit], HOSTS_PER_WORKER * settings.workers)
         if todo.num_rows:
             jpegs.start()
         limits = Limits.of(settings)

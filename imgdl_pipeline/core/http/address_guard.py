@@ -2,7 +2,7 @@
 
 Addresses are checked where the socket is opened, so the checked address is the one that is connected to.
 Redirects, unusual spellings and names that resolve differently the second time therefore cannot bypass
-the check. Host names are resolved only here.
+the check. Host names are resolved only here; an answer that is remembered is judged again each time.
 """
 
 import errno
@@ -11,6 +11,7 @@ import socket
 from collections.abc import Iterable
 
 from imgdl_pipeline.core.http import deadline
+from imgdl_pipeline.core.http.lookups import Found, Resolver
 from imgdl_pipeline.core.model.outcome import FetchError, Reason, ResourceError, UnreachableError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -64,6 +65,7 @@ class AddressGuard:
 
     def __init__(self, allow_addresses: Iterable[str] = ()) -> None:
         self._allowed: tuple[Network, ...] = tuple(map(ipaddress.ip_network, allow_addresses))
+        self._resolver = Resolver()
 
     def check_address(self, text: str) -> None:
         """Check that an address is public or allowed.
@@ -87,7 +89,11 @@ class AddressGuard:
             FetchError: `dns`, `private_address`, `timeout` or `connection`.
             Cancelled: The run is ending.
         """
-        return _connect_to_first(host, port, self._judged(host, port))
+        try:
+            return _connect_to_first(host, port, self._judged(host, port))
+        except UnreachableError:
+            self._resolver.forget(host)
+            raise
 
     def check_host(self, host: str) -> None:
         """Check a host that a proxy will connect to. Accept a name that only the proxy can resolve.
@@ -101,10 +107,10 @@ class AddressGuard:
             if error.reason is not Reason.DNS:
                 raise
 
-    def _judged(self, host: str, port: int) -> "_Found":
+    def _judged(self, host: str, port: int) -> Found:
         """Return the addresses of a host after checking each of them."""
         try:
-            found = deadline.call_with_deadline(lambda: _resolve(host, port))
+            found = self._resolver.find(host, port)
         except TimeoutError as error:
             raise FetchError(Reason.TIMEOUT, f"looking {host} up: {error}", retryable=True) from error
         for _, address in found:
@@ -112,24 +118,7 @@ class AddressGuard:
         return found
 
 
-_Found = list[tuple[socket.AddressFamily, tuple[str, int]]]
-
-
-def _resolve(host: str, port: int) -> _Found:
-    try:
-        answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except socket.gaierror as error:
-        raise FetchError(
-            Reason.DNS,
-            f"{host} has no address: {error.strerror}",
-            retryable=error.errno == socket.EAI_AGAIN,
-        ) from error
-    except UnicodeError as error:  # a label of over 63 characters, for example
-        raise FetchError(Reason.DNS, f"{host!r} cannot be a host's name: {error}") from error
-    return [(family, address) for family, _, _, _, address in answers]  # type: ignore[misc]
-
-
-def _connect_to_first(host: str, port: int, found: _Found) -> socket.socket:
+def _connect_to_first(host: str, port: int, found: Found) -> socket.socket:
     """Try each address in turn. Limit the time for all but the last, because a route may be broken."""
     failures = []
     whole = deadline.current()

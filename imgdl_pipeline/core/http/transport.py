@@ -4,8 +4,7 @@ This module does not depend on what is fetched. Images, robots.txt files, APIs a
 with a `Session` from `new_session`.
 """
 
-import functools
-import os
+import http.client
 import ssl
 import time
 from collections.abc import Mapping
@@ -13,71 +12,71 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import certifi
 import requests
 from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies, select_proxy
-from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.util.ssl_ import create_urllib3_context
 
 from imgdl_pipeline.core.http.address_guard import ANYWHERE, AddressGuard
-from imgdl_pipeline.core.http.deadline import DeadlineSSLSocket, current
+from imgdl_pipeline.core.http.connections import (
+    Connections,
+    GuardedHTTPConnection,
+    GuardedHTTPSConnection,
+    Origin,
+)
+from imgdl_pipeline.core.http.deadline import current
 from imgdl_pipeline.core.http.pace import Paces, Turn
-from imgdl_pipeline.core.http.response import StrictResponse
 from imgdl_pipeline.core.http.spelling import escaped_bytes, request_target, spelled
-from imgdl_pipeline.core.http.urls import host_of
+from imgdl_pipeline.core.http.tls import tls_context
+from imgdl_pipeline.core.http.urls import host_of_spelled
 from imgdl_pipeline.core.model.outcome import FetchError, Reason
 from imgdl_pipeline.core.model.settings import DownloadSettings
 
-
-@functools.cache
-def tls_context(ca_bundle: str | None = None) -> ssl.SSLContext:
-    """Return the shared TLS context, which verifies certificates and host names.
-
-    The context is shared because loading the certificates takes some 30 ms, and requests would load them
-    again for every new connection.
-
-    Args:
-        ca_bundle: A file or a folder of trusted certificates; None uses REQUESTS_CA_BUNDLE, or certifi's.
-    """
-    context = create_urllib3_context()
-    context.sslsocket_class = DeadlineSSLSocket
-    trusted = ca_bundle or os.environ.get("REQUESTS_CA_BUNDLE") or certifi.where()
-    kind = "capath" if Path(trusted).is_dir() else "cafile"
-    context.load_verify_locations(**{kind: trusted})
-    return context
-
-
-KEPT_HOSTS = 8
-"""Hosts to which a session keeps a connection open. Each takes one file descriptor per worker."""
+KEPT_PROXIED_HOSTS = 8
+"""Hosts to which a session keeps a connection open through a proxy."""
 
 
 class GuardedAdapter(HTTPAdapter):
     """Sends requests over connections that the address guard opens.
 
+    A request through one of the environment's proxies is sent by requests and urllib3. Every other one goes
+    straight to a connection, which saves a third of the time that a small image costs.
+
     Args:
         guard: Checks every address.
+        connections: The connections, which several adapters may share; None for some of its own.
         context: The TLS context; None uses the shared one.
         paces: How fast each host is asked; None for no limit.
     """
 
     def __init__(
-        self, guard: AddressGuard, context: ssl.SSLContext | None, paces: Paces | None = None
+        self,
+        guard: AddressGuard,
+        connections: Connections | None = None,
+        context: ssl.SSLContext | None = None,
+        paces: Paces | None = None,
     ) -> None:
         self._guard = guard
+        self._connections = connections or Connections(guard, context)
+        self._is_owner = connections is None
         self._context = context
         self._paces = paces
-        super().__init__(pool_connections=KEPT_HOSTS, pool_maxsize=1)
+        super().__init__(pool_connections=KEPT_PROXIED_HOSTS, pool_maxsize=1)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Create the pool manager, whose connections are opened by the guard."""
+        """Create a pool manager that opens no connection: no request without a proxy goes past the guard."""
         super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = _guarded_pools(self._guard)
+        self.poolmanager.pool_classes_by_scheme = {}
+
+    def close(self) -> None:
+        """Close the connections that are kept open, unless they are shared."""
+        super().close()
+        if self._is_owner:
+            self._connections.close()
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
         """Send a request when its host's pace allows it.
@@ -85,15 +84,31 @@ class GuardedAdapter(HTTPAdapter):
         Raises:
             TooSoon: That would be a long wait.
         """
-        if self._paces is None:
-            return super().send(request, *args, **kwargs)
-        turn = self._paces.turn(host_of(str(request.url)))
-        turn.check()
+        url = str(request.url)
+        turn = None if self._paces is None else self._paces.turn(host_of_spelled(url))
+        if turn is not None:
+            turn.check()
+        if not select_proxy(url, kwargs.get("proxies")):
+            return self._send_directly(request, turn)
         token = _turn.set(turn)
         try:
             return super().send(request, *args, **kwargs)
         finally:
             _turn.reset(token)
+
+    def _send_directly(self, request: requests.PreparedRequest, turn: Turn | None) -> requests.Response:
+        """Send a request without a proxy; raise the same errors as requests."""
+        url = str(request.url)
+        headers: Any = request.headers.items()
+        try:
+            answer = self._connections.get(Origin.of(url), request_target(url), headers, turn)
+        except TimeoutError as error:
+            raise requests.ReadTimeout(error, request=request) from error
+        except ssl.SSLError as error:
+            raise requests.exceptions.SSLError(error, request=request) from error
+        except (http.client.HTTPException, OSError) as error:
+            raise requests.ConnectionError(error, request=request) from error
+        return self.build_response(request, answer)
 
     def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
         """Return the manager of a proxy. Any address is allowed, because the environment names the proxy.
@@ -111,25 +126,20 @@ class GuardedAdapter(HTTPAdapter):
         if scheme == "https":  # urllib3's own context would create sockets that ignore the deadline
             proxy_kwargs["proxy_ssl_context"] = self._context or tls_context()
         manager = super().proxy_manager_for(proxy, **proxy_kwargs)
-        manager.pool_classes_by_scheme = _guarded_pools(AddressGuard(ANYWHERE))
+        manager.pool_classes_by_scheme = {"http": _ProxiedHTTPPool, "https": _ProxiedHTTPSPool}
         return manager
 
     def get_connection_with_tls_context(
         self, request: requests.PreparedRequest, verify: Any, proxies: Any = None, cert: Any = None
     ) -> Any:
-        """Check the host that a proxy will connect to. Without a proxy, the guard checks on connecting."""
-        if not proxies:  # requests would look for a proxy anyway, three times per request
-            host, tls = self.build_connection_pool_key_attributes(request, verify, cert)
-            return self.poolmanager.connection_from_host(**host, pool_kwargs=tls)
-        url = str(request.url)
-        if select_proxy(url, proxies):
-            self._guard.check_host(urlsplit(url).hostname or "")
+        """Check the host that a proxy will connect to, and return the proxy's connections."""
+        self._guard.check_host(urlsplit(str(request.url)).hostname or "")
         return super().get_connection_with_tls_context(request, verify, proxies, cert)
 
-    def request_url(self, request: requests.PreparedRequest, proxies: Any) -> str:
-        """Return the target of the request line: path and query, or the whole URL for a proxy."""
+    def request_url(self, request: requests.PreparedRequest, proxies: Any) -> str:  # noqa: ARG002
+        """Return the target of the request line: the whole URL for a proxy, or path and query within TLS."""
         url = str(request.url)
-        return request_target(url, absolute=url.startswith("http:") and bool(select_proxy(url, proxies)))
+        return request_target(url, absolute=url.startswith("http:"))
 
     def add_headers(self, request: requests.PreparedRequest, **kwargs: Any) -> None:
         """Hand the target to the connection past urllib3, which would spell it anew."""
@@ -187,48 +197,40 @@ def _with_target(url: str, headers: Mapping[str, str] | None) -> tuple[str, dict
     return others.pop(_TARGET, url), others
 
 
-def _guarded_pools(guard: AddressGuard) -> dict[str, Any]:
-    """Return the connection pool classes by scheme, whose new connections the guard opens."""
+_ANYWHERE = AddressGuard(ANYWHERE)
+"""For proxies, which the environment names."""
 
-    class GuardedHTTPConnection(HTTPConnection):
-        response_class = StrictResponse
 
-        def request(
-            self, method: str, url: str, body: Any = None, headers: Any = None, **kwargs: Any
-        ) -> None:
-            target, others = _with_target(url, headers)
-            super().request(method, target, body, others, **kwargs)
+class _ProxiedHTTPConnection(GuardedHTTPConnection):
+    guard = _ANYWHERE
 
-        def _new_conn(self) -> Any:
-            return guard.connect(self.host, self.port or 80)
+    def request(self, method: str, url: str, body: Any = None, headers: Any = None, **kwargs: Any) -> None:
+        target, others = _with_target(url, headers)
+        super().request(method, target, body, others, **kwargs)
 
-        def endheaders(self, *args: Any, **kwargs: Any) -> None:
-            _take_turn(self)
-            super().endheaders(*args, **kwargs)
+    def endheaders(self, *args: Any, **kwargs: Any) -> None:
+        _take_turn(self)
+        super().endheaders(*args, **kwargs)
 
-    class GuardedHTTPSConnection(HTTPSConnection):
-        response_class = StrictResponse
 
-        def request(
-            self, method: str, url: str, body: Any = None, headers: Any = None, **kwargs: Any
-        ) -> None:
-            target, others = _with_target(url, headers)
-            super().request(method, target, body, others, **kwargs)
+class _ProxiedHTTPSConnection(GuardedHTTPSConnection):
+    guard = _ANYWHERE
 
-        def _new_conn(self) -> Any:
-            return guard.connect(self.host, self.port or 443)
+    def request(self, method: str, url: str, body: Any = None, headers: Any = None, **kwargs: Any) -> None:
+        target, others = _with_target(url, headers)
+        super().request(method, target, body, others, **kwargs)
 
-        def endheaders(self, *args: Any, **kwargs: Any) -> None:
-            _take_turn(self)
-            super().endheaders(*args, **kwargs)
+    def endheaders(self, *args: Any, **kwargs: Any) -> None:
+        _take_turn(self)
+        super().endheaders(*args, **kwargs)
 
-    class GuardedHTTPPool(HTTPConnectionPool):
-        ConnectionCls = GuardedHTTPConnection
 
-    class GuardedHTTPSPool(HTTPSConnectionPool):
-        ConnectionCls = GuardedHTTPSConnection
+class _ProxiedHTTPPool(HTTPConnectionPool):
+    ConnectionCls = _ProxiedHTTPConnection
 
-    return {"http": GuardedHTTPPool, "https": GuardedHTTPSPool}
+
+class _ProxiedHTTPSPool(HTTPSConnectionPool):
+    ConnectionCls = _ProxiedHTTPSConnection
 
 
 def new_session(
@@ -236,6 +238,7 @@ def new_session(
     settings: DownloadSettings,
     context: ssl.SSLContext | None = None,
     paces: Paces | None = None,
+    connections: Connections | None = None,
 ) -> requests.Session:
     """Return a new session for one thread.
 
@@ -244,10 +247,11 @@ def new_session(
         settings: The User-Agent, and whether the environment's proxies are used.
         context: The TLS context; None uses the shared one.
         paces: How fast each host is asked; None for no limit.
+        connections: The connections, to be closed by the caller; None for some of its own.
     """
     session = requests.Session()
     session.trust_env = settings.environment_proxies
-    adapter = GuardedAdapter(guard, context, paces)
+    adapter = GuardedAdapter(guard, connections, context, paces)
     session.adapters.clear()
     session.mount("http://", adapter)
     session.mount("https://", adapter)
@@ -290,11 +294,15 @@ def send(
         FetchError: The guard refused the address or could not connect.
         requests.RequestException, urllib3.exceptions.HTTPError, OSError: The request failed otherwise.
     """
-    request.prepare_headers({**session.headers, **(headers or {})})
     url = str(request.url)
+    proxies = get_environ_proxies(url) if session.trust_env else None
+    if headers or proxies or "@" in url:
+        request.prepare_headers({**session.headers, **(headers or {})})
+    else:
+        headers_of_all: Any = session.headers  # which need not be checked every time
+        request.headers = headers_of_all
     if "@" in url:
         request.prepare_auth(None)
-    proxies = get_environ_proxies(url) if session.trust_env else None
     return session.get_adapter(url).send(request, stream=True, timeout=current().left(), proxies=proxies)
 
 

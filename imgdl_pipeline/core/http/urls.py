@@ -21,8 +21,13 @@ def host_of(url: str) -> str:
     A host in `HOST_SLOTS` is returned without a port, so that all of its ports share its slots.
     """
     try:
-        parts = urlsplit(spelled(url))
+        return host_of_spelled(spelled(url))
     except FetchError:
         return ""
+
+
+def host_of_spelled(url: str) -> str:
+    """Return the host and port of a URL that is spelled already, as `host_of` does."""
+    parts = urlsplit(url)
     host = parts.hostname or ""
     return host if host in HOST_SLOTS else f"{host}:{parts.port or DEFAULT_PORTS[parts.scheme]}"

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgdl_pipeline.core.download.host_queue import Requeue, Schedule
+from imgdl_pipeline.core.download.host_queue import TURN_ITEMS, Requeue, Schedule
 
 
 def first_letter(item):
@@ -95,3 +95,26 @@ def test_each_host_has_its_own_slots():
     for item in ("a1", "b1", "a2", "b2", "b3"):
         schedule.add(item)
     assert [schedule.next(0) for _ in range(4)] == ["a1", "b1", "b2", None]
+
+
+def test_a_host_goes_on_when_its_item_is_finished_for_some_items_in_a_row():
+    schedule = Schedule(slots=lambda _: 1, host_of=first_letter, workers=1)
+    for number in range(TURN_ITEMS + 2):
+        for host in "abc":
+            schedule.add(f"{host}{number}")
+    handed_out = []
+    for _ in range(3 * TURN_ITEMS):
+        handed_out.append(schedule.next(0))
+        schedule.finished(handed_out[-1])
+    assert [item[0] for item in handed_out] == ["a"] * TURN_ITEMS + ["b"] * TURN_ITEMS + ["c"] * TURN_ITEMS
+
+
+def test_a_host_in_a_pause_does_not_go_on():
+    schedule = Schedule(slots=lambda _: 2, host_of=first_letter)
+    for item in ("a1", "a2", "b1"):
+        schedule.add(item)
+    assert schedule.next(0) == "a1"
+    schedule.leave_alone("a", 5)
+    schedule.finished("a1")
+    assert [schedule.next(0) for _ in range(2)] == ["b1", None]
+    assert schedule.next(5) == "a2"

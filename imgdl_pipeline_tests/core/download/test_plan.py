@@ -1,5 +1,6 @@
 import pyarrow as pa
 
+from imgdl_pipeline.core.download.host_queue import TURN_ITEMS
 from imgdl_pipeline.core.download.plan import interleaved, plan
 from imgdl_pipeline.core.model.links import Link, links_table
 from imgdl_pipeline.core.storage.ledger import download_table
@@ -22,3 +23,13 @@ def test_hosts_take_turns_in_a_list_that_is_sorted_by_host():
     assert [url[8] for url in interleaved(table)["url"].to_pylist()] == list("abcabcabc")
     assert interleaved(table.slice(0, 0)).num_rows == 0
     assert interleaved(pa.table({"url": ["no link", "x\ny", ""]})).num_rows == 3
+
+
+def test_so_many_hosts_take_turns_at_a_time_and_none_takes_more_than_its_turn():
+    urls = [f"https://{host}.org/{number}" for host in "abcd" for number in range(2)]
+    urls += [f"https://e.org/{number}" for number in range(TURN_ITEMS + 2)]
+    hosts = [url[8] for url in interleaved(pa.table({"url": urls}), 2)["url"].to_pylist()]
+    assert "".join(hosts) == "abab" + "cdcd" + "e" * (TURN_ITEMS + 2)
+    urls += [f"https://f.org/{number}" for number in range(TURN_ITEMS + 1)]
+    hosts = [url[8] for url in interleaved(pa.table({"url": urls}), 1)["url"].to_pylist()]
+    assert "".join(hosts) == "aabbccdd" + "e" * TURN_ITEMS + "f" * TURN_ITEMS + "eef"

@@ -417,7 +417,7 @@ def test_a_busy_host_is_left_alone_by_all_workers_while_the_others_go_on(store, 
         listed(store, *urls)
         order = []
         settings = loopback.overridden_by({"attempts": 3, "per_host": 1})
-        run = download(store, settings, on_progress=lambda _: order.append(len(other.paths())))
+        run = download(store, settings, on_progress=lambda now: now.busy or order.append(len(other.paths())))
     assert {row["status"] for row in rows(run).values()} == {"ok"}
     assert order[19] == 20, "the other host was done before the busy one went on"
 

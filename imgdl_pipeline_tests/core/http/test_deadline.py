@@ -109,17 +109,3 @@ def test_a_refused_connection_is_an_oserror():
         address = gone.getsockname()
     with deadline_scope(Deadline(5, threading.Event())), pytest.raises(ConnectionRefusedError):
         connected(address)
-
-
-def test_a_call_that_hangs_is_left_behind():
-    hanging = threading.Event()
-    with deadline_scope(Deadline(0.1, threading.Event())), pytest.raises(TimeoutError):
-        deadline.call_with_deadline(lambda: hanging.wait(30))
-    hanging.set()
-
-
-def test_a_call_gives_its_result_or_its_error():
-    with deadline_scope(Deadline(5, threading.Event())):
-        assert deadline.call_with_deadline(lambda: 42) == 42
-        with pytest.raises(ZeroDivisionError):
-            deadline.call_with_deadline(lambda: 1 / 0)

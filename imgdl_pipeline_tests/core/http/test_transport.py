@@ -8,7 +8,8 @@ import trustme
 from imgdl_pipeline.core.download.fetch import Fetcher
 from imgdl_pipeline.core.http.address_guard import AddressGuard
 from imgdl_pipeline.core.http.deadline import Deadline, deadline_scope
-from imgdl_pipeline.core.http.transport import get, header_text, new_session, tls_context
+from imgdl_pipeline.core.http.tls import tls_context
+from imgdl_pipeline.core.http.transport import get, header_text, new_session
 from imgdl_pipeline.core.model.outcome import FetchError
 from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline_tests.support.pictures import PICTURE
