@@ -27,7 +27,7 @@ from imgdl_pipeline.core.download.fetch import (
     check_expected,
 )
 from imgdl_pipeline.core.download.host_queue import Requeue, Throttled
-from imgdl_pipeline.core.download.plan import BATCH_JOBS, Job, interleaved, jobs, orphans, plan
+from imgdl_pipeline.core.download.plan import BATCH_JOBS, Job, files_of, interleaved, jobs, orphans, plan
 from imgdl_pipeline.core.download.pool import DownloadPool
 from imgdl_pipeline.core.download.retry import Retry, is_permanent
 from imgdl_pipeline.core.http.pace import Paces
@@ -35,7 +35,7 @@ from imgdl_pipeline.core.http.transport import Validators
 from imgdl_pipeline.core.http.urls import host_of
 from imgdl_pipeline.core.jpeg.facts import InvalidImageError, Limits
 from imgdl_pipeline.core.jpeg.workers import JpegWorkers, opened
-from imgdl_pipeline.core.listing.build import read_links
+from imgdl_pipeline.core.listing.build import open_links
 from imgdl_pipeline.core.model.opt_outs import FILE, from_json, renewed, to_json
 from imgdl_pipeline.core.model.outcome import (
     FetchError,
@@ -45,14 +45,21 @@ from imgdl_pipeline.core.model.outcome import (
     Status,
     UnreachableError,
 )
-from imgdl_pipeline.core.model.schemas import CATALOG, filter_table
+from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS, LINKS, columns, filter_table
 from imgdl_pipeline.core.model.settings import AgeGradedRecheck, DownloadSettings
 from imgdl_pipeline.core.storage.judged import discard_opted_out
-from imgdl_pipeline.core.storage.layout import catalog_path, image_path, images_path
+from imgdl_pipeline.core.storage.layout import (
+    catalog_path,
+    downloads_path,
+    image_path,
+    images_path,
+    links_path,
+)
 from imgdl_pipeline.core.storage.ledger import Download, Ledger
 from imgdl_pipeline.core.storage.object_store import StoreError
 from imgdl_pipeline.core.storage.removed import REMOVED_VERDICT, Removed
 from imgdl_pipeline.core.storage.store import Store
+from imgdl_pipeline.core.storage.table_file import TableFile
 
 logger = logging.getLogger(__name__)
 
@@ -93,21 +100,61 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class DownloadRun:
-    """The result of a run.
+    """The result of a run. Its rows stay in the store, and are read as far as they are wanted.
 
     Args:
-        ledger: All ledger rows of the gallery.
-        tried: The rows of the links that this run requested.
-        fetched: The rows of the links whose bytes this run fetched.
+        store: The store of the gallery's files.
+        gallery: The gallery's name.
+        started_at: When the run began.
+        ended_at: When it ended.
         seconds: Duration of the run.
         waiting: Number of links that `limit` or `time_limit` left to the next run.
     """
 
-    ledger: pa.Table
-    tried: pa.Table
-    fetched: pa.Table
+    store: Store
+    gallery: str
+    started_at: datetime
+    ended_at: datetime
     seconds: float
     waiting: int = 0
+
+    @property
+    def ledger(self) -> pa.Table:
+        """All ledger rows of the gallery."""
+        return self.rows(*DOWNLOADS.names)
+
+    @property
+    def tried(self) -> pa.Table:
+        """The rows of the links that this run requested."""
+        return self.tried_rows(*DOWNLOADS.names)
+
+    @property
+    def fetched(self) -> pa.Table:
+        """The rows of the links whose bytes this run fetched."""
+        return self.fetched_rows(*DOWNLOADS.names)
+
+    def rows(self, *names: str) -> pa.Table:
+        """Return some columns of all ledger rows.
+
+        Raises:
+            StoreError: The ledger could not be read.
+        """
+        schema = columns(DOWNLOADS, *names)
+        table = self.store.read_table(downloads_path(self.gallery), schema)
+        return schema.empty_table() if table is None else table
+
+    def tried_rows(self, *names: str) -> pa.Table:
+        """Return some columns of `tried`; raises like `rows`."""
+        return self._of_this_run("tried_at", names)
+
+    def fetched_rows(self, *names: str) -> pa.Table:
+        """Return some columns of `fetched`; raises like `rows`."""
+        return self._of_this_run("fetched_at", names)
+
+    def _of_this_run(self, time_column: str, names: tuple[str, ...]) -> pa.Table:
+        rows = self.rows(*dict.fromkeys([*names, time_column]))
+        is_ours = _is_between(rows[time_column], self.started_at, self.ended_at)
+        return filter_table(rows.select(list(names)), is_ours)
 
 
 def download_gallery(
@@ -139,21 +186,18 @@ def download_gallery(
         StoreError: The store failed. Results up to then are in the ledger, if it could still be written.
     """
     started, started_at = time.monotonic(), datetime.now(timezone.utc)
-    links, stop, paces = read_links(store, gallery), threading.Event(), Paces(settings.requests_per_second)
+    stop, paces = threading.Event(), Paces(settings.requests_per_second)
     with (
+        open_links(store, gallery) as links,
         Ledger(store, gallery) as ledger,
         Fetcher(settings, stop, paces=paces) as fetcher,
         opened(jpegs) as jpegs,
     ):
         store.sweep(images_path(gallery))
-        stored = store.files(images_path(gallery))
-        _adopt(gallery, store, links, stored, ledger)
         removed = Removed.read(store)
-        _refuse_removed(gallery, links, ledger, removed, store)
-        discard_opted_out(ledger, store, settings)
-        store.delete(orphans(stored, ledger.table))
-        planned = plan(links, ledger.table, stored, settings, started_at, force=force)
-        todo = interleaved(planned[:limit])
+        todo, planned = _plan(
+            gallery, store, links, ledger, removed, settings, started_at, limit, force=force
+        )
         if todo.num_rows:
             jpegs.start()
         limits = Limits.of(settings)
@@ -172,14 +216,38 @@ def download_gallery(
             until=started + (settings.time_limit or float("inf")),
             on_wait=counter.waited,
         )
-        _download(pool, jobs(todo, ledger.table), ledger, work, counter)
-        waiting = planned.num_rows - counter.done
-    rows, ended_at = ledger.table, datetime.now(timezone.utc)
-    tried, fetched = (
-        filter_table(rows, _is_between(rows[column], started_at, ended_at))
-        for column in ("tried_at", "fetched_at")
-    )
-    return DownloadRun(rows, tried, fetched, time.monotonic() - started, waiting)
+        _download(pool, jobs(todo, links, ledger), ledger, work, counter)
+        waiting = planned - counter.done
+    ended_at = datetime.now(timezone.utc)
+    return DownloadRun(store, gallery, started_at, ended_at, time.monotonic() - started, waiting)
+
+
+def _plan(
+    gallery: str,
+    store: Store,
+    links: TableFile,
+    ledger: Ledger,
+    removed: Removed,
+    settings: DownloadSettings,
+    now: datetime,
+    limit: int | None,
+    *,
+    force: bool,
+) -> tuple[pa.Table, int]:
+    """Reconcile ledger and stored images; return the links to fetch now, and the count of all."""
+    with store.reading(links_path(gallery)):
+        stored = store.files(images_path(gallery))
+        files = files_of(ledger, stored)
+        before = ledger.writes
+        _adopt(gallery, store, links, set(orphans(stored, files, even_all=True)), ledger)
+        urls = links.read(columns(LINKS, "url"))
+        _refuse_removed(gallery, urls, ledger, removed, store)
+        discard_opted_out(ledger, store, settings)
+        if ledger.writes > before:
+            files = files_of(ledger, stored)
+        store.delete(orphans(stored, files))
+        planned = plan(urls, ledger, stored, settings, now, force=force, files=files)
+        return interleaved(planned[:limit]), planned.num_rows
 
 
 def _is_between(times: pa.ChunkedArray, start: datetime, end: datetime) -> pa.ChunkedArray:
@@ -187,19 +255,21 @@ def _is_between(times: pa.ChunkedArray, start: datetime, end: datetime) -> pa.Ch
     return pc.fill_null(is_between, fill_value=False)
 
 
-_PICTURES = pa.schema([CATALOG.field(name) for name in ("url", "sha256", "phash")], metadata=CATALOG.metadata)
+_PICTURES = columns(CATALOG, "url", "sha256", "phash")
 
 
 def _refuse_removed(gallery: str, links: pa.Table, ledger: Ledger, removed: Removed, store: Store) -> None:
     """Give links that were removed their rows, without asking for them, and delete what is left of them."""
     if not removed:
         return
-    named = [url for url in links["url"].to_pylist() if removed.names(url)]
-    named += ledger.table["url"].filter(removed.rows_of(ledger.table)).to_pylist()
+    named = [url for urls in links["url"].chunks for url in urls.to_pylist() if removed.names(url)]
+    rows = ledger.select(["url", "sha256"])
+    named += rows["url"].filter(removed.rows_of(rows)).to_pylist()
     if removed.has_pictures:
         known = store.read_table(catalog_path(gallery), _PICTURES)
         named += [] if known is None else known["url"].filter(removed.rows_of(known)).to_pylist()
-    before = ledger.table.filter(pc.is_in(ledger.table["url"], value_set=pa.array(named, pa.string())))
+    before = ledger.select(["url", "path", "reason"])
+    before = before.filter(pc.is_in(before["url"], value_set=pa.array(named, pa.string())))
     store.delete(before["path"].drop_null().to_pylist())
     known = before.filter(pc.equal(before["reason"], Reason.REMOVED.value))
     for url in set(named).difference(known["url"].to_pylist()):
@@ -207,19 +277,18 @@ def _refuse_removed(gallery: str, links: pa.Table, ledger: Ledger, removed: Remo
     ledger.merge()
 
 
-def _adopt(gallery: str, store: Store, links: pa.Table, stored: pa.Table, ledger: Ledger) -> None:
+def _adopt(gallery: str, store: Store, links: TableFile, lost: set[str], ledger: Ledger) -> None:
     """Give the images of a killed run their rows again: each file is whole, and its name tells its link."""
-    lost = set(orphans(stored, ledger.table, even_all=True))
     if not lost:
         return
-    is_judged = pc.is_in(ledger.table["status"], pa.array([Status.INVALID.value, Status.REFUSED.value]))
-    judged = ledger.table["url"].filter(is_judged).combine_chunks()
-    candidates = links.select(["url", "attributes"])
-    candidates = candidates.filter(pc.invert(pc.is_in(candidates["url"], value_set=judged)))
-    for batch in candidates.to_batches(max_chunksize=BATCH_JOBS):
+    rows = ledger.select(["url", "status"])
+    is_judged = pc.is_in(rows["status"], pa.array([Status.INVALID.value, Status.REFUSED.value]))
+    judged = set(rows["url"].filter(is_judged).to_pylist())
+    del rows
+    for batch in links.batches(columns(LINKS, "url", "attributes"), BATCH_JOBS):
         for link in batch.to_pylist():
             path = image_path(gallery, link["url"])
-            if path in lost:
+            if path in lost and link["url"] not in judged:
                 row = _adopted(link["url"], path, json.loads(link["attributes"] or "{}"), store)
                 if row is not None:
                     ledger.add(row)

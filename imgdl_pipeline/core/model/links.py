@@ -13,11 +13,10 @@ from urllib.parse import unquote_to_bytes
 
 import pyarrow as pa
 
-from imgdl_pipeline.core.model.schemas import LINKS
+from imgdl_pipeline.core.model.schemas import BATCH_ROWS, LINKS
 
-BATCH_ROWS = 10_000
 BATCH_CHARS = 8_000_000
-"""Rows and characters that are converted to Arrow at a time: a list is never held as objects."""
+"""Characters that are converted to Arrow at a time, besides `BATCH_ROWS`: a list is never held as objects."""
 
 
 @dataclass(frozen=True, slots=True)

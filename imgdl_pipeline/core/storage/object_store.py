@@ -7,6 +7,7 @@ import io
 import os
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -21,11 +22,17 @@ import obstore
 import obstore.store
 import pyarrow as pa
 
+from imgdl_pipeline.core.model.temporary import needing_room
+
 LISTED_FILES = 10_000
 """How many files of a listing are held as Python objects at a time."""
 
 FILES = pa.schema([("path", pa.string()), ("bytes", pa.int64())])
 """The Arrow schema of a listing."""
+
+CHUNK_BYTES = 1 << 20
+SMALL_BYTES = 8 << 20
+"""Bytes that are read at a time, and up to which the copy of a file is held in memory."""
 
 PARTS_AT_A_TIME = 1
 """How many parts of a large file, 5 MB each, are uploaded at a time. Every worker may be storing a file, so a
@@ -152,6 +159,49 @@ class ObjectStore:
         except OSError as error:
             raise StoreError(f"cannot read {self.location(path)}: {error.strerror}") from error
 
+    def snapshot(self, path: str) -> pa.NativeFile | None:
+        """Open a file for Arrow to read, or return None if there is none; off a local disk, open a copy.
+
+        What is read does not change when the file is replaced. A large copy is a temporary file.
+
+        Raises:
+            StoreError: The file could not be read.
+            ResourceError: The copy could not be written.
+        """
+        try:
+            if self._folder is not None:
+                return pa.OSFile(str(self._folder / path))
+            answer = obstore.get(self._objects, path)
+            if answer.meta["size"] <= SMALL_BYTES:
+                return pa.BufferReader(pa.py_buffer(answer.bytes()))
+            with needing_room(), tempfile.NamedTemporaryFile() as copy:
+                for chunk in answer.stream(min_chunk_size=CHUNK_BYTES):
+                    copy.write(chunk)
+                copy.flush()
+                return pa.OSFile(copy.name)
+        except FileNotFoundError:
+            return None
+        except (OSError, obstore.exceptions.BaseError) as error:
+            raise StoreError(f"cannot read {self.location(path)}: {first_line(error)}") from error
+
+    def holds(self, path: str, file: IO[bytes]) -> bool:
+        """Return whether a stored file has exactly the bytes of another one, comparing them piece by piece.
+
+        Raises:
+            StoreError: The file could not be read.
+        """
+        size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        try:
+            if obstore.head(self._objects, path)["size"] != size:
+                return False
+            stored = obstore.get(self._objects, path).stream(min_chunk_size=CHUNK_BYTES)
+            return all(file.read(len(chunk)) == bytes(chunk) for chunk in stored)
+        except FileNotFoundError:
+            return False
+        except (OSError, obstore.exceptions.BaseError) as error:
+            raise StoreError(f"cannot read {self.location(path)}: {first_line(error)}") from error
+
     def _get(self, path: str) -> obstore.Bytes | None:
         """Return a file's bytes like `get`, but without a copy."""
         try:
@@ -242,7 +292,7 @@ class ObjectStore:
         while batch := list(islice(files, LISTED_FILES)):
             columns = [[file.path for file in batch], [file.bytes for file in batch]]
             batches.append(pa.RecordBatch.from_arrays(list(map(pa.array, columns)), schema=FILES))
-        return pa.Table.from_batches(batches, schema=FILES).combine_chunks()
+        return pa.Table.from_batches(batches, schema=FILES)
 
 
 def _written_anew(file: Path, data: bytes) -> bool:
