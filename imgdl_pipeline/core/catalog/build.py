@@ -31,7 +31,7 @@ from imgdl_pipeline.core.model.temporary import opened_temporary
 from imgdl_pipeline.core.storage.arrange import NOWHERE, Places
 from imgdl_pipeline.core.storage.checkpoints import CHECKPOINT_S, Checkpoints
 from imgdl_pipeline.core.storage.judged import discard_opted_out
-from imgdl_pipeline.core.storage.layout import catalog_path, checked_path
+from imgdl_pipeline.core.storage.layout import catalog_path, checked_path, shard_mark
 from imgdl_pipeline.core.storage.ledger import Ledger
 from imgdl_pipeline.core.storage.removed import Removed
 from imgdl_pipeline.core.storage.store import Store, write_batches
@@ -154,7 +154,7 @@ def build_catalog(
 
 def _write(store: Store, gallery: str, sources: Sources) -> int:
     """Write the catalog, and return the number of its rows."""
-    store.sweep(catalog_path(gallery).rpartition("/")[0])
+    store.sweep(catalog_path(gallery).rpartition("/")[0], mark=shard_mark(gallery))
     with opened_temporary() as file:
         write_batches(file, CATALOG, assemble(sources))
         store.write_file(catalog_path(gallery), file)

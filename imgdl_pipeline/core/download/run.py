@@ -36,6 +36,7 @@ from imgdl_pipeline.core.http.urls import host_of
 from imgdl_pipeline.core.jpeg.facts import InvalidImageError, Limits
 from imgdl_pipeline.core.jpeg.workers import JpegWorkers, opened
 from imgdl_pipeline.core.listing.build import open_links
+from imgdl_pipeline.core.listing.split import checked_places
 from imgdl_pipeline.core.model.opt_outs import FILE, from_json, renewed, to_json
 from imgdl_pipeline.core.model.outcome import (
     FetchError,
@@ -54,6 +55,8 @@ from imgdl_pipeline.core.storage.layout import (
     image_path,
     images_path,
     links_path,
+    shard_mark,
+    whole_gallery,
 )
 from imgdl_pipeline.core.storage.ledger import Download, Ledger
 from imgdl_pipeline.core.storage.object_store import StoreError
@@ -157,6 +160,9 @@ class DownloadRun:
         return filter_table(rows.select(list(names)), is_ours)
 
 
+NOT_SPREAD: Mapping[str, int] = {}
+
+
 def download_gallery(
     gallery: str,
     store: Store,
@@ -167,6 +173,7 @@ def download_gallery(
     retry: Retry | None = None,
     jpegs: JpegWorkers | None = None,
     checks_early: bool = True,
+    spread: Mapping[str, int] = NOT_SPREAD,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> DownloadRun:
     """Fetch every planned link of a gallery, and update the ledger.
@@ -180,6 +187,7 @@ def download_gallery(
         retry: The retry policy; None creates one from the settings.
         jpegs: The processes that validate images; None starts some and ends them afterwards.
         checks_early: Validate images during the downloads; otherwise the catalog validates all of them.
+        spread: Hosts whose slots and rate are shared by several runs at the same time, and by how many.
         on_progress: Called after every link, and twice a second while no link finishes.
 
     Raises:
@@ -187,6 +195,13 @@ def download_gallery(
     """
     started, started_at = time.monotonic(), datetime.now(timezone.utc)
     stop, paces = threading.Event(), Paces(settings.requests_per_second)
+    if settings.requests_per_second is not None:
+        for host, runs in spread.items():
+            paces.crawl_delay(host, runs / settings.requests_per_second)
+
+    def slots(host: str) -> int:
+        return max(1, settings.slots(host) // spread.get(host, 1))
+
     with (
         open_links(store, gallery) as links,
         Ledger(store, gallery) as ledger,
@@ -209,7 +224,7 @@ def download_gallery(
         pool = DownloadPool(
             work,
             workers=settings.workers,
-            slots=settings.slots,
+            slots=slots,
             host_of=lambda job: job.host,
             stop=stop,
             paced=work.handed_out,
@@ -236,18 +251,36 @@ def _plan(
 ) -> tuple[pa.Table, int]:
     """Reconcile ledger and stored images; return the links to fetch now, and the count of all."""
     with store.reading(links_path(gallery)):
-        stored = store.files(images_path(gallery))
+        stored, is_whole = _stored_images(store, gallery, ledger)
         files = files_of(ledger, stored)
         before = ledger.writes
-        _adopt(gallery, store, links, set(orphans(stored, files, even_all=True)), ledger)
+        if is_whole:
+            _adopt(gallery, store, links, set(orphans(stored, files, even_all=True)), ledger)
         urls = links.read(columns(LINKS, "url"))
         _refuse_removed(gallery, urls, ledger, removed, store)
         discard_opted_out(ledger, store, settings)
         if ledger.writes > before:
             files = files_of(ledger, stored)
-        store.delete(orphans(stored, files))
+        if is_whole:
+            store.delete(orphans(stored, files))
         planned = plan(urls, ledger, stored, settings, now, force=force, files=files)
         return interleaved(planned[:limit]), planned.num_rows
+
+
+def _stored_images(store: Store, gallery: str, ledger: Ledger) -> tuple[pa.Table, bool]:
+    """Return the stored images of a gallery or shard, and whether all others in its folder are of no use.
+
+    After another number of shards, images stay in the folders of the shards that they were in. Those are not
+    listed, so an image there counts as stored if the ledger has it.
+    """
+    stored = store.files(images_path(gallery))
+    places = checked_places(store, whole_gallery(gallery)) if shard_mark(gallery) else None
+    if places is None or not places.is_resharded:
+        return stored, True
+    rows = ledger.select(["path", "bytes"])
+    is_elsewhere = pc.invert(pc.starts_with(rows["path"], f"{images_path(gallery)}/"))
+    elsewhere = rows.filter(pc.fill_null(is_elsewhere, fill_value=False))
+    return pa.concat_tables([stored, elsewhere.cast(stored.schema)]), False
 
 
 def _is_between(times: pa.ChunkedArray, start: datetime, end: datetime) -> pa.ChunkedArray:
@@ -519,7 +552,7 @@ class _Work:
         return True
 
     def _stored(self, job: Job, fetched: Fetched) -> Download:
-        path = image_path(self.gallery, job.url)
+        path = image_path(self.gallery, job.url) if job.known is None else str(job.known.path)
         if self.removed.names(job.url, fetched.digests["sha256"]):
             return _removed_row(job)
         if job.known is not None and job.known.sha256 == fetched.digests["sha256"]:

@@ -118,7 +118,7 @@ def list_gallery(
         if not links.num_rows:
             _check_empty(gallery, before, allow_empty=allow_empty)
         store.sweep(path.rpartition("/")[0], older_than_s=ABANDONED_S)
-        _keep_unseen(store, gallery, before, links)
+        keep_unseen(store, gallery, before, links)
         store.write_file(path, file)
     if client.validators:
         _keep_validators(gallery, source, store, client.validators, links)
@@ -196,8 +196,15 @@ def unseen_links(store: Store, gallery: str) -> Checkpoints:
     return Checkpoints(store, unseen_links_path(gallery), LINKS)
 
 
-def _keep_unseen(store: Store, gallery: str, before: pa.Table | None, links: pa.Table) -> None:
-    """Save the links of a list that no catalog has read if neither the new list nor the catalog has them."""
+def keep_unseen(store: Store, gallery: str, before: pa.Table | None, links: pa.Table) -> None:
+    """Save the links of a list that no catalog has read if neither the new list nor the catalog has them.
+
+    Args:
+        store: The store of the gallery's files.
+        gallery: The gallery's name.
+        before: The column `listed_at` of its list so far.
+        links: The column `url` of the list that replaces it.
+    """
     listed_at = _time_of(before)
     if listed_at is None:
         return

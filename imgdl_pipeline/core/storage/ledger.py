@@ -20,7 +20,7 @@ from imgdl_pipeline.core.model.memory import release_memory
 from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS, columns, filter_table
 from imgdl_pipeline.core.model.temporary import opened_temporary
 from imgdl_pipeline.core.storage.checkpoints import CHECKPOINT_S, Checkpoints
-from imgdl_pipeline.core.storage.layout import catalog_path, checkpoints_path, downloads_path
+from imgdl_pipeline.core.storage.layout import catalog_path, checkpoints_path, downloads_path, shard_mark
 from imgdl_pipeline.core.storage.lease import Lease
 from imgdl_pipeline.core.storage.object_store import StoreError
 from imgdl_pipeline.core.storage.store import Store, write_batches
@@ -102,7 +102,9 @@ class Ledger:
 
     def open(self) -> None:
         """Open the ledger, and merge the checkpoints of killed runs; the caller must hold the lease."""
-        self._store.sweep(downloads_path(self._gallery).rpartition("/")[0], older_than_s=LEASED_S)
+        self._store.sweep(
+            self._path.rpartition("/")[0], older_than_s=LEASED_S, mark=shard_mark(self._gallery)
+        )
         self._checkpoints = Checkpoints(self._store, checkpoints_path(self._gallery), DOWNLOADS)
         self._file = self._store.open_table(self._path)
         if self._file is None:

@@ -256,20 +256,26 @@ class ObjectStore:
         except (OSError, obstore.exceptions.BaseError) as error:
             raise StoreError(f"cannot list {self.location(folder)}: {first_line(error)}") from error
 
-    def sweep(self, folder: str, older_than_s: float = 0.0) -> None:
+    def sweep(self, folder: str, older_than_s: float = 0.0, *, mark: str = "") -> None:
         """Delete unfinished files below a folder that killed writers left behind.
 
         The caller makes sure that nobody is writing there, or passes an age that no active writer reaches.
 
         Only a local disk has such files: `name.jpg#1` becomes `name.jpg` once it is complete. An object store
         hides the parts of an unfinished upload until its own lifecycle rules delete them.
+
+        Args:
+            folder: The folder.
+            older_than_s: The age in seconds.
+            mark: Delete only files whose path in the folder contains this.
         """
         if self._folder is None:
             return
         before = time.time() - older_than_s
         for file in self._folder.joinpath(folder).rglob("*#*"):
             with suppress(FileNotFoundError):
-                if re.fullmatch(r".*#\d+", file.name) and file.stat().st_mtime <= before:
+                is_ours = mark in str(file.relative_to(self._folder / folder))
+                if is_ours and re.fullmatch(r".*#\d+", file.name) and file.stat().st_mtime <= before:
                     file.unlink()
 
     def list(self, folder: str) -> Iterator[StoredFile]:
