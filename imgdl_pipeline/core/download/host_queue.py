@@ -100,6 +100,8 @@ class Schedule(Generic[T]):
             return None
         host = self._turns.popleft()
         self._in_turn.discard(host)
+        if self._out.get(host, 0) >= self._allowed(host):  # it has lost slots since it got its turn
+            return self.next(now)
         item = self._waiting[host].popleft()
         self._held -= 1
         self._out[host] = self._out.get(host, 0) + 1
@@ -119,6 +121,14 @@ class Schedule(Generic[T]):
             self._waiting.pop(host, None)
             if len(self._waiting) == 1:  # the last host may use all of its slots now
                 self._offer(next(iter(self._waiting)))
+
+    def busy(self, host: str) -> int:
+        """Return how many items of a host are handed out."""
+        return self._out.get(host, 0)
+
+    def slots_changed(self, host: str) -> None:
+        """Give a host a turn if it has more slots now than before."""
+        self._offer(host)
 
     def is_left_alone(self, item: T) -> bool:
         """Return whether an item that was handed out must wait, because its host is in a pause."""

@@ -1,6 +1,7 @@
 """Plan a run of a gallery: which links are fetched, which images are rechecked, and in which order."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -191,6 +192,21 @@ def _job(link: dict[str, Any], described: dict[str, Any], before: dict[str, Any]
         failures=(before["failures"] or 0) if before["reason"] else 0,
         opt_outs=before["opt_outs"],
     )
+
+
+LARGE_HOST_LINKS = 100
+MOST_LARGE_HOSTS = 32
+"""From so many links to fetch on, a run shares a host's slots with other runs, of so many hosts at most."""
+
+
+def large_hosts(todo: pa.Table) -> list[str]:
+    """Return the hosts that have many of the links to fetch."""
+    origins = pc.replace_substring_regex(todo["url"], r"^(\w+://[^/?#]*)(.|\n)*$", r"\1")
+    counts: Counter[str] = Counter()
+    for each in pc.value_counts(origins).to_pylist():
+        counts[host_of(each["values"])] += each["counts"]
+    largest = counts.most_common(MOST_LARGE_HOSTS)
+    return [host for host, links in largest if host and links >= LARGE_HOST_LINKS]
 
 
 def interleaved(todo: pa.Table) -> pa.Table:

@@ -27,7 +27,16 @@ from imgdl_pipeline.core.download.fetch import (
     check_expected,
 )
 from imgdl_pipeline.core.download.host_queue import Requeue, Throttled
-from imgdl_pipeline.core.download.plan import BATCH_JOBS, Job, files_of, interleaved, jobs, orphans, plan
+from imgdl_pipeline.core.download.plan import (
+    BATCH_JOBS,
+    Job,
+    files_of,
+    interleaved,
+    jobs,
+    large_hosts,
+    orphans,
+    plan,
+)
 from imgdl_pipeline.core.download.pool import DownloadPool
 from imgdl_pipeline.core.download.retry import Retry, is_permanent
 from imgdl_pipeline.core.http.pace import Paces
@@ -48,6 +57,7 @@ from imgdl_pipeline.core.model.outcome import (
 )
 from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS, LINKS, columns, filter_table
 from imgdl_pipeline.core.model.settings import AgeGradedRecheck, DownloadSettings
+from imgdl_pipeline.core.storage.host_leases import HostLeases
 from imgdl_pipeline.core.storage.judged import discard_opted_out
 from imgdl_pipeline.core.storage.layout import (
     catalog_path,
@@ -195,13 +205,6 @@ def download_gallery(
     """
     started, started_at = time.monotonic(), datetime.now(timezone.utc)
     stop, paces = threading.Event(), Paces(settings.requests_per_second)
-    if settings.requests_per_second is not None:
-        for host, runs in spread.items():
-            paces.crawl_delay(host, runs / settings.requests_per_second)
-
-    def slots(host: str) -> int:
-        return max(1, settings.slots(host) // spread.get(host, 1))
-
     with (
         open_links(store, gallery) as links,
         Ledger(store, gallery) as ledger,
@@ -221,6 +224,15 @@ def download_gallery(
         retry, breaker = retry or Retry(settings.attempts), CircuitBreaker(settings.host_patience)
         work = _Work(gallery, store, fetcher, retry, breaker, paces, jpegs, limits, eager, removed, by_age)
         counter = ProgressCounter(todo.num_rows, started, on_progress)
+        leases = HostLeases(store, settings.slots, large_hosts(todo))
+        for host, runs in spread.items():
+            if leases.slots(host) is None:
+                paces.share(host, 1 / runs)
+
+        def slots(host: str) -> int:
+            held = leases.slots(host)
+            return max(1, settings.slots(host) // spread.get(host, 1)) if held is None else held
+
         pool = DownloadPool(
             work,
             workers=settings.workers,
@@ -231,7 +243,14 @@ def download_gallery(
             until=started + (settings.time_limit or float("inf")),
             on_wait=counter.waited,
         )
-        _download(pool, jobs(todo, links, ledger), ledger, work, counter)
+
+        def renewed(host: str, part: float) -> None:
+            paces.share(host, part)
+            pool.slots_changed(host)
+
+        leases.busy, leases.on_renewal = pool.busy_with, renewed
+        with leases:
+            _download(pool, jobs(todo, links, ledger), ledger, work, counter)
         waiting = planned - counter.done
     ended_at = datetime.now(timezone.utc)
     return DownloadRun(store, gallery, started_at, ended_at, time.monotonic() - started, waiting)

@@ -83,6 +83,11 @@ REMOVED_LEASES = "removed/_leases"
 """The folder of the leases of those who write the list."""
 
 
+def host_leases_path(host: str) -> str:
+    """Return the folder of the files of all runs that ask a host for many links; see `host_leases.py`."""
+    return f"hosts/{hashlib.sha256(host.encode()).hexdigest()[:HASH_DIGITS]}/_leases"
+
+
 NEAR_DUPLICATES_PATH = "near_duplicates/near_duplicates.parquet"
 """The groups of images that look alike, of all galleries."""
 

@@ -1,6 +1,6 @@
 import pyarrow as pa
 
-from imgdl_pipeline.core.download.plan import interleaved, plan
+from imgdl_pipeline.core.download.plan import interleaved, large_hosts, plan
 from imgdl_pipeline.core.model.links import Link, links_table
 from imgdl_pipeline.core.storage.ledger import download_table
 from imgdl_pipeline_tests.support.rows import NOW, row
@@ -22,3 +22,12 @@ def test_hosts_take_turns_in_a_list_that_is_sorted_by_host():
     assert [url[8] for url in interleaved(table)["url"].to_pylist()] == list("abcabcabc")
     assert interleaved(table.slice(0, 0)).num_rows == 0
     assert interleaved(pa.table({"url": ["no link", "x\ny", ""]})).num_rows == 3
+
+
+def test_only_hosts_with_many_links_to_fetch_are_shared_with_other_runs():
+    urls = [
+        f"https://{host}.org/{number}" for host, links in (("a", 99), ("b", 100)) for number in range(links)
+    ]
+    assert large_hosts(pa.table({"url": urls})) == ["b.org:443"]
+    many = [f"https://h{host}.org/{number}" for host in range(40) for number in range(100)]
+    assert len(large_hosts(pa.table({"url": many}))) == 32
