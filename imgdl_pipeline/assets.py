@@ -26,7 +26,6 @@ from imgdl_pipeline.core.catalog.contact_sheet import contact_sheet
 from imgdl_pipeline.core.dataset.export import export_dataset
 from imgdl_pipeline.core.dataset.where import WhereError
 from imgdl_pipeline.core.listing.build import list_digest, list_gallery, list_warnings
-from imgdl_pipeline.core.model.digest import TableDigest
 from imgdl_pipeline.core.model.outcome import ResourceError
 from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS, LINKS
 from imgdl_pipeline.core.model.settings import MissingSecretError
@@ -37,6 +36,7 @@ from imgdl_pipeline.core.storage.lease import GalleryBusyError
 from imgdl_pipeline.core.storage.object_store import StoreError
 from imgdl_pipeline.core.storage.store import Store
 from imgdl_pipeline.metadata import (
+    REPORTED,
     catalog_metadata,
     column_schema,
     dataset_metadata,
@@ -130,9 +130,8 @@ def _materialize_images(
     store, report = open_store(galleries), reporting(gallery.name, "images", context.log.info)
     with sources.serving(gallery.source):
         run = downloads.download(galleries, gallery, store, report)
-    context.log.info(
-        "%d links tried in %.1f s: %s", run.tried.num_rows, run.seconds, format_counts(run.tried)
-    )
+    tried = run.tried_rows("status", "reason")
+    context.log.info("%d links tried in %.1f s: %s", tried.num_rows, run.seconds, format_counts(tried))
     if run.waiting:
         context.log.warning("%d links wait for the next run: this one reached its limit", run.waiting)
     return dg.MaterializeResult(metadata=images_metadata(run, store.location(downloads_path(gallery.name))))
@@ -149,11 +148,12 @@ def _materialize_catalog(
     report = reporting(gallery.name, "catalog", context.log.info)
     settings, store = downloads.settings(galleries, gallery), open_store(galleries)
     run = build_catalog(gallery.name, store, settings, jpegs=downloads.jpegs, on_progress=report)
-    context.log.info("%d images checked; %s", run.checked, format_counts(run.catalog))
-    sheet = contact_sheet(gallery.name, run.catalog, store, downloads.jpegs)
+    catalog = run.rows(*REPORTED)
+    context.log.info("%d images checked; %s", run.checked, format_counts(catalog))
+    sheet = contact_sheet(gallery.name, catalog, store, downloads.jpegs)
     return dg.MaterializeResult(
-        metadata=catalog_metadata(run, store.location(catalog_path(gallery.name)), sheet),
-        data_version=dg.DataVersion(TableDigest.of(run.catalog, *DIGESTED)),
+        metadata=catalog_metadata(run, catalog, store.location(catalog_path(gallery.name)), sheet),
+        data_version=dg.DataVersion(run.digest(*DIGESTED)),
     )
 
 

@@ -61,20 +61,21 @@ def links_metadata(links: pa.Table, location: str) -> Metadata:
 
 def images_metadata(run: DownloadRun, location: str) -> Metadata:
     """Return the metadata of `gallery_images`: the contents of the ledger, and what this run did."""
-    fetched, counted = run.fetched, counts(run.ledger)
+    rows, tried = run.rows("url", "status", "reason", "detail"), run.tried_rows("attempts", "elapsed_s")
+    fetched, counted = run.fetched_rows("bytes"), counts(rows)
     per_second = fetched.num_rows / run.seconds if run.seconds else 0.0
     return {
-        "failures": dg.MetadataValue.md(failures_markdown(run.ledger)),
-        **table_metadata(run.ledger, DOWNLOADS, location),
+        "failures": dg.MetadataValue.md(failures_markdown(rows)),
+        **table_metadata(rows, DOWNLOADS, location),
         **counted,
         "share_failed": round(share_failed(counted), 4),
-        "tried": run.tried.num_rows,
+        "tried": tried.num_rows,
         "fetched": fetched.num_rows,
         "waiting": run.waiting,
         "bytes": pc.sum(fetched["bytes"]).as_py() or 0,
         "images_per_second": round(per_second, 2),
         "seconds": round(run.seconds, 3),
-        **_latency(run.tried),
+        **_latency(tried),
     }
 
 
@@ -93,9 +94,22 @@ def _latency(tried: pa.Table) -> Metadata:
     return {"latency_p50_s": round(p50, 4), "latency_p95_s": round(p95, 4), "latency_p99_s": round(p99, 4)}
 
 
-def catalog_metadata(run: CatalogRun, location: str, sheet: bytes | None) -> Metadata:
-    """Return the metadata of `gallery_catalog`; `sheet` is a JPEG of its newest images."""
-    catalog = run.catalog
+REPORTED = (
+    *("url", "status", "reason", "detail", "path", "sha256", "bytes", "duplicate_of", "attempts"),
+    *("elapsed_s", "fetched_at"),
+)
+"""The catalog's columns that a run reports something of."""
+
+
+def catalog_metadata(run: CatalogRun, catalog: pa.Table, location: str, sheet: bytes | None) -> Metadata:
+    """Return the metadata of `gallery_catalog`.
+
+    Args:
+        run: The run.
+        catalog: The columns REPORTED of its catalog.
+        location: Where the catalog is stored.
+        sheet: A JPEG of its newest images.
+    """
     counted = counts(catalog)
     return {
         **({"contact_sheet": dg.MetadataValue.md(picture_markdown(sheet))} if sheet else {}),

@@ -21,7 +21,7 @@ from imgdl_pipeline.core.catalog.audit import (
 )
 from imgdl_pipeline.core.listing.build import lengths
 from imgdl_pipeline.core.model.outcome import Reason, Status
-from imgdl_pipeline.core.model.schemas import CATALOG
+from imgdl_pipeline.core.model.schemas import CATALOG, columns
 from imgdl_pipeline.core.model.settings import CheckSettings
 from imgdl_pipeline.core.model.shown import hide_secrets
 from imgdl_pipeline.core.storage.layout import catalog_path
@@ -67,7 +67,7 @@ class Inspected:
 
     Args:
         gallery: The gallery's name.
-        catalog: The catalog, as CATALOG.
+        catalog: The columns JUDGED of the catalog.
         store: The store of the gallery's files.
         settings: The limits of the checks.
         schedule: The cron expression of the gallery's runs, if they have one.
@@ -253,6 +253,10 @@ class Judged:
         return 0 if self.verdict.passed else 1 + (self.verdict.severity is ERROR)
 
 
+JUDGED = columns(CATALOG, *(name for name in CATALOG.names if name not in ("attributes", "embedded", "exif")))
+"""The catalog's columns without those that may be large, of which no check needs one."""
+
+
 def judge(galleries: Galleries, gallery: Gallery, checks: Iterable[str]) -> list[Judged]:
     """Return the verdicts on what a gallery's last run left.
 
@@ -264,7 +268,7 @@ def judge(galleries: Galleries, gallery: Gallery, checks: Iterable[str]) -> list
     store = open_store(galleries)
     location = store.location(catalog_path(gallery.name))
     try:
-        catalog = store.read_table(catalog_path(gallery.name), CATALOG)
+        catalog = store.read_table(catalog_path(gallery.name), JUDGED)
     except StoreError as error:
         verdict = _unreadable(error)
         return [Judged(gallery.name, check, verdict, location) for check in checks]

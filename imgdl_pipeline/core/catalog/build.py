@@ -1,10 +1,9 @@
 """Build the catalog: one row per link, with the facts about its image or the reason why there is none.
 
-The catalog is built column by column from the ledger, the stored files and the previous catalog. Only files
-that are not in the last catalog and were not checked during download are read and checked, on all cores.
+The catalog is made of the ledger, the stored files and the last catalog; see `assemble.py`. Only files that
+are not in the last catalog and were not checked during download are read and checked, on all cores.
 """
 
-import json
 import threading
 import time
 from collections import deque
@@ -14,40 +13,30 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imgdl_pipeline.core.jpeg.facts import FACT_NAMES, InvalidImageError, JpegFacts, Limits
+from imgdl_pipeline.core.catalog.assemble import Sources, assemble, known_rows
+from imgdl_pipeline.core.catalog.facts import FreshFacts, add_early, said_in_files
+from imgdl_pipeline.core.jpeg.facts import InvalidImageError, JpegFacts, Limits
 from imgdl_pipeline.core.jpeg.worker_client import Image
 from imgdl_pipeline.core.jpeg.workers import JpegWorkers, opened
-from imgdl_pipeline.core.listing.build import read_links, unseen_links
+from imgdl_pipeline.core.listing.build import open_links, unseen_links
 from imgdl_pipeline.core.model.counted import Counted
-from imgdl_pipeline.core.model.licenses import first_license_id
-from imgdl_pipeline.core.model.opt_outs import OptOut, from_embedded
+from imgdl_pipeline.core.model.digest import TableDigest
+from imgdl_pipeline.core.model.opt_outs import OptOut
 from imgdl_pipeline.core.model.outcome import Reason, Status
-from imgdl_pipeline.core.model.schemas import (
-    CATALOG,
-    DOWNLOADS,
-    FACTS,
-    LINKS,
-    filter_table,
-    is_first,
-    take_column,
-)
+from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS, FACTS, columns
 from imgdl_pipeline.core.model.settings import DownloadSettings
+from imgdl_pipeline.core.model.temporary import opened_temporary
+from imgdl_pipeline.core.storage.arrange import NOWHERE, Places
 from imgdl_pipeline.core.storage.checkpoints import CHECKPOINT_S, Checkpoints
 from imgdl_pipeline.core.storage.judged import discard_opted_out, discard_removed
-from imgdl_pipeline.core.storage.layout import catalog_path, checked_path, images_path
+from imgdl_pipeline.core.storage.layout import catalog_path, checked_path, shard_mark
 from imgdl_pipeline.core.storage.ledger import Ledger
 from imgdl_pipeline.core.storage.removed import Removed
-from imgdl_pipeline.core.storage.store import Store
-
-REMEMBERED = pa.schema(
-    (*FACTS, *(CATALOG.field(name) for name in ("attributes", "license_id", "first_seen", "last_seen"))),
-    metadata=CATALOG.metadata,
-)
-"""The columns that are taken from the last catalog; its other columns come from the ledger."""
+from imgdl_pipeline.core.storage.store import Store, write_batches
+from imgdl_pipeline.core.storage.table_file import TableFile, empty_table_file
 
 BATCH_FILES = 16
 """The most files that a thread takes at a time."""
@@ -65,19 +54,42 @@ class StoredImage:
 
 @dataclass(frozen=True, slots=True)
 class CatalogRun:
-    """The result of building a catalog.
+    """The result of building a catalog. Its rows stay in the store, and are read as far as they are wanted.
 
     Args:
-        catalog: All of the gallery's rows.
+        store: The store of the gallery's files.
+        gallery: The gallery's name.
         checked: How many files were checked since the last catalog, most of them during their download.
         new: How many links are new in the catalog.
         seconds: How long the run took.
     """
 
-    catalog: pa.Table
+    store: Store
+    gallery: str
     checked: int
     new: int
     seconds: float
+
+    @property
+    def catalog(self) -> pa.Table:
+        """All of the gallery's rows, with all columns."""
+        return self.rows(*CATALOG.names)
+
+    def rows(self, *names: str) -> pa.Table:
+        """Return some columns of all rows.
+
+        Raises:
+            StoreError: The catalog could not be read.
+        """
+        table = self.store.read_table(catalog_path(self.gallery), columns(CATALOG, *names))
+        return columns(CATALOG, *names).empty_table() if table is None else table
+
+    def digest(self, *names: str) -> str:
+        """Return the digest of some columns of text; raises like `rows`."""
+        digest = TableDigest(*names)
+        for batch in self.store.batches(catalog_path(self.gallery), columns(CATALOG, *names)):
+            digest.update(batch)
+        return digest.hex()
 
 
 def build_catalog(
@@ -103,100 +115,60 @@ def build_catalog(
         StoreError: The store failed.
     """
     started = time.monotonic()
-    with Ledger(store, gallery) as ledger, opened(jpegs) as jpegs:
-        removed = Removed.read(store)
+    removed = Removed.read(store)
+    with (
+        Ledger(store, gallery) as ledger,
+        opened(jpegs) as jpegs,
+        open_links(store, gallery) as links,
+        opened_temporary() as file,
+        FreshFacts(file) as fresh,
+        store.open_table(catalog_path(gallery)) or empty_table_file(CATALOG) as previous,
+        store.reading(catalog_path(gallery)),
+    ):
         discard_removed(ledger, store, removed)
-        lists = Lists.of(store, gallery)
-        previous = store.read_table(catalog_path(gallery), REMEMBERED)
-        previous = REMEMBERED.empty_table() if previous is None else previous
         checkpoints = Checkpoints(store, checked_path(gallery), FACTS)
-        early = _still_there(checkpoints.tables(), ledger, store, gallery)
-        known, early = (known_facts(ledger.table, table) for table in (complete_facts(previous), early))
-        to_check = stored_images(ledger.table, pa.concat_tables([known, early]))
-        with closing(_check_all(to_check, store, jpegs, Limits.of(settings), removed, on_progress)) as rows:
-            checked = pa.concat_tables([_facts_table(rows, checkpoints), early])
-        discard_invalid(ledger, store, checked)
-        facts = pa.concat_tables([checked, known])
-        if discard_opted_out(ledger, store, settings, _in_files(facts)):
-            facts = known_facts(ledger.table, facts)
-        catalog = assemble(lists, ledger.table, facts, previous)
-        new = catalog.num_rows - previous.num_rows
-        del early, known, facts, previous  # large for a long list, and writing needs memory too
-        store.sweep(catalog_path(gallery).rpartition("/")[0])
-        store.write_table(catalog_path(gallery), catalog)
+        known = known_rows(ledger, previous)
+        early = add_early(fresh, store, gallery, ledger)
+        to_check = _unchecked(ledger, [known, early])
+        limits = Limits.of(settings)
+        with closing(_check_all(to_check, store, jpegs, limits, removed, on_progress)) as rows:
+            _add_checked(fresh, rows, checkpoints)
+        del to_check
+        said = _said_before(previous, known)
+        discard_invalid(ledger, store, fresh.invalid())
+        discard_opted_out(ledger, store, settings, {**said, **fresh.opt_outs})
+        unseen = unseen_links(store, gallery)
+        new = _write(store, gallery, Sources(ledger, links, unseen, fresh, previous)) - previous.num_rows
         checkpoints.clear()
-        lists.are_seen()
-    return CatalogRun(catalog, checked.num_rows, new, time.monotonic() - started)
+        unseen.clear()
+    return CatalogRun(store, gallery, fresh.count, new, time.monotonic() - started)
 
 
-@dataclass(frozen=True, slots=True)
-class Lists:
-    """A gallery's link list, and the links that left earlier lists before any catalog included them.
-
-    Args:
-        current: The link list, as LINKS.
-        unseen: Links that left earlier lists, as LINKS, older ones first; a link may occur more than once.
-        kept: The checkpoints that `unseen` was read from.
-    """
-
-    current: pa.Table
-    unseen: pa.Table
-    kept: Checkpoints
-
-    @staticmethod
-    def of(store: Store, gallery: str) -> "Lists":
-        """Read the lists of a gallery; raise StoreError if there is none yet."""
-        kept = unseen_links(store, gallery)
-        return Lists(
-            read_links(store, gallery), pa.concat_tables([LINKS.empty_table(), *kept.tables()]), kept
-        )
-
-    def are_seen(self) -> None:
-        """Delete the saved links, which the catalog now includes."""
-        self.kept.clear()
+def _write(store: Store, gallery: str, sources: Sources) -> int:
+    """Write the catalog, and return the number of its rows."""
+    store.sweep(catalog_path(gallery).rpartition("/")[0], mark=shard_mark(gallery))
+    with opened_temporary() as file:
+        write_batches(file, CATALOG, assemble(sources))
+        store.write_file(catalog_path(gallery), file)
+    return sources.ledger.num_rows
 
 
-def _in_files(facts: pa.Table) -> dict[str, list[OptOut]]:
-    """Return what the metadata of files says against their use, by link."""
-    may_say = pc.fill_null(pc.match_substring(facts["embedded"], '"data_mining"'), fill_value=False)
-    rows = facts.select(["url", "embedded"]).filter(may_say).to_pylist()
-    found = {row["url"]: from_embedded(json.loads(row["embedded"])) for row in rows}
-    return {url: said for url, said in found.items() if said}
+def _unchecked(ledger: Ledger, known: list[Places]) -> pa.Table:
+    """Return the ledger's stored files whose facts are not known yet, by the rows of those that are."""
+    wanted = pc.equal(ledger.select(["status"])["status"], Status.OK.value).to_numpy().copy()
+    for rows in known:
+        wanted[rows[rows != NOWHERE]] = False
+    return ledger.filter(wanted, ["url", "path", "sha256", "bytes"])
 
 
-def _still_there(checked: list[pa.Table], ledger: Ledger, store: Store, gallery: str) -> pa.Table:
-    """Return the earlier check results whose file exists and has the size that the ledger records."""
-    early = pa.concat_tables([FACTS.empty_table(), *checked])
-    if not early.num_rows:
-        return early
-    stored = store.files(images_path(gallery))
-    row = pc.index_in(early["url"], value_set=ledger.table["url"].combine_chunks())
-    place = pc.index_in(pc.take(ledger.table["path"], row), value_set=stored["path"].combine_chunks())
-    is_there = pc.equal(pc.take(stored["bytes"], place), pc.take(ledger.table["bytes"], row))
-    return early.filter(pc.fill_null(is_there, fill_value=False))
-
-
-def complete_facts(previous: pa.Table) -> pa.Table:
-    """Return the last catalog's facts about images, without rows of an older version, which lack columns."""
-    is_ok = pc.equal(previous["status"], Status.OK.value)
-    return previous.select(FACTS.names).filter(pc.and_(is_ok, pc.is_valid(previous["orientation"])))
-
-
-def known_facts(ledger: pa.Table, facts: pa.Table) -> pa.Table:
-    """Return the facts of files whose bytes have not changed."""
-    row = pc.index_in(facts["url"], value_set=ledger["url"].combine_chunks())
-    is_same = pc.and_(
-        pc.equal(pc.take(ledger["sha256"], row), facts["sha256"]),
-        pc.equal(pc.take(ledger["status"], row), Status.OK.value),
-    )
-    return filter_table(facts, pc.fill_null(is_same, fill_value=False)).cast(FACTS)
-
-
-def stored_images(ledger: pa.Table, known: pa.Table) -> pa.Table:
-    """Return the ledger's stored files whose facts are not known yet."""
-    is_known = pc.is_in(ledger["url"], value_set=known["url"].combine_chunks())
-    is_stored = pc.equal(ledger["status"], Status.OK.value)
-    return ledger.select(["url", "path", "sha256", "bytes"]).filter(pc.and_not(is_stored, is_known))
+def _said_before(previous: TableFile, known: Places) -> dict[str, list[OptOut]]:
+    """Return what files say against their use, as the last catalog has it of files that have not changed."""
+    said, start = {}, 0
+    for batch in previous.batches(columns(CATALOG, "url", "embedded")):
+        is_known = known[start : start + batch.num_rows] != NOWHERE
+        said.update(said_in_files(batch.filter(pa.array(is_known))))
+        start += batch.num_rows
+    return said
 
 
 def check_file(image: StoredImage, store: Store, jpegs: JpegWorkers, limits: Limits) -> JpegFacts:
@@ -277,25 +249,26 @@ def _mapped(
             future.cancel()
 
 
-def _facts_table(rows: Iterator[dict[str, object]], checkpoints: Checkpoints) -> pa.Table:
-    """Collect all rows in a table, and write a checkpoint of new rows every CHECKPOINT_S seconds."""
-    tables, batch, due = [FACTS.empty_table()], [], time.monotonic() + CHECKPOINT_S
+def _add_checked(fresh: FreshFacts, rows: Iterator[dict[str, object]], checkpoints: Checkpoints) -> None:
+    """Collect all rows, and write a checkpoint of new rows every CHECKPOINT_S seconds."""
+    batch, due = [], time.monotonic() + CHECKPOINT_S
     for row in rows:
         batch.append(row)
         if time.monotonic() >= due:
-            tables.append(pa.Table.from_pylist(batch, schema=FACTS))
-            checkpoints.add(tables[-1])
+            table = pa.Table.from_pylist(batch, schema=FACTS)
+            fresh.add(table)
+            checkpoints.add(table)
             batch, due = [], time.monotonic() + CHECKPOINT_S
-    return pa.concat_tables([*tables, pa.Table.from_pylist(batch, schema=FACTS)])
+    fresh.add(pa.Table.from_pylist(batch, schema=FACTS))
 
 
-def discard_invalid(ledger: Ledger, store: Store, checked: pa.Table) -> None:
+def discard_invalid(ledger: Ledger, store: Store, invalid: pa.Table) -> None:
     """Write the verdict on files that are not complete JPEGs to the ledger, then delete the files."""
-    invalid = checked.filter(pc.not_equal(checked["status"], Status.OK.value))
     if not invalid.num_rows:
         return
-    row = pc.index_in(invalid["url"], value_set=ledger.table["url"].combine_chunks())
-    rows = ledger.table.take(row)
+    is_invalid = pc.is_in(ledger.select(["url"])["url"], value_set=invalid["url"]).to_numpy()
+    rows = ledger.filter(is_invalid)
+    invalid = invalid.take(pc.index_in(rows["url"], value_set=invalid["url"]))
     paths = rows["path"].to_pylist()
     replaced = {
         **{name: invalid[name] for name in ("status", "reason", "detail")},
@@ -316,101 +289,3 @@ def _failures(before: pa.ChunkedArray, reason: pa.ChunkedArray) -> pa.ChunkedArr
 
 
 _OF_A_STORED_FILE = ("path", "sha256", "bytes", "etag", "last_modified", "fetched_at")
-
-
-def assemble(lists: Lists, ledger: pa.Table, facts: pa.Table, previous: pa.Table) -> pa.Table:
-    """Return the catalog's rows: listed links in list order, then links no longer listed in catalog order.
-
-    Args:
-        lists: The gallery's lists.
-        ledger: The ledger, as DOWNLOADS; a link that was not tried yet has no row in it, and gets none.
-        facts: The facts about images, as FACTS.
-        previous: The last catalog.
-    """
-    order = _listed_order(ledger["url"], lists.current["url"], previous["url"])
-    tried = _Rows(ledger, order)
-    url = tried["url"].combine_chunks()
-    newest_first = lists.unseen.take(pa.array(range(lists.unseen.num_rows - 1, -1, -1), pa.int64()))
-    listed, known, before, missed_first, missed_last = (
-        _Rows(table, pc.index_in(url, value_set=table["url"].combine_chunks()))
-        for table in (lists.current, facts, previous, lists.unseen, newest_first)
-    )
-    columns = {name: known[name] for name in FACT_NAMES}
-    columns["duplicate_of"] = _duplicate_of(url, tried["sha256"].combine_chunks())
-    columns["attributes"] = pc.coalesce(
-        listed["attributes"], missed_last["attributes"], before["attributes"], "{}"
-    )
-    columns["first_seen"] = pc.coalesce(
-        before["first_seen"], missed_first["listed_at"], listed["listed_at"], tried["tried_at"]
-    )
-    columns["last_seen"] = pc.coalesce(
-        listed["listed_at"], missed_last["listed_at"], before["last_seen"], tried["tried_at"]
-    )
-    columns["opt_outs"] = pc.fill_null(tried["opt_outs"], "[]")
-    is_same = pc.and_(
-        pc.equal(before["attributes"], columns["attributes"]),
-        pc.equal(pc.fill_null(before["embedded"], ""), pc.fill_null(columns["embedded"], "")),
-    )
-    is_removed = pc.fill_null(pc.equal(tried["reason"], Reason.REMOVED.value), fill_value=False)
-    columns["attributes"] = pc.if_else(is_removed, "{}", columns["attributes"])
-    known_ids = pc.if_else(pc.fill_null(is_same, fill_value=False), before["license_id"], None)
-    columns["license_id"] = license_ids(columns["attributes"], columns["embedded"], known_ids)
-    columns |= {name: tried[name] for name in CATALOG.names if name not in columns}
-    return pa.table({name: columns[name] for name in CATALOG.names}).cast(CATALOG)
-
-
-def license_ids(attributes: pa.ChunkedArray, embedded: pa.ChunkedArray, known: pa.ChunkedArray) -> pa.Array:
-    """Return each row's licence: as the source names it, or else as the file does; null where neither does.
-
-    Args:
-        attributes: JSON objects of what the source says.
-        embedded: JSON objects of what the file says, or null.
-        known: The identifiers that need not be made again, or null.
-    """
-    mentions = pc.or_(*(_mentions_license(column) for column in (attributes, embedded)))
-    has_license = pc.and_(mentions, pc.is_null(known))
-    places = np.flatnonzero(has_license.to_numpy(zero_copy_only=False))
-    said, own = (take_column(column, pa.array(places)).to_pylist() for column in (attributes, embedded))
-    found = np.full(len(attributes), None, dtype=object)
-    for place, *texts in zip(places, said, own, strict=True):
-        found[place] = first_license_id(*map(_license_of, texts))
-    return pc.coalesce(known, pa.array(found, pa.string()))
-
-
-def _mentions_license(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.fill_null(pc.match_substring(column, '"license'), fill_value=False)
-
-
-def _license_of(text: str | None) -> tuple[str | None, str | None]:
-    """Return the name and the URL of the licence in a JSON object."""
-    values = json.loads(text or "{}")
-    name, url = values.get("license"), values.get("license_url")
-    return name if isinstance(name, str) else None, url if isinstance(url, str) else None
-
-
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """A selection of a table's rows that copies a column only when it is read: a full copy would be large."""
-
-    table: pa.Table
-    places: pa.Array
-
-    def __getitem__(self, name: str) -> pa.ChunkedArray:
-        return take_column(self.table[name], self.places)
-
-
-def _listed_order(url: pa.ChunkedArray, listed: pa.ChunkedArray, before: pa.ChunkedArray) -> pa.Array:
-    """Return row numbers: those of listed URLs in list order, then the others in the last catalog's order."""
-    places = {
-        name: pc.index_in(url, value_set=values.combine_chunks())
-        for name, values in (("listed", listed), ("before", before))
-    }
-    by_place = [("listed", "ascending"), ("before", "ascending")]  # nulls go to the end
-    return pc.sort_indices(pa.table(places), sort_keys=by_place)
-
-
-def _duplicate_of(url: pa.Array, sha256: pa.Array) -> pa.Array:
-    """Return for each stored file the URL of the first file with the same bytes; null for that first one."""
-    is_copy = pc.and_not(pc.is_valid(sha256), is_first(sha256))
-    first = pc.take(url, pc.index_in(sha256, value_set=sha256))
-    return pc.if_else(is_copy, first, pa.scalar(None, pa.string()))

@@ -258,7 +258,7 @@ def _without_pictures(table: pa.Table, is_removed: pa.ChunkedArray) -> pa.Table:
 def _ledgers_of(store: Store, gallery: str) -> list[pa.Table]:
     """Return a gallery's ledger, and what killed runs left of theirs."""
     ledger = store.read_table(downloads_path(gallery), DOWNLOADS)
-    left = Checkpoints(store, checkpoints_path(gallery), DOWNLOADS).tables()
+    left = list(Checkpoints(store, checkpoints_path(gallery), DOWNLOADS).tables())
     return left if ledger is None else [ledger, *left]
 
 

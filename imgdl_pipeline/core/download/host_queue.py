@@ -142,6 +142,14 @@ class Schedule(Generic[T]):
             if len(self._waiting) == 1:  # the last host may use all of its slots now
                 self._offer(next(iter(self._waiting)))
 
+    def busy(self, host: str) -> int:
+        """Return how many items of a host are handed out."""
+        return self._out.get(host, 0)
+
+    def slots_changed(self, host: str) -> None:
+        """Give a host a turn if it has more slots now than before."""
+        self._offer(host)
+
     def is_left_alone(self, item: T) -> bool:
         """Return whether an item that was handed out must wait, because its host is in a pause."""
         return self._host_of(item) in self._left_alone

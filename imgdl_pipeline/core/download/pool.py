@@ -191,6 +191,17 @@ class DownloadPool(Generic[T, R]):
             if done.result is not None:
                 yield done.result
 
+    def busy_with(self, host: str) -> int:
+        """Return how many items of a host are queued or being worked on."""
+        with self._lock:
+            return self._schedule.busy(host)
+
+    def slots_changed(self, host: str) -> None:
+        """Work on more items of a host if it has more slots now than before."""
+        with self._lock:
+            self._schedule.slots_changed(host)
+            self._fill_queue()
+
     def take(self) -> T | None:
         """Return a worker's next item, or None if the worker must end."""
         while True:

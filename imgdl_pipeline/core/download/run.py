@@ -27,7 +27,16 @@ from imgdl_pipeline.core.download.fetch import (
     check_expected,
 )
 from imgdl_pipeline.core.download.host_queue import Requeue, Throttled
-from imgdl_pipeline.core.download.plan import BATCH_JOBS, Job, interleaved, jobs, orphans, plan
+from imgdl_pipeline.core.download.plan import (
+    BATCH_JOBS,
+    Job,
+    files_of,
+    interleaved,
+    jobs,
+    large_hosts,
+    orphans,
+    plan,
+)
 from imgdl_pipeline.core.download.pool import DownloadPool
 from imgdl_pipeline.core.download.removed_links import RemovedLinks
 from imgdl_pipeline.core.download.retry import Retry, is_permanent
@@ -36,7 +45,8 @@ from imgdl_pipeline.core.http.transport import Validators
 from imgdl_pipeline.core.http.urls import host_of
 from imgdl_pipeline.core.jpeg.facts import InvalidImageError, Limits
 from imgdl_pipeline.core.jpeg.workers import JpegWorkers, opened
-from imgdl_pipeline.core.listing.build import read_links
+from imgdl_pipeline.core.listing.build import open_links
+from imgdl_pipeline.core.listing.split import checked_places
 from imgdl_pipeline.core.model.opt_outs import FILE, from_json, renewed, to_json
 from imgdl_pipeline.core.model.outcome import (
     FetchError,
@@ -46,14 +56,24 @@ from imgdl_pipeline.core.model.outcome import (
     Status,
     UnreachableError,
 )
-from imgdl_pipeline.core.model.schemas import CATALOG, filter_table
+from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS, LINKS, columns, filter_table
 from imgdl_pipeline.core.model.settings import AgeGradedRecheck, DownloadSettings
+from imgdl_pipeline.core.storage.host_leases import HostLeases
 from imgdl_pipeline.core.storage.judged import discard_opted_out, discard_removed, note_usage
-from imgdl_pipeline.core.storage.layout import catalog_path, image_path, images_path
+from imgdl_pipeline.core.storage.layout import (
+    catalog_path,
+    downloads_path,
+    image_path,
+    images_path,
+    links_path,
+    shard_mark,
+    whole_gallery,
+)
 from imgdl_pipeline.core.storage.ledger import Download, Ledger
 from imgdl_pipeline.core.storage.object_store import StoreError
 from imgdl_pipeline.core.storage.removed import REMOVED_VERDICT, Removed, RemovedNow
 from imgdl_pipeline.core.storage.store import Store
+from imgdl_pipeline.core.storage.table_file import TableFile
 
 logger = logging.getLogger(__name__)
 
@@ -97,21 +117,64 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class DownloadRun:
-    """The result of a run.
+    """The result of a run. Its rows stay in the store, and are read as far as they are wanted.
 
     Args:
-        ledger: All ledger rows of the gallery.
-        tried: The rows of the links that this run requested.
-        fetched: The rows of the links whose bytes this run fetched.
+        store: The store of the gallery's files.
+        gallery: The gallery's name.
+        started_at: When the run began.
+        ended_at: When it ended.
         seconds: Duration of the run.
         waiting: Number of links that `limit` or `time_limit` left to the next run.
     """
 
-    ledger: pa.Table
-    tried: pa.Table
-    fetched: pa.Table
+    store: Store
+    gallery: str
+    started_at: datetime
+    ended_at: datetime
     seconds: float
     waiting: int = 0
+
+    @property
+    def ledger(self) -> pa.Table:
+        """All ledger rows of the gallery."""
+        return self.rows(*DOWNLOADS.names)
+
+    @property
+    def tried(self) -> pa.Table:
+        """The rows of the links that this run requested."""
+        return self.tried_rows(*DOWNLOADS.names)
+
+    @property
+    def fetched(self) -> pa.Table:
+        """The rows of the links whose bytes this run fetched."""
+        return self.fetched_rows(*DOWNLOADS.names)
+
+    def rows(self, *names: str) -> pa.Table:
+        """Return some columns of all ledger rows.
+
+        Raises:
+            StoreError: The ledger could not be read.
+        """
+        schema = columns(DOWNLOADS, *names)
+        table = self.store.read_table(downloads_path(self.gallery), schema)
+        return schema.empty_table() if table is None else table
+
+    def tried_rows(self, *names: str) -> pa.Table:
+        """Return some columns of `tried`; raises like `rows`."""
+        return self._of_this_run("tried_at", names)
+
+    def fetched_rows(self, *names: str) -> pa.Table:
+        """Return some columns of `fetched`; raises like `rows`."""
+        return self._of_this_run("fetched_at", names)
+
+    def _of_this_run(self, time_column: str, names: tuple[str, ...]) -> pa.Table:
+        rows = self.rows(*dict.fromkeys([*names, time_column]))
+        is_ours = _is_between(rows[time_column], self.started_at, self.ended_at)
+        return filter_table(rows.select(list(names)), is_ours)
+
+
+NOT_SPREAD: Mapping[str, int] = {}
 
 
 def download_gallery(
@@ -124,6 +187,7 @@ def download_gallery(
     retry: Retry | None = None,
     jpegs: JpegWorkers | None = None,
     checks_early: bool = True,
+    spread: Mapping[str, int] = NOT_SPREAD,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> DownloadRun:
     """Fetch every planned link of a gallery, and update the ledger.
@@ -137,28 +201,25 @@ def download_gallery(
         retry: The retry policy; None creates one from the settings.
         jpegs: The processes that validate images; None starts some and ends them afterwards.
         checks_early: Validate images during the downloads; otherwise the catalog validates all of them.
+        spread: Hosts whose slots and rate are shared by several runs at the same time, and by how many.
         on_progress: Called after every link, and twice a second while no link finishes.
 
     Raises:
         StoreError: The store failed. Results up to then are in the ledger, if it could still be written.
     """
     started, started_at = time.monotonic(), datetime.now(timezone.utc)
-    links, stop, paces = read_links(store, gallery), threading.Event(), Paces(settings.requests_per_second)
-    now = RemovedNow(store)
+    stop, paces, now = threading.Event(), Paces(settings.requests_per_second), RemovedNow(store)
     with (
+        open_links(store, gallery) as links,
         Ledger(store, gallery) as ledger,
         Fetcher(settings, stop, paces=paces, removed=RemovedLinks(now)) as fetcher,
         opened(jpegs) as jpegs,
     ):
         store.sweep(images_path(gallery))
-        stored = store.files(images_path(gallery))
-        _adopt(gallery, store, links, stored, ledger)
         removed = now.list()
-        _refuse_removed(gallery, links, ledger, removed, store)
-        discard_opted_out(ledger, store, settings)
-        store.delete(orphans(stored, ledger.table))
-        planned = plan(links, ledger.table, stored, settings, started_at, force=force)
-        todo = interleaved(planned[:limit], HOSTS_PER_WORKER * settings.workers)
+        todo, planned = _plan(
+            gallery, store, links, ledger, removed, settings, started_at, limit, force=force
+        )
         if todo.num_rows:
             jpegs.start()
         limits = Limits.of(settings)
@@ -167,17 +228,33 @@ def download_gallery(
         retry, breaker = retry or Retry(settings.attempts), CircuitBreaker(settings.host_patience)
         work = _Work(gallery, store, fetcher, retry, breaker, paces, jpegs, limits, eager, now, by_age)
         counter = ProgressCounter(todo.num_rows, started, on_progress)
+        leases = HostLeases(store, settings.slots, large_hosts(todo))
+        for host, runs in spread.items():
+            if leases.slots(host) is None:
+                paces.share(host, 1 / runs)
+
+        def slots(host: str) -> int:
+            held = leases.slots(host)
+            return max(1, settings.slots(host) // spread.get(host, 1)) if held is None else held
+
         pool = DownloadPool(
             work,
             workers=settings.workers,
-            slots=settings.slots,
+            slots=slots,
             host_of=lambda job: job.host,
             stop=stop,
             paced=work.handed_out,
             until=started + (settings.time_limit or float("inf")),
             on_wait=counter.waited,
         )
-        _download(pool, jobs(todo, ledger.table, settings), ledger, work, counter)
+
+        def renewed(host: str, part: float) -> None:
+            paces.share(host, part)
+            pool.slots_changed(host)
+
+        leases.busy, leases.on_renewal = pool.busy_with, renewed
+        with leases:
+            _download(pool, jobs(todo, links, ledger, settings), ledger, work, counter)
         if now.list() is not removed:  # something was removed while this run was at work
             ledger.merge()
             discard_removed(ledger, store, now.list())
@@ -185,13 +262,56 @@ def download_gallery(
             ledger.merge()
             note_usage(ledger, usage)
             discard_opted_out(ledger, store, settings)
-        waiting = planned.num_rows - counter.done
-    rows, ended_at = ledger.table, datetime.now(timezone.utc)
-    tried, fetched = (
-        filter_table(rows, _is_between(rows[column], started_at, ended_at))
-        for column in ("tried_at", "fetched_at")
-    )
-    return DownloadRun(rows, tried, fetched, time.monotonic() - started, waiting)
+        waiting = planned - counter.done
+    ended_at = datetime.now(timezone.utc)
+    return DownloadRun(store, gallery, started_at, ended_at, time.monotonic() - started, waiting)
+
+
+def _plan(
+    gallery: str,
+    store: Store,
+    links: TableFile,
+    ledger: Ledger,
+    removed: Removed,
+    settings: DownloadSettings,
+    now: datetime,
+    limit: int | None,
+    *,
+    force: bool,
+) -> tuple[pa.Table, int]:
+    """Reconcile ledger and stored images; return the links to fetch now, and the count of all."""
+    with store.reading(links_path(gallery)):
+        stored, is_whole = _stored_images(store, gallery, ledger)
+        files = files_of(ledger, stored)
+        before = ledger.writes
+        if is_whole:
+            _adopt(gallery, store, links, set(orphans(stored, files, even_all=True)), ledger)
+        urls = links.read(columns(LINKS, "url"))
+        _refuse_removed(gallery, urls, ledger, removed, store)
+        discard_opted_out(ledger, store, settings)
+        if ledger.writes > before:
+            files = files_of(ledger, stored)
+        if is_whole:
+            store.delete(orphans(stored, files))
+        planned = plan(urls, ledger, stored, settings, now, force=force, files=files)
+        todo = interleaved(planned[:limit], HOSTS_PER_WORKER * settings.workers)
+        return todo, planned.num_rows
+
+
+def _stored_images(store: Store, gallery: str, ledger: Ledger) -> tuple[pa.Table, bool]:
+    """Return the stored images of a gallery or shard, and whether all others in its folder are of no use.
+
+    After another number of shards, images stay in the folders of the shards that they were in. Those are not
+    listed, so an image there counts as stored if the ledger has it.
+    """
+    stored = store.files(images_path(gallery))
+    places = checked_places(store, whole_gallery(gallery)) if shard_mark(gallery) else None
+    if places is None or not places.is_resharded:
+        return stored, True
+    rows = ledger.select(["path", "bytes"])
+    is_elsewhere = pc.invert(pc.starts_with(rows["path"], f"{images_path(gallery)}/"))
+    elsewhere = rows.filter(pc.fill_null(is_elsewhere, fill_value=False))
+    return pa.concat_tables([stored, elsewhere.cast(stored.schema)]), False
 
 
 def _is_between(times: pa.ChunkedArray, start: datetime, end: datetime) -> pa.ChunkedArray:
@@ -199,19 +319,21 @@ def _is_between(times: pa.ChunkedArray, start: datetime, end: datetime) -> pa.Ch
     return pc.fill_null(is_between, fill_value=False)
 
 
-_PICTURES = pa.schema([CATALOG.field(name) for name in ("url", "sha256", "phash")], metadata=CATALOG.metadata)
+_PICTURES = columns(CATALOG, "url", "sha256", "phash")
 
 
 def _refuse_removed(gallery: str, links: pa.Table, ledger: Ledger, removed: Removed, store: Store) -> None:
     """Give links that were removed their rows, without asking for them, and delete what is left of them."""
     if not removed:
         return
-    named = [url for url in links["url"].to_pylist() if removed.names(url)]
-    named += ledger.table["url"].filter(removed.rows_of(ledger.table)).to_pylist()
+    named = [url for urls in links["url"].chunks for url in urls.to_pylist() if removed.names(url)]
+    rows = ledger.select(["url", "sha256"])
+    named += rows["url"].filter(removed.rows_of(rows)).to_pylist()
     if removed.has_pictures:
         known = store.read_table(catalog_path(gallery), _PICTURES)
         named += [] if known is None else known["url"].filter(removed.rows_of(known)).to_pylist()
-    before = ledger.table.filter(pc.is_in(ledger.table["url"], value_set=pa.array(named, pa.string())))
+    before = ledger.select(["url", "path", "reason"])
+    before = before.filter(pc.is_in(before["url"], value_set=pa.array(named, pa.string())))
     store.delete(before["path"].drop_null().to_pylist())
     known = before.filter(pc.equal(before["reason"], Reason.REMOVED.value))
     for url in set(named).difference(known["url"].to_pylist()):
@@ -219,19 +341,18 @@ def _refuse_removed(gallery: str, links: pa.Table, ledger: Ledger, removed: Remo
     ledger.merge()
 
 
-def _adopt(gallery: str, store: Store, links: pa.Table, stored: pa.Table, ledger: Ledger) -> None:
+def _adopt(gallery: str, store: Store, links: TableFile, lost: set[str], ledger: Ledger) -> None:
     """Give the images of a killed run their rows again: each file is whole, and its name tells its link."""
-    lost = set(orphans(stored, ledger.table, even_all=True))
     if not lost:
         return
-    is_judged = pc.is_in(ledger.table["status"], pa.array([Status.INVALID.value, Status.REFUSED.value]))
-    judged = ledger.table["url"].filter(is_judged).combine_chunks()
-    candidates = links.select(["url", "attributes"])
-    candidates = candidates.filter(pc.invert(pc.is_in(candidates["url"], value_set=judged)))
-    for batch in candidates.to_batches(max_chunksize=BATCH_JOBS):
+    rows = ledger.select(["url", "status"])
+    is_judged = pc.is_in(rows["status"], pa.array([Status.INVALID.value, Status.REFUSED.value]))
+    judged = set(rows["url"].filter(is_judged).to_pylist())
+    del rows
+    for batch in links.batches(columns(LINKS, "url", "attributes"), BATCH_JOBS):
         for link in batch.to_pylist():
             path = image_path(gallery, link["url"])
-            if path in lost:
+            if path in lost and link["url"] not in judged:
                 row = _adopted(link["url"], path, json.loads(link["attributes"] or "{}"), store)
                 if row is not None:
                     ledger.add(row)
@@ -461,7 +582,7 @@ class _Work:
         return True
 
     def _stored(self, job: Job, fetched: Fetched) -> Download:
-        path = image_path(self.gallery, job.url)
+        path = image_path(self.gallery, job.url) if job.known is None else str(job.known.path)
         if self.removed.list().names(job.url, fetched.digests["sha256"]):
             return _removed_row(job)
         if job.known is not None and job.known.sha256 == fetched.digests["sha256"]:

@@ -64,12 +64,13 @@ class Pace:
     """
 
     __slots__ = (
-        *("_changed_at", "_gap", "_good", "_last_good", "_next_out", "_next_sent", "_steps"),
+        *("_changed_at", "_gap", "_good", "_last_good", "_lowest", "_next_out", "_next_sent", "_steps"),
         *("limit", "rate"),
     )
 
     def __init__(self, limit: float = float("inf")) -> None:
         self.limit = self.rate = limit
+        self._lowest = float("inf")
         self._next_out = self._next_sent = 0.0
         self._changed_at = float("-inf")
         self._good = self._steps = 0
@@ -78,8 +79,14 @@ class Pace:
 
     def lower_limit(self, limit: float) -> None:
         """Lower the limit; a higher one changes nothing."""
-        self.limit = min(self.limit, limit)
-        self.rate = min(self.rate, limit)
+        self._lowest = min(self._lowest, limit)
+        self.set_limit(min(self.limit, limit))
+
+    def set_limit(self, limit: float) -> None:
+        """Replace the limit; a lower one that the host has asked for still counts."""
+        is_full = self.rate == self.limit
+        self.limit = min(limit, self._lowest)
+        self.rate = self.limit if is_full else min(self.rate, self.limit)
 
     def handed_out(self, now: float) -> float:
         """Note that a link is handed out, and return the time before which the next may not be."""
@@ -149,6 +156,12 @@ class Paces:
         if seconds > 0:
             with self._lock:
                 self._of(host).lower_limit(1 / min(seconds, LONGEST_CRAWL_DELAY_S))
+
+    def share(self, host: str, part: float) -> None:
+        """Ask a host at a part of the limit, because other runs ask it, too."""
+        if part > 0 and self._limit < float("inf"):
+            with self._lock:
+                self._of(host).set_limit(self._limit * part)
 
     def answered(self, host: str) -> None:
         """Note a good answer of a host."""

@@ -5,11 +5,13 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import IO
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -18,14 +20,15 @@ from imgdl_pipeline.core.http.deadline import Cancelled
 from imgdl_pipeline.core.listing.within import Interrupted, call_within
 from imgdl_pipeline.core.model.digest import TableDigest
 from imgdl_pipeline.core.model.links import ATTRIBUTES_CHARS, DistinctLinks, TooLargeError
-from imgdl_pipeline.core.model.schemas import CATALOG, LINKS
+from imgdl_pipeline.core.model.schemas import CATALOG, LINKS, columns
 from imgdl_pipeline.core.model.settings import CONTACT_HOSTS, DownloadSettings, SourceSettings
 from imgdl_pipeline.core.model.temporary import needing_room, opened_temporary
 from imgdl_pipeline.core.sources import SourceClient, SourceError, Unchanged, list_links
 from imgdl_pipeline.core.storage.checkpoints import Checkpoints
 from imgdl_pipeline.core.storage.layout import catalog_path, links_path, unseen_links_path, validators_path
 from imgdl_pipeline.core.storage.object_store import StoreError
-from imgdl_pipeline.core.storage.store import Store, parquet_writer, write_parquet
+from imgdl_pipeline.core.storage.store import Store, parquet_writer, write_batches
+from imgdl_pipeline.core.storage.table_file import TableFile
 
 logger = logging.getLogger(__name__)
 
@@ -102,9 +105,7 @@ def list_gallery(
             except Unchanged:
                 file.seek(0)
                 file.truncate()
-                links = read_links(store, gallery)
-                write_parquet(file, _listed_again(links, now, length_before))
-                return TableDigest.of(links, *_DIGESTED)
+                return _write_again(store, gallery, now, length_before, file)
 
         with client:
             digest = _within(list_timeout, client, write)
@@ -117,7 +118,7 @@ def list_gallery(
         if not links.num_rows:
             _check_empty(gallery, before, allow_empty=allow_empty)
         store.sweep(path.rpartition("/")[0], older_than_s=ABANDONED_S)
-        _keep_unseen(store, gallery, before, links)
+        keep_unseen(store, gallery, before, links)
         store.write_file(path, file)
     if client.validators:
         _keep_validators(gallery, source, store, client.validators, links)
@@ -195,35 +196,64 @@ def unseen_links(store: Store, gallery: str) -> Checkpoints:
     return Checkpoints(store, unseen_links_path(gallery), LINKS)
 
 
-def _keep_unseen(store: Store, gallery: str, before: pa.Table | None, links: pa.Table) -> None:
-    """Save the links of a list that no catalog has read if neither the new list nor the catalog has them."""
+def keep_unseen(store: Store, gallery: str, before: pa.Table | None, links: pa.Table) -> None:
+    """Save the links of a list that no catalog has read if neither the new list nor the catalog has them.
+
+    Args:
+        store: The store of the gallery's files.
+        gallery: The gallery's name.
+        before: The column `listed_at` of its list so far.
+        links: The column `url` of the list that replaces it.
+    """
     listed_at = _time_of(before)
     if listed_at is None:
         return
     last_seen = _catalog_column(store, gallery, "last_seen")
     if (pc.max(last_seen).as_py() or NEVER) >= listed_at:
         return
-    old, known = read_links(store, gallery), _catalog_column(store, gallery, "url")
-    is_listed, is_known = (
-        pc.is_in(old["url"], value_set=urls.combine_chunks()) for urls in (links["url"], known)
-    )
-    lost = old.filter(pc.invert(pc.and_(is_listed, is_known)))
-    if lost.num_rows:
-        unseen_links(store, gallery).add(lost)
+    with open_links(store, gallery) as old, store.reading(links_path(gallery)):
+        is_lost = _is_lost(old.read(columns(LINKS, "url"))["url"], links, store, gallery)
+        if is_lost.any():
+            kept, start = unseen_links(store, gallery), 0
+            for batch in old.batches(LINKS):
+                lost = batch.filter(pa.array(is_lost[start : start + batch.num_rows]))
+                start += batch.num_rows
+                if lost.num_rows:
+                    kept.add(lost)
+
+
+def _is_lost(urls: pa.ChunkedArray, links: pa.Table, store: Store, gallery: str) -> npt.NDArray[np.bool_]:
+    """Return for each link whether the new list or the catalog lacks it."""
+    is_known = pc.is_in(urls, value_set=_catalog_column(store, gallery, "url"))
+    is_lost: npt.NDArray[np.bool_] = pc.invert(
+        pc.and_(is_known, pc.is_in(urls, value_set=links["url"]))
+    ).to_numpy()
+    return is_lost
 
 
 def _catalog_column(store: Store, gallery: str, name: str) -> pa.ChunkedArray:
     """Return a column of the last catalog, empty if there is no catalog."""
-    schema = pa.schema([CATALOG.field(name)], metadata=CATALOG.metadata)
+    schema = columns(CATALOG, name)
     catalog = store.read_table(catalog_path(gallery), schema)
     return (schema.empty_table() if catalog is None else catalog)[name]
 
 
-def _listed_again(before: pa.Table, now: datetime, metadata: dict[bytes, bytes]) -> pa.Table:
-    listed_at = pa.repeat(pa.scalar(now, LINKS.field("listed_at").type), before.num_rows)
-    place = before.schema.get_field_index("listed_at")
-    again = before.set_column(place, LINKS.field("listed_at"), listed_at)
-    return again.replace_schema_metadata({**(before.schema.metadata or {}), **metadata})
+def _write_again(
+    store: Store, gallery: str, now: datetime, metadata: dict[bytes, bytes], file: IO[bytes]
+) -> str:
+    """Write the links of the last list to a Parquet file as those of today's, and return their digest."""
+    digest = TableDigest(*_DIGESTED)
+    place, listed_at = LINKS.get_field_index("listed_at"), pa.scalar(now, LINKS.field("listed_at").type)
+    with open_links(store, gallery) as old, store.reading(links_path(gallery)):
+
+        def listed_again() -> Iterator[pa.Table]:
+            for batch in old.batches(LINKS):
+                digest.update(batch)
+                column = pa.repeat(listed_at, batch.num_rows)
+                yield batch.set_column(place, LINKS.field("listed_at"), column)
+
+        write_batches(file, LINKS.with_metadata({**LINKS.metadata, **metadata}), listed_again())
+    return digest.hex()
 
 
 def _known_validators(
@@ -310,7 +340,17 @@ def read_links(store: Store, gallery: str, schema: pa.Schema = LINKS) -> pa.Tabl
     Raises:
         StoreError: There is no list yet.
     """
-    links = store.read_table(links_path(gallery), schema)
+    with open_links(store, gallery) as links, store.reading(links_path(gallery)):
+        return links.read(schema)
+
+
+def open_links(store: Store, gallery: str) -> TableFile:
+    """Open the gallery's link list for a `with` block, in which another list may replace it.
+
+    Raises:
+        StoreError: There is no list yet.
+    """
+    links = store.open_table(links_path(gallery))
     if links is None:
         raise StoreError(
             f"{store.location(links_path(gallery))} does not exist: materialize gallery_links first"

@@ -13,11 +13,10 @@ from urllib.parse import unquote_to_bytes
 
 import pyarrow as pa
 
-from imgdl_pipeline.core.model.schemas import LINKS
+from imgdl_pipeline.core.model.schemas import BATCH_ROWS, LINKS
 
-BATCH_ROWS = 10_000
 BATCH_CHARS = 8_000_000
-"""Rows and characters that are converted to Arrow at a time: a list is never held as objects."""
+"""Characters that are converted to Arrow at a time, besides `BATCH_ROWS`: a list is never held as objects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +90,8 @@ MAX_LIST_BYTES = 4_000_000_000
 """The most bytes that the distinct links of one gallery and their attributes may take in all."""
 
 
-class DistinctLinks:
-    """Converts links to batches of the schema LINKS, each distinct link once, with its first attributes.
+class LinkBatches:
+    """Converts links to batches of the schema LINKS.
 
     Args:
         listed_at: When the list is made.
@@ -100,22 +99,16 @@ class DistinctLinks:
 
     def __init__(self, listed_at: datetime) -> None:
         self._listed_at = listed_at
-        self._seen: set[bytes] = set()
-        self._bytes = 0
         self.given = 0
         self.cut = 0
 
     def batches(self, links: Iterable[Link]) -> Iterator[pa.RecordBatch]:
-        """Yield the batches, of up to `BATCH_ROWS` rows and some `BATCH_CHARS` characters.
-
-        Raises:
-            TooLargeError: There are more than `MAX_LINKS`, or they take more than `MAX_LIST_BYTES`.
-        """
+        """Yield the batches, of up to `BATCH_ROWS` rows and some `BATCH_CHARS` characters."""
         rows: list[tuple[str, str, str | None]] = []
         chars = 0
         for link in links:
             self.given += 1
-            if not self._is_new(link.url):
+            if not self._is_wanted(link.url):
                 continue
             row = self._row(link)
             rows.append(row)
@@ -126,14 +119,8 @@ class DistinctLinks:
         if rows:
             yield self._batch(rows, chars)
 
-    def _is_new(self, url: str) -> bool:
-        """Return whether a link has not been seen; 128 bits of a hash take half the memory of a link."""
-        digest = hashlib.blake2b(url.encode(), digest_size=16).digest()
-        known = len(self._seen)
-        self._seen.add(digest)
-        if len(self._seen) > MAX_LINKS:
-            raise TooLargeError(f"there are more than {MAX_LINKS} distinct links (MAX_LINKS)")
-        return len(self._seen) > known
+    def _is_wanted(self, url: str) -> bool:  # noqa: ARG002
+        return True
 
     def _row(self, link: Link) -> tuple[str, str, str | None]:
         known = link.attributes
@@ -147,11 +134,7 @@ class DistinctLinks:
         return link.url, attributes, json.dumps(link.request_headers) if link.request_headers else None
 
     def _batch(self, rows: list[tuple[str, str, str | None]], chars: int) -> pa.RecordBatch:
-        self._bytes += chars
-        if self._bytes > MAX_LIST_BYTES:
-            raise TooLargeError(
-                f"the links and their attributes take more than {MAX_LIST_BYTES} bytes (MAX_LIST_BYTES)"
-            )
+        self._take(chars)
         urls, attributes, headers = zip(*rows, strict=True)
         columns = {
             "url": urls,
@@ -160,6 +143,37 @@ class DistinctLinks:
             "request_headers": headers,
         }
         return pa.RecordBatch.from_pydict(columns, schema=LINKS)
+
+    def _take(self, chars: int) -> None:
+        """Count the characters of a batch."""
+
+
+class DistinctLinks(LinkBatches):
+    """Converts links to batches like `LinkBatches`, each distinct link once, with its first attributes.
+
+    `batches` raises TooLargeError if there are more than `MAX_LINKS`, or more than `MAX_LIST_BYTES` of them.
+    """
+
+    def __init__(self, listed_at: datetime) -> None:
+        super().__init__(listed_at)
+        self._seen: set[bytes] = set()
+        self._bytes = 0
+
+    def _is_wanted(self, url: str) -> bool:
+        """Return whether a link has not been seen; 128 bits of a hash take half the memory of a link."""
+        digest = hashlib.blake2b(url.encode(), digest_size=16).digest()
+        known = len(self._seen)
+        self._seen.add(digest)
+        if len(self._seen) > MAX_LINKS:
+            raise TooLargeError(f"there are more than {MAX_LINKS} distinct links (MAX_LINKS)")
+        return len(self._seen) > known
+
+    def _take(self, chars: int) -> None:
+        self._bytes += chars
+        if self._bytes > MAX_LIST_BYTES:
+            raise TooLargeError(
+                f"the links and their attributes take more than {MAX_LIST_BYTES} bytes (MAX_LIST_BYTES)"
+            )
 
 
 def _bounded(value: Any) -> Any:

@@ -149,6 +149,15 @@ NEAR_DUPLICATES = pa.schema(
 """`near_duplicates.parquet`: one row for each image that has company, of all galleries."""
 
 
+BATCH_ROWS = 10_000
+"""Rows of a table that are held in full at a time; also the rows of a row group of the files."""
+
+
+def columns(schema: pa.Schema, *names: str) -> pa.Schema:
+    """Return the schema of some columns of one of the project's files."""
+    return pa.schema([schema.field(name) for name in names], metadata=schema.metadata)
+
+
 def descriptions(schema: pa.Schema) -> dict[str, str]:
     """Return the columns' descriptions by name, in the schema's order."""
     return {field.name: field.metadata[b"description"].decode() for field in schema}

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from imgdl_pipeline.core.model.links import ATTRIBUTES_CHARS, BATCH_ROWS
+from imgdl_pipeline.core.model.links import ATTRIBUTES_CHARS
+from imgdl_pipeline.core.model.schemas import BATCH_ROWS
 from imgdl_pipeline.core.sources.client import SourceError
 from imgdl_pipeline.core.sources.json_items import JsonItemsError, json_items
 from imgdl_pipeline.core.sources.separated import LineError, bounded_lines, normal, open_text, read_rows
@@ -29,6 +30,9 @@ LONGEST_LISTS = 5_000_000
 LARGEST_VALUES = 100_000
 MOST_BYTES = 50_000_000
 """The most bytes of one column in one row group: so many a value, and so many besides."""
+
+BUFFER_BYTES = 1 << 20
+"""Bytes of a Parquet file's column that are read at a time. By default, Arrow keeps all that it has read."""
 
 NESTED_ROWS = 250
 ROWS_AT_A_TIME = 1_000
@@ -273,7 +277,9 @@ def read_parquet(file: ListFile) -> Generator[ListRow, None, None]:
     One odd value becomes text or null, and costs nothing else.
     """
     try:
-        parquet = pq.ParquetFile(file.data, read_dictionary=_text_columns(file))
+        parquet = pq.ParquetFile(
+            file.data, read_dictionary=_text_columns(file), pre_buffer=False, buffer_size=BUFFER_BYTES
+        )
         leaves = _kept_leaves(parquet, file)
         batch_rows = NESTED_ROWS if any("." in leaf for leaf in leaves) else BATCH_ROWS
         number = 0

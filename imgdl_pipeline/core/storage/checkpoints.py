@@ -7,11 +7,13 @@ to, because object stores support no appending.
 import logging
 import re
 import time
+from collections.abc import Iterator
 
 import pyarrow as pa
 
+from imgdl_pipeline.core.model.temporary import opened_temporary
 from imgdl_pipeline.core.storage.object_store import UnreadableError
-from imgdl_pipeline.core.storage.store import Store
+from imgdl_pipeline.core.storage.store import Store, write_batches
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +45,7 @@ class Checkpoints:
         names = (file.path for file in store.list(folder))
         self._paths = sorted(path for path in names if _NAME.fullmatch(path.rpartition("/")[2]))
         self._small: list[str] = []
+        self._damaged: set[str] = set()
         self._number = max(
             (int(path.rpartition("/")[2].partition("-")[0]) for path in self._paths), default=0
         )
@@ -51,9 +54,33 @@ class Checkpoints:
         """Return the number of files."""
         return len(self._paths)
 
-    def tables(self) -> list[pa.Table]:
-        """Return all saved tables, the oldest first, without files damaged by a power failure."""
-        return [table for path in self._paths for table in self._read(path)]
+    def tables(self, schema: pa.Schema | None = None) -> Iterator[pa.Table]:
+        """Yield all saved tables, the oldest first, without files damaged by a power failure.
+
+        Args:
+            schema: The columns to return; None for all. All are read, to find out what is damaged.
+        """
+        names = (schema or self._schema).names
+        for path in self._readable():
+            try:
+                rows = [batch.select(names) for batch in self._store.batches(path, self._schema)]
+            except UnreadableError as error:
+                logger.warning("a checkpoint is left out: %s", error)
+                self._damaged.add(path)
+                continue
+            yield pa.concat_tables([(schema or self._schema).empty_table(), *rows])
+
+    def batches(self) -> Iterator[pa.Table]:
+        """Yield the rows of all saved tables, a few thousand at a time.
+
+        Raises:
+            UnreadableError: A file is damaged that `tables` has not found to be so.
+        """
+        for path in self._readable():
+            yield from self._store.batches(path, self._schema)
+
+    def _readable(self) -> list[str]:
+        return [path for path in self._paths if path not in self._damaged]
 
     def add(self, table: pa.Table) -> None:
         """Save a table.
@@ -63,7 +90,11 @@ class Checkpoints:
         """
         self._small.append(self._write(table))
         if len(self._small) == FILES:
-            self._write(pa.concat_tables(table for path in self._small for table in self._read(path)))
+            with opened_temporary() as file:
+                write_batches(file, self._schema, self._small_rows())
+                path = self._next_path()
+                self._store.write_file(path, file)
+            self._paths.append(path)
             self._delete(self._small)
             self._small = []
 
@@ -73,19 +104,18 @@ class Checkpoints:
         self._small = []
 
     def _write(self, table: pa.Table) -> str:
-        self._number += 1
-        path = f"{self._folder}/{self._number:06d}-{time.time_ns()}.parquet"
+        path = self._next_path()
         self._store.write_table(path, table)
         self._paths.append(path)
         return path
 
-    def _read(self, path: str) -> list[pa.Table]:
-        try:
-            table = self._store.read_table(path, self._schema)
-        except UnreadableError as error:
-            logger.warning("a checkpoint is left out: %s", error)
-            return []
-        return [] if table is None else [table]
+    def _small_rows(self) -> Iterator[pa.Table]:
+        for path in self._small:
+            yield from self._store.batches(path, self._schema)
+
+    def _next_path(self) -> str:
+        self._number += 1
+        return f"{self._folder}/{self._number:06d}-{time.time_ns()}.parquet"
 
     def _delete(self, paths: list[str]) -> None:
         self._store.delete(paths)

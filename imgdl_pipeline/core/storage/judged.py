@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -66,24 +66,34 @@ def discard_opted_out(
         StoreError: The store failed.
     """
     in_files = in_files or {}
-    table = ledger.table
+    table = ledger.select(["url", "status", "opt_outs"])
     has_any = pc.fill_null(pc.not_equal(table["opt_outs"], NOTHING), fill_value=False)
     is_in_file = pc.is_in(table["url"], value_set=pa.array(list(in_files), pa.string()))
     is_ok = pc.equal(table["status"], Status.OK.value)
-    rows = table.filter(pc.and_(is_ok, pc.or_(has_any, is_in_file))).to_pylist()
-    changed, paths = [], []
-    for row in rows:
-        said = limited([*from_json(row["opt_outs"]), *in_files.get(row["url"], [])])
-        refused = forbidding(said, settings)
-        if refused is not None:
-            paths.append(row["path"])
-            changed.append({**row, **_refusal(refused, settings), "opt_outs": to_json(said)})
-        elif to_json(said) != (row["opt_outs"] or NOTHING):
-            changed.append({**row, "opt_outs": to_json(said)})
-    if changed:
-        ledger.replace(pa.Table.from_pylist(changed, schema=DOWNLOADS))
+    has_said = pc.and_(is_ok, pc.or_(has_any, is_in_file)).to_numpy()
+    if not has_said.any():
+        return 0
+    changed, paths, start = [DOWNLOADS.empty_table()], [], 0
+    for batch in ledger.batches():
+        rows = batch.filter(pa.array(has_said[start : start + batch.num_rows])).to_pylist()
+        start += batch.num_rows
+        new = [_judged(row, in_files.get(row["url"], []), settings) for row in rows]
+        paths += [row["path"] for row, now in zip(rows, new, strict=True) if now and now["path"] is None]
+        changed.append(pa.Table.from_pylist([row for row in new if row], schema=DOWNLOADS))
+    table = pa.concat_tables(changed)
+    if table.num_rows:
+        ledger.replace(table)
         store.delete(paths)
     return len(paths)
+
+
+def _judged(row: dict[str, Any], in_file: list[OptOut], settings: DownloadSettings) -> dict[str, Any] | None:
+    """Return the row of a stored image as it is to be, or None if it stays."""
+    said = limited([*from_json(row["opt_outs"]), *in_file])
+    refused = forbidding(said, settings)
+    if refused is not None:
+        return {**row, **_refusal(refused, settings), "opt_outs": to_json(said)}
+    return {**row, "opt_outs": to_json(said)} if to_json(said) != (row["opt_outs"] or NOTHING) else None
 
 
 def discard_removed(ledger: Ledger, store: Store, removed: Removed) -> None:
@@ -99,8 +109,9 @@ def discard_removed(ledger: Ledger, store: Store, removed: Removed) -> None:
     """
     if not removed:
         return
-    is_ok = pc.equal(ledger.table["status"], Status.OK.value)
-    rows = ledger.table.filter(pc.and_(is_ok, removed.rows_of(ledger.table))).to_pylist()
+    table = ledger.select(["url", "sha256", "status"])
+    is_removed = pc.and_(pc.equal(table["status"], Status.OK.value), removed.rows_of(table))
+    rows = ledger.filter(is_removed.to_numpy()).to_pylist()
     if rows:
         nothing = dict.fromkeys(name for name in DOWNLOADS.names if name not in _KEPT_OF_REMOVED)
         changed = [{**row, **nothing, **REMOVED_VERDICT} for row in rows]
@@ -118,10 +129,11 @@ def note_usage(ledger: Ledger, usage: Mapping[str, "UsageRules"]) -> None:
         ledger: The ledger; rows of these hosts whose opt-outs differ are replaced.
         usage: The rules of hosts by origin, such as `https://example.org`.
     """
-    is_ok, changed = pc.equal(ledger.table["status"], Status.OK.value), []
+    table, changed = ledger.select(["url", "status"]), []
+    is_ok = pc.equal(table["status"], Status.OK.value)
     for origin, rules in usage.items():
-        is_theirs = pc.starts_with(ledger.table["url"], f"{origin}/", ignore_case=True)
-        for row in ledger.table.filter(pc.and_(is_ok, is_theirs)).to_pylist():
+        is_theirs = pc.and_(is_ok, pc.starts_with(table["url"], f"{origin}/", ignore_case=True))
+        for row in ledger.filter(is_theirs.to_numpy()).to_pylist():
             said = to_json(renewed(from_json(row["opt_outs"]), rules.opt_outs(row["url"]), {ROBOTS}))
             if said != (row["opt_outs"] or NOTHING):
                 changed.append({**row, "opt_outs": said})

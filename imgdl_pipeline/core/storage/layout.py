@@ -1,6 +1,9 @@
 """Build the paths of the store, relative to its root; no other module builds the contract's paths.
 
 Readers of Parquet folders skip names that begin with an underscore.
+
+A shard of a very large gallery has a name like a gallery's: `laion/0007` (see `shard_name`). No gallery's own
+name has a slash, so every function takes either, and gives a shard files of its own beside the other shards'.
 """
 
 import hashlib
@@ -25,7 +28,35 @@ def image_path(gallery: str, url: str) -> str:
     return f"images/{gallery}/{digest[:2]}/{_stem(url)}-{digest[:HASH_DIGITS]}.jpg"
 
 
-_IMAGE_PATH = re.compile(rf"images/[^/]+/[0-9a-f]{{2}}/[^/]+-[0-9a-f]{{{HASH_DIGITS}}}\.jpg")
+SHARD_DIGITS = 4
+MOST_SHARDS = 10**SHARD_DIGITS
+
+_SHARD = re.compile(rf"(?P<gallery>[^/]+)(?:/(?P<number>[0-9]{{{SHARD_DIGITS}}}))?")
+
+
+def shard_name(gallery: str, number: int) -> str:
+    """Return the name of a gallery's shard, such as `laion/0007`."""
+    return f"{gallery}/{number:0{SHARD_DIGITS}d}"
+
+
+def whole_gallery(name: str) -> str:
+    """Return the gallery's own name of a gallery or shard."""
+    return name.partition("/")[0]
+
+
+def shard_mark(name: str) -> str:
+    """Return what only the paths of a shard's own files contain, such as `.0007`; empty for a gallery."""
+    found = _SHARD.fullmatch(name)
+    return f".{found['number']}" if found and found["number"] else ""
+
+
+def _folder(stage: str, name: str) -> str:
+    return f"{stage}/gallery={whole_gallery(name)}"
+
+
+_IMAGE_PATH = re.compile(
+    rf"images/[^/]+/(?:[0-9]{{{SHARD_DIGITS}}}/)?[0-9a-f]{{2}}/[^/]+-[0-9a-f]{{{HASH_DIGITS}}}\.jpg"
+)
 
 
 def is_image_path(path: str) -> bool:
@@ -50,6 +81,11 @@ REMOVED_PATH = "removed/removed.parquet"
 
 REMOVED_LEASES = "removed/_leases"
 """The folder of the leases of those who write the list."""
+
+
+def host_leases_path(host: str) -> str:
+    """Return the folder of the files of all runs that ask a host for many links; see `host_leases.py`."""
+    return f"hosts/{hashlib.sha256(host.encode()).hexdigest()[:HASH_DIGITS]}/_leases"
 
 
 NEAR_DUPLICATES_PATH = "near_duplicates/near_duplicates.parquet"
@@ -101,54 +137,70 @@ def images_path(gallery: str) -> str:
     return f"images/{gallery}"
 
 
+def shards_path(gallery: str) -> str:
+    """Return the path of the table of a sharded gallery's hosts; see `split.py`."""
+    return f"{_folder('links', gallery)}/_shards.json"
+
+
+def resharding_path(gallery: str) -> str:
+    """Return the path of the file that exists while a gallery gets another number of shards."""
+    return f"{_folder('links', gallery)}/_resharding"
+
+
+def resharded_path(path: str) -> str:
+    """Return where a file of a shard is until all new ones are written."""
+    folder, _, name = path.rpartition("/")
+    return f"{folder}/_resharded/{name}"
+
+
 def links_path(gallery: str) -> str:
     """Return the path of a gallery's link list."""
-    return f"links/gallery={gallery}/links.parquet"
+    return f"{_folder('links', gallery)}/links{shard_mark(gallery)}.parquet"
 
 
 def validators_path(gallery: str) -> str:
     """Return the path of the ETags of a gallery's list."""
-    return f"links/gallery={gallery}/_validators.json"
+    return f"{_folder('links', gallery)}/_validators{shard_mark(gallery)}.json"
 
 
 def downloads_path(gallery: str) -> str:
     """Return the path of a gallery's ledger."""
-    return f"downloads/gallery={gallery}/downloads.parquet"
+    return f"{_folder('downloads', gallery)}/downloads{shard_mark(gallery)}.parquet"
 
 
 def checkpoints_path(gallery: str) -> str:
     """Return the folder of the ledger's checkpoints."""
-    return f"downloads/gallery={gallery}/_checkpoints"
+    return f"{_folder('downloads', gallery)}/_checkpoints{shard_mark(gallery)}"
 
 
 def checked_path(gallery: str) -> str:
     """Return the folder of the catalog's checkpoints: results of checks until the catalog is written."""
-    return f"catalog/gallery={gallery}/_checkpoints"
+    return f"{_folder('catalog', gallery)}/_checkpoints{shard_mark(gallery)}"
 
 
 def unseen_links_path(gallery: str) -> str:
     """Return the folder of links that left the list before a catalog included them."""
-    return f"links/gallery={gallery}/_unseen"
+    return f"{_folder('links', gallery)}/_unseen{shard_mark(gallery)}"
 
 
 def contact_sheets_path(gallery: str) -> str:
     """Return the folder of a gallery's contact sheet."""
-    return f"catalog/gallery={gallery}/_contact_sheet"
+    return f"{_folder('catalog', gallery)}/_contact_sheet{shard_mark(gallery)}"
 
 
 def leases_path(gallery: str) -> str:
     """Return the folder of the leases of active runs; see `lease.py`."""
-    return f"downloads/gallery={gallery}/_leases"
+    return f"{_folder('downloads', gallery)}/_leases{shard_mark(gallery)}"
 
 
 def renamed_from_path(gallery: str) -> str:
     """Return the path of the file that exists while another gallery's files become this one's."""
-    return f"downloads/gallery={gallery}/_renamed_from"
+    return f"{_folder('downloads', gallery)}/_renamed_from{shard_mark(gallery)}"
 
 
 def catalog_path(gallery: str) -> str:
     """Return the path of a gallery's catalog."""
-    return f"catalog/gallery={gallery}/catalog.parquet"
+    return f"{_folder('catalog', gallery)}/catalog{shard_mark(gallery)}.parquet"
 
 
 _CATALOG = re.compile(r"catalog/gallery=[^/]+/catalog(\.\d+)?\.parquet")

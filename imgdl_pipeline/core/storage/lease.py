@@ -156,11 +156,8 @@ class Lease:
     def _text(self) -> bytes:
         return json.dumps(
             {
-                "host": socket.gethostname(),
-                "pid": os.getpid(),
+                **process_identity(),
                 "identity": self._identity,
-                "processes": _processes(),
-                "process_started": _started(os.getpid()),
                 "started": self._started,
                 "renewed": datetime.now(timezone.utc).isoformat(),
             }
@@ -191,6 +188,24 @@ class Lease:
             self._store.delete([self._path(number)] if number else [])
         except StoreError as error:
             logger.warning("a lease of %s that is over was not removed: %s", self._gallery, error)
+
+
+def process_identity() -> dict[str, Any]:
+    """Return what a process on the same machine can find out from whether this one still runs."""
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "processes": _processes(),
+        "process_started": _started(os.getpid()),
+    }
+
+
+def is_process_over(holder: dict[str, Any]) -> bool:
+    """Return whether the process that has written `process_identity` is visible from here, and is over."""
+    pid = holder.get("pid")
+    if not _is_near(holder) or not isinstance(pid, int) or pid < 1:
+        return False
+    return not (_is_running(pid) and holder.get("process_started") == _started(pid))
 
 
 def _parsed(text: bytes) -> dict[str, Any]:

@@ -6,20 +6,25 @@ checkpointed during a run, so that a killed run loses seconds instead of hours.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from itertools import chain
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS, filter_table, is_first
+from imgdl_pipeline.core.model.memory import release_memory
+from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS, columns, filter_table
+from imgdl_pipeline.core.model.temporary import opened_temporary
 from imgdl_pipeline.core.storage.checkpoints import CHECKPOINT_S, Checkpoints
-from imgdl_pipeline.core.storage.layout import catalog_path, checkpoints_path, downloads_path
+from imgdl_pipeline.core.storage.layout import catalog_path, checkpoints_path, downloads_path, shard_mark
 from imgdl_pipeline.core.storage.lease import Lease
 from imgdl_pipeline.core.storage.object_store import StoreError
-from imgdl_pipeline.core.storage.store import Store
+from imgdl_pipeline.core.storage.store import Store, write_batches
+from imgdl_pipeline.core.storage.table_file import TableFile
 
 logger = logging.getLogger(__name__)
 
@@ -72,8 +77,8 @@ class Ledger:
         self._lease = Lease(store, gallery)
         self._buffer: list[Download] = []
         self._checkpoint_due = 0.0
-        self._is_there = False
-        self.table = DOWNLOADS.empty_table()
+        self._file: TableFile | None = None
+        self.writes = 0
 
     def __enter__(self) -> "Ledger":
         self._lease.__enter__()
@@ -86,41 +91,83 @@ class Ledger:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         try:
-            self._close()
+            self.merge()
         except StoreError as failure:
             if error is None:
                 raise
             logger.warning("the ledger could not be written either: %s", failure)
         finally:
+            self._close_file()
             self._lease.__exit__()
 
     def open(self) -> None:
-        """Read the ledger and the checkpoints of killed runs; the caller must hold the lease."""
-        self._store.sweep(downloads_path(self._gallery).rpartition("/")[0], older_than_s=LEASED_S)
+        """Open the ledger, and merge the checkpoints of killed runs; the caller must hold the lease."""
+        self._store.sweep(
+            self._path.rpartition("/")[0], older_than_s=LEASED_S, mark=shard_mark(self._gallery)
+        )
         self._checkpoints = Checkpoints(self._store, checkpoints_path(self._gallery), DOWNLOADS)
-        known = self._store.read_table(downloads_path(self._gallery), DOWNLOADS)
-        self._is_there = known is not None
-        found = [self._from_catalog() if known is None else known, *self._checkpoints.tables()]
-        now = datetime.now(timezone.utc)
-        self.table = _merged([_without_future(each, now) for each in found if each is not None], by_time=True)
+        self._file = self._store.open_table(self._path)
+        if self._file is None:
+            made = self._from_catalog()
+            if made is not None:
+                self._store.write_table(self._path, made)
+                self._file = self._store.open_table(self._path)
+        self.select(["url"])  # which finds out whether the file can be read at all
         if len(self._checkpoints):
-            self._write(self.table)
+            self._merge(by_time=True)
         self._checkpoint_due = self._clock() + CHECKPOINT_S
 
     def _from_catalog(self) -> pa.Table | None:
-        """Rebuild a lost ledger from the catalog's columns, so that no image and no row is lost with it."""
         shared = [name for name in DOWNLOADS.names if name in CATALOG.names]
-        schema = pa.schema([CATALOG.field(name) for name in (*shared, "last_seen")], CATALOG.metadata)
+        schema = columns(CATALOG, *shared, "last_seen")
         catalog = self._store.read_table(catalog_path(self._gallery), schema)
         if catalog is None:
             return None
         logger.warning("%s: the ledger is gone; it is made again from the catalog", self._gallery)
-        columns = {name: catalog[name] for name in shared} | {
+        known = {name: catalog[name] for name in shared} | {
             "tried_at": pc.coalesce(catalog["fetched_at"], catalog["last_seen"])
         }
         for name in DOWNLOADS.names:
-            columns.setdefault(name, pa.nulls(catalog.num_rows, DOWNLOADS.field(name).type))
-        return pa.table({name: columns[name] for name in DOWNLOADS.names}).cast(DOWNLOADS)
+            known.setdefault(name, pa.nulls(catalog.num_rows, DOWNLOADS.field(name).type))
+        return pa.table({name: known[name] for name in DOWNLOADS.names}).cast(DOWNLOADS)
+
+    @property
+    def num_rows(self) -> int:
+        """The number of rows that are merged so far."""
+        return 0 if self._file is None else self._file.num_rows
+
+    @property
+    def table(self) -> pa.Table:
+        """All rows that are merged so far, with all columns; `select` and `batches` need less memory."""
+        return self.select(DOWNLOADS.names)
+
+    def select(self, names: list[str]) -> pa.Table:
+        """Return some columns of the rows that are merged so far.
+
+        Raises:
+            StoreError: The ledger could not be read.
+        """
+        schema = columns(DOWNLOADS, *names)
+        release_memory()
+        if self._file is None:
+            return schema.empty_table()
+        with self._store.reading(self._path):
+            return _without_future(self._file.read(schema))
+
+    def batches(self) -> Iterator[pa.Table]:
+        """Yield the rows that are merged so far, a few thousand at a time; raises like `select`."""
+        if self._file is not None:
+            with self._store.reading(self._path):
+                for batch in self._file.batches(DOWNLOADS):
+                    yield _without_future(batch)
+
+    def filter(self, is_wanted: npt.NDArray[np.bool_], names: list[str] | None = None) -> pa.Table:
+        """Return some of the rows that are merged so far, with some or all columns; raises like `select`."""
+        schema = columns(DOWNLOADS, *(names or DOWNLOADS.names))
+        if not is_wanted.any():
+            return schema.empty_table()
+        rows = _filtered((batch.select(schema.names) for batch in self.batches()), is_wanted)
+        return pa.concat_tables([schema.empty_table(), *rows])
 
     def add(self, row: Download) -> None:
         """Add a row, and write a checkpoint when one is due."""
@@ -137,58 +184,87 @@ class Ledger:
         self._checkpoint_due = self._clock() + CHECKPOINT_S
 
     def merge(self) -> None:
-        """Merge the rows added so far into `table`, without writing it."""
+        """Merge the rows added so far into the ledger's one file, and delete the checkpoints."""
         self.checkpoint()
-        self.table = _merged([self.table, *self._checkpoints.tables()])
+        if len(self._checkpoints) or self._file is None:
+            self._merge()
 
     def replace(self, rows: pa.Table) -> None:
         """Replace the rows that have the same URLs as the given rows, and write the ledger."""
-        self._write(_merged([self.table, rows]))
+        self.checkpoint()
+        self._checkpoints.add(rows)
+        self._merge()
 
-    def _close(self) -> None:
-        """Merge everything into the ledger's one file, and delete the checkpoints."""
-        if len(self._checkpoints) or self._buffer or not self._is_there:
-            self._write(_merged([self.table, *self._checkpoints.tables(), download_table(self._buffer)]))
-            self._buffer.clear()
+    @property
+    def _path(self) -> str:
+        return downloads_path(self._gallery)
 
-    def _write(self, table: pa.Table) -> None:
-        """Write the ledger's one file, and delete the checkpoints, whose rows it now includes."""
-        self.table = table
+    def _merge(self, *, by_time: bool = False) -> None:
+        """Write the ledger's one file again; of several rows with the same URL, keep the last.
+
+        Args:
+            by_time: Keep the row with the latest `tried_at` instead: a run that was killed while it deleted
+                its checkpoints may have left some that are older than the ledger.
+        """
+        keys = columns(DOWNLOADS, *(["url", "tried_at"] if by_time else ["url"]))
+        there = [self.select(keys.names), *self._checkpoints.tables(keys)]
+        known = pa.concat_tables(_without_future(each) for each in there)
+        is_kept = _is_latest(known, by_time=by_time)
+        del there, known
         self._lease.check()
-        self._store.write_table(downloads_path(self._gallery), table)
-        self._is_there = True
+        with opened_temporary() as file:
+            write_batches(file, DOWNLOADS, _filtered(chain(self.batches(), self._checkpoint_rows()), is_kept))
+            self._store.write_file(self._path, file)
+        self._close_file()
+        self._file = self._store.open_table(self._path)
+        self.writes += 1
         self._checkpoints.clear()
+
+    def _checkpoint_rows(self) -> Iterator[pa.Table]:
+        return (_without_future(each) for each in self._checkpoints.batches())
+
+    def _close_file(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
 
 LONG_AGO = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
-def _without_future(table: pa.Table, now: datetime) -> pa.Table:
+def _without_future(table: pa.Table) -> pa.Table:
     """Return a table in which rows of the future, which a wrong clock has written, are of long ago.
 
     So they are due like the oldest rows, lose against newer ones, and do not count as tried by this run.
     """
+    if "tried_at" not in table.schema.names:
+        return table
     tried_at = table["tried_at"]
-    is_future = pc.greater(tried_at, pa.scalar(now, tried_at.type))
+    is_future = pc.greater(tried_at, pa.scalar(datetime.now(timezone.utc), tried_at.type))
     if not pc.any(is_future).as_py():
         return table
     mended = pc.if_else(is_future, pa.scalar(LONG_AGO, tried_at.type), tried_at)
     return table.set_column(table.schema.get_field_index("tried_at"), DOWNLOADS.field("tried_at"), mended)
 
 
-def _merged(tables: list[pa.Table], *, by_time: bool = False) -> pa.Table:
-    """Merge tables; of several rows with the same URL, keep the last.
+def _is_latest(table: pa.Table, *, by_time: bool) -> npt.NDArray[np.bool_]:
+    """Return for each row whether it is the one of its URL to keep: the last, or the latest by `tried_at`."""
+    count = table.num_rows
+    same = pc.index_in(table["url"], value_set=table["url"]).to_numpy()
+    order = np.arange(count)
+    if by_time:
+        order = np.argsort(pc.fill_null(table["tried_at"].cast(pa.int64()), 0).to_numpy(), kind="stable")
+    latest_of = np.empty(count, np.int64)
+    latest_of[same[order]] = order  # of several rows, the last is written last
+    is_latest: npt.NDArray[np.bool_] = latest_of[same] == np.arange(count)
+    return is_latest
 
-    Args:
-        tables: The tables, older ones first.
-        by_time: Order rows by `tried_at` instead: a run that was killed while it deleted its checkpoints may
-            have left some that are older than the ledger.
-    """
-    there = [table for table in tables if table.num_rows]
-    if len(there) < 2:  # there are no duplicates, and looking for them takes time and memory
-        return there[0] if there else DOWNLOADS.empty_table()
-    rows = pa.concat_tables(there)
-    return latest(rows.sort_by("tried_at") if by_time else rows)
+
+def _filtered(batches: Iterable[pa.Table], is_kept: npt.NDArray[np.bool_]) -> Iterator[pa.Table]:
+    start = 0
+    for batch in batches:
+        yield filter_table(batch, pa.array(is_kept[start : start + batch.num_rows]))
+        start += batch.num_rows
 
 
 def download_table(rows: list[Download]) -> pa.Table:
@@ -199,9 +275,4 @@ def download_table(rows: list[Download]) -> pa.Table:
 
 def latest(table: pa.Table) -> pa.Table:
     """Return the last row of each URL, in the order of the table."""
-    newest_first = pc.take(table["url"], _descending(table.num_rows)).combine_chunks()
-    return filter_table(table, pc.take(is_first(newest_first), _descending(table.num_rows)))
-
-
-def _descending(count: int) -> pa.Array:
-    return pa.array(np.arange(count)[::-1])
+    return filter_table(table, pa.array(_is_latest(table, by_time=False)))

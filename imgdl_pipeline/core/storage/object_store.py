@@ -7,6 +7,7 @@ import io
 import os
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -21,11 +22,17 @@ import obstore
 import obstore.store
 import pyarrow as pa
 
+from imgdl_pipeline.core.model.temporary import needing_room
+
 LISTED_FILES = 10_000
 """How many files of a listing are held as Python objects at a time."""
 
 FILES = pa.schema([("path", pa.string()), ("bytes", pa.int64())])
 """The Arrow schema of a listing."""
+
+CHUNK_BYTES = 1 << 20
+SMALL_BYTES = 8 << 20
+"""Bytes that are read at a time, and up to which the copy of a file is held in memory."""
 
 PARTS_AT_A_TIME = 1
 """How many parts of a large file, 5 MB each, are uploaded at a time. Every worker may be storing a file, so a
@@ -156,6 +163,49 @@ class ObjectStore:
         except OSError as error:
             raise StoreError(f"cannot read {self.location(path)}: {error.strerror}") from error
 
+    def snapshot(self, path: str) -> pa.NativeFile | None:
+        """Open a file for Arrow to read, or return None if there is none; off a local disk, open a copy.
+
+        What is read does not change when the file is replaced. A large copy is a temporary file.
+
+        Raises:
+            StoreError: The file could not be read.
+            ResourceError: The copy could not be written.
+        """
+        try:
+            if self._folder is not None:
+                return pa.OSFile(str(self._folder / path))
+            answer = obstore.get(self._objects, path)
+            if answer.meta["size"] <= SMALL_BYTES:
+                return pa.BufferReader(pa.py_buffer(answer.bytes()))
+            with needing_room(), tempfile.NamedTemporaryFile() as copy:
+                for chunk in answer.stream(min_chunk_size=CHUNK_BYTES):
+                    copy.write(chunk)
+                copy.flush()
+                return pa.OSFile(copy.name)
+        except FileNotFoundError:
+            return None
+        except (OSError, obstore.exceptions.BaseError) as error:
+            raise StoreError(f"cannot read {self.location(path)}: {first_line(error)}") from error
+
+    def holds(self, path: str, file: IO[bytes]) -> bool:
+        """Return whether a stored file has exactly the bytes of another one, comparing them piece by piece.
+
+        Raises:
+            StoreError: The file could not be read.
+        """
+        size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        try:
+            if obstore.head(self._objects, path)["size"] != size:
+                return False
+            stored = obstore.get(self._objects, path).stream(min_chunk_size=CHUNK_BYTES)
+            return all(file.read(len(chunk)) == bytes(chunk) for chunk in stored)
+        except FileNotFoundError:
+            return False
+        except (OSError, obstore.exceptions.BaseError) as error:
+            raise StoreError(f"cannot read {self.location(path)}: {first_line(error)}") from error
+
     def _get(self, path: str) -> obstore.Bytes | None:
         """Return a file's bytes like `get`, but without a copy."""
         try:
@@ -210,20 +260,26 @@ class ObjectStore:
         except (OSError, obstore.exceptions.BaseError) as error:
             raise StoreError(f"cannot list {self.location(folder)}: {first_line(error)}") from error
 
-    def sweep(self, folder: str, older_than_s: float = 0.0) -> None:
+    def sweep(self, folder: str, older_than_s: float = 0.0, *, mark: str = "") -> None:
         """Delete unfinished files below a folder that killed writers left behind.
 
         The caller makes sure that nobody is writing there, or passes an age that no active writer reaches.
 
         Only a local disk has such files: `name.jpg#1` becomes `name.jpg` once it is complete. An object store
         hides the parts of an unfinished upload until its own lifecycle rules delete them.
+
+        Args:
+            folder: The folder.
+            older_than_s: The age in seconds.
+            mark: Delete only files whose path in the folder contains this.
         """
         if self._folder is None:
             return
         before = time.time() - older_than_s
         for file in self._folder.joinpath(folder).rglob("*#*"):
             with suppress(FileNotFoundError):
-                if re.fullmatch(r".*#\d+", file.name) and file.stat().st_mtime <= before:
+                is_ours = mark in str(file.relative_to(self._folder / folder))
+                if is_ours and re.fullmatch(r".*#\d+", file.name) and file.stat().st_mtime <= before:
                     file.unlink()
 
     def list(self, folder: str) -> Iterator[StoredFile]:
@@ -246,7 +302,7 @@ class ObjectStore:
         while batch := list(islice(files, LISTED_FILES)):
             columns = [[file.path for file in batch], [file.bytes for file in batch]]
             batches.append(pa.RecordBatch.from_arrays(list(map(pa.array, columns)), schema=FILES))
-        return pa.Table.from_batches(batches, schema=FILES).combine_chunks()
+        return pa.Table.from_batches(batches, schema=FILES)
 
 
 def _written_anew(file: Path, data: bytes) -> bool:

@@ -1,24 +1,20 @@
 """Read and write this project's Parquet tables in a store, besides files as bytes (`ObjectStore`)."""
 
-import io
 import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import IO
 
-import obstore
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from imgdl_pipeline.core.model.schemas import SCHEMA_VERSION, SCHEMA_VERSION_KEY
+from imgdl_pipeline.core.model.schemas import BATCH_ROWS, SCHEMA_VERSION, SCHEMA_VERSION_KEY
 from imgdl_pipeline.core.model.temporary import needing_room, opened_temporary
-from imgdl_pipeline.core.storage.object_store import ObjectStore, StoreError, UnreadableError, first_line
+from imgdl_pipeline.core.storage.object_store import ObjectStore, StoreError, UnreadableError
+from imgdl_pipeline.core.storage.table_file import TableFile
 
 _DICTIONARY_COLUMNS = ["status", "reason", "detail", "mode"]
 """Columns with few distinct values; for other columns, a dictionary only costs time."""
-
-
-SMALL_ROWS = 100_000
-"""Rows that are read without threads of Arrow's. One that lets go of our bytes while Python ends its process
-aborts the process, which happened to one command in a hundred."""
 
 
 def parquet_writer(file: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
@@ -33,7 +29,33 @@ def write_parquet(file: IO[bytes], table: pa.Table) -> None:
         ResourceError: The file could not be written.
     """
     with needing_room():
-        pq.write_table(table, file, compression="zstd", use_dictionary=_DICTIONARY_COLUMNS)
+        pq.write_table(
+            table, file, row_group_size=BATCH_ROWS, compression="zstd", use_dictionary=_DICTIONARY_COLUMNS
+        )
+
+
+def write_batches(file: IO[bytes], schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
+    """Write tables of any size to a temporary file as one of the project's Parquet files.
+
+    Row groups have `BATCH_ROWS` rows, however the rows come, so that equal rows give equal files.
+
+    Raises:
+        ResourceError: The file could not be written.
+    """
+    with parquet_writer(file, schema) as writer:
+        waiting, rows = [schema.empty_table()], 0
+        for table in tables:
+            waiting.append(table)
+            rows += table.num_rows
+            while rows >= BATCH_ROWS:
+                whole = pa.concat_tables(waiting)
+                with needing_room():
+                    writer.write_table(whole.slice(0, BATCH_ROWS), row_group_size=BATCH_ROWS)
+                waiting, rows = [whole.slice(BATCH_ROWS)], rows - BATCH_ROWS
+                del whole
+                pa.default_memory_pool().release_unused()
+        with needing_room():
+            writer.write_table(pa.concat_tables(waiting), row_group_size=BATCH_ROWS)
 
 
 class Store(ObjectStore):
@@ -56,17 +78,45 @@ class Store(ObjectStore):
         Raises:
             StoreError: The file could not be read, or its version is not supported.
         """
-        data = self._get(path)
-        if data is None:
-            return None
+        with self.reading(path):
+            file = self.open_table(path)
+            if file is None:
+                return None
+            with file:
+                return file.read(schema)
+
+    def open_table(self, path: str) -> TableFile | None:
+        """Open one of the project's Parquet files, or return None if it does not exist yet.
+
+        Read it inside of `reading`, which names the file in errors.
+
+        Raises:
+            StoreError: The file could not be read.
+        """
+        with self.reading(path):
+            data = self.snapshot(path)
+            if data is None:
+                return None
+            return TableFile(data, lambda table, schema: self._upgraded(path, table, schema))
+
+    @contextmanager
+    def reading(self, path: str) -> Iterator[None]:
+        """Convert errors of Arrow to an UnreadableError that names the file."""
         try:
-            file = pq.ParquetFile(pa.BufferReader(pa.py_buffer(data)))
-            there = set(file.schema_arrow.names)
-            columns = [name for name in schema.names if name in there]
-            table = file.read(columns, use_threads=file.metadata.num_rows > SMALL_ROWS)
+            yield
         except (pa.ArrowException, OSError) as error:
             raise UnreadableError(f"{self.location(path)} is not a Parquet file: {error}") from error
-        return self._upgraded(path, table, schema)
+
+    def batches(self, path: str, schema: pa.Schema) -> Iterator[pa.Table]:
+        """Yield the rows of a Parquet file, a few thousand at a time; none if it does not exist.
+
+        Raises:
+            StoreError: The file could not be read, or its version is not supported.
+        """
+        file = self.open_table(path)
+        if file is not None:
+            with file, self.reading(path):
+                yield from file.batches(schema)
 
     def metadata(self, path: str) -> dict[bytes, bytes] | None:
         """Return the schema metadata of one of the project's Parquet files, or None if there is none yet.
@@ -74,16 +124,11 @@ class Store(ObjectStore):
         Raises:
             StoreError: The file could not be read.
         """
-        data = self._get(path)
-        if data is None:
+        file = self.open_table(path)
+        if file is None:
             return None
-        try:
-            known: dict[bytes, bytes] = dict(
-                pq.read_schema(pa.BufferReader(pa.py_buffer(data))).metadata or {}
-            )
-        except (pa.ArrowException, OSError) as error:
-            raise UnreadableError(f"{self.location(path)} is not a Parquet file: {error}") from error
-        return known
+        with file:
+            return file.metadata
 
     def _upgraded(self, path: str, table: pa.Table, schema: pa.Schema) -> pa.Table:
         """Convert a table to this version's schema; columns that an older file lacks become null."""
@@ -120,8 +165,7 @@ class Store(ObjectStore):
         Raises:
             StoreError: The file was not stored.
         """
-        file.seek(0, io.SEEK_END)
-        if not self._holds(path, file):
+        if not self.holds(path, file):
             file.seek(0)
             self.put(path, file)
             self._make_durable(path)
@@ -140,16 +184,3 @@ class Store(ObjectStore):
                     os.close(descriptor)
         except OSError as error:
             raise StoreError(f"cannot store {self.location(path)}: {error.strerror}") from error
-
-    def _holds(self, path: str, file: IO[bytes]) -> bool:
-        """Return whether a stored file has exactly these bytes."""
-        try:
-            size = obstore.head(self._objects, path)["size"]
-        except FileNotFoundError:
-            return False
-        except (OSError, obstore.exceptions.BaseError) as error:
-            raise StoreError(f"cannot read {self.location(path)}: {first_line(error)}") from error
-        if size != file.tell():
-            return False
-        file.seek(0)
-        return file.read() == self.get(path)

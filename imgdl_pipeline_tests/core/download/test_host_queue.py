@@ -118,3 +118,28 @@ def test_a_host_in_a_pause_does_not_go_on():
     schedule.finished("a1")
     assert [schedule.next(0) for _ in range(2)] == ["b1", None]
     assert schedule.next(5) == "a2"
+
+
+def test_a_host_whose_slots_change_has_as_many_items_out_as_it_may():
+    slots = [2]
+    schedule = Schedule(lambda _: slots[0], lambda item: "h")
+    for number in range(6):
+        schedule.add(number)
+    assert [schedule.next(0.0) for _ in range(3)] == [0, 1, None]
+    slots[0] = 1
+    schedule.finished(0)
+    assert (schedule.next(0.0), schedule.busy("h")) == (None, 1)
+    slots[0] = 3
+    schedule.slots_changed("h")
+    assert [schedule.next(0.0) for _ in range(3)] == [2, 3, None]
+
+
+def test_a_host_that_lost_its_slots_when_its_turn_had_come_waits():
+    slots = [1]
+    schedule = Schedule(lambda _: slots[0], lambda item: "h")
+    schedule.add(1)
+    slots[0] = 0
+    assert schedule.next(0.0) is None
+    slots[0] = 1
+    schedule.slots_changed("h")
+    assert schedule.next(0.0) == 1

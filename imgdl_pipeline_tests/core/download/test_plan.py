@@ -1,7 +1,7 @@
 import pyarrow as pa
 
 from imgdl_pipeline.core.download.host_queue import TURN_ITEMS
-from imgdl_pipeline.core.download.plan import interleaved, plan
+from imgdl_pipeline.core.download.plan import interleaved, large_hosts, plan
 from imgdl_pipeline.core.model.links import Link, links_table
 from imgdl_pipeline.core.storage.ledger import download_table
 from imgdl_pipeline_tests.support.rows import NOW, row
@@ -33,3 +33,12 @@ def test_so_many_hosts_take_turns_at_a_time_and_none_takes_more_than_its_turn():
     urls += [f"https://f.org/{number}" for number in range(TURN_ITEMS + 1)]
     hosts = [url[8] for url in interleaved(pa.table({"url": urls}), 1)["url"].to_pylist()]
     assert "".join(hosts) == "aabbccdd" + "e" * TURN_ITEMS + "f" * TURN_ITEMS + "eef"
+
+
+def test_only_hosts_with_many_links_to_fetch_are_shared_with_other_runs():
+    urls = [
+        f"https://{host}.org/{number}" for host, links in (("a", 99), ("b", 100)) for number in range(links)
+    ]
+    assert large_hosts(pa.table({"url": urls})) == ["b.org:443"]
+    many = [f"https://h{host}.org/{number}" for host in range(40) for number in range(100)]
+    assert len(large_hosts(pa.table({"url": many}))) == 32

@@ -164,3 +164,20 @@ def test_a_rate_that_fell_never_rises_above_the_limit():
     for answer in range(20_000):
         pace.answered(2.0 + answer / 10)
     assert pace.rate == 10.0
+
+
+def test_a_host_that_other_runs_ask_too_is_asked_at_a_part_of_the_limit():
+    paces = Paces(8.0, clock=lambda: 0.0)
+    paces.share("h", 0.5)
+    assert paces.handed_out("h", 0.0) == pytest.approx(1.05 / 4)
+    paces.share("h", 1.0)
+    assert paces.handed_out("h", 10.0) == pytest.approx(10 + 1.05 / 8)
+    paces.crawl_delay("h", 2.0)
+    paces.share("h", 0.75)
+    assert paces.handed_out("h", 20.0) == pytest.approx(20 + 1.05 * 2)
+
+
+def test_a_part_of_no_limit_is_no_limit():
+    paces = Paces(clock=lambda: 0.0)
+    paces.share("h", 0.5)
+    assert paces.handed_out("h", 0.0) == 0.0
