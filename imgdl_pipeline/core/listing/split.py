@@ -21,7 +21,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -34,7 +34,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from imgdl_pipeline.core.http.urls import host_of
-from imgdl_pipeline.core.listing.build import LENGTH_BEFORE, LISTED_AT, keep_unseen
+from imgdl_pipeline.core.listing.build import DIGESTED, LENGTH_BEFORE, LISTED_AT, keep_unseen
+from imgdl_pipeline.core.model.digest import TableDigest
 from imgdl_pipeline.core.model.links import Link, LinkBatches
 from imgdl_pipeline.core.model.schemas import DOWNLOADS, LINKS, columns
 from imgdl_pipeline.core.model.temporary import needing_room, opened_temporary
@@ -67,7 +68,7 @@ Numbers = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 
 
-class ReshardError(Exception):
+class ReshardError(StoreError):
     """The gallery has another number of shards than is wanted; the message names the command."""
 
 
@@ -132,15 +133,28 @@ class Split:
     Args:
         given: Links that the source gave.
         links: Distinct links by shard.
+        hosts: Distinct links by host.
         places: Where the links of hosts are.
+        cut: Links whose attributes were cut, because they were too long.
+        digest: The digest of the list: the same for the same links and attributes.
     """
 
     given: int
     links: tuple[int, ...]
+    hosts: Counter[str]
     places: Places
+    cut: int
+    digest: str
 
 
-def split(gallery: str, store: Store, links: Iterable[Link], shards: int, now: datetime) -> Split:
+def split(
+    gallery: str,
+    store: Store,
+    links: Iterable[Link],
+    shards: int,
+    now: datetime,
+    listing: Callable[[Callable[[], int]], int] = lambda spool: spool(),
+) -> Split:
     """Write the list of each shard of a gallery; see the module for which links it has.
 
     Args:
@@ -149,6 +163,8 @@ def split(gallery: str, store: Store, links: Iterable[Link], shards: int, now: d
         links: The links, of which the first one of each URL counts.
         shards: The number of shards.
         now: When the list is made.
+        listing: Calls its argument, which takes all links and returns their number. If it raises, nothing
+            changes in the store.
 
     Raises:
         ReshardError: The gallery has another number of shards.
@@ -157,7 +173,8 @@ def split(gallery: str, store: Store, links: Iterable[Link], shards: int, now: d
     places = checked_places(store, gallery, shards)
     with opened_temporary() as rows_file, opened_temporary() as pieces, ExitStack() as files:
         parts = [files.enter_context(opened_temporary()) for _ in range(PARTS)]
-        given = _spool(links, now, rows_file, parts)
+        batches, digest = LinkBatches(now), TableDigest(*DIGESTED)
+        given = listing(lambda: _spool(batches.batches(links), digest, rows_file, parts))
         is_first = _firsts(parts, given)
         rows_file.seek(0)
         with TableFile(pa.PythonFile(rows_file, "r"), lambda table, schema: table.cast(schema)) as rows:
@@ -172,7 +189,7 @@ def split(gallery: str, store: Store, links: Iterable[Link], shards: int, now: d
             _write_shard(store, shard_name(gallery, number), pieces, offsets[number])
             for number in range(shards)
         )
-    return Split(given, lengths, places)
+    return Split(given, lengths, counts, places, batches.cut, digest.hex())
 
 
 def checked_places(store: Store, gallery: str, shards: int | None = None) -> Places | None:
@@ -202,11 +219,14 @@ def checked_places(store: Store, gallery: str, shards: int | None = None) -> Pla
     return places
 
 
-def _spool(links: Iterable[Link], now: datetime, file: IO[bytes], parts: list[IO[bytes]]) -> int:
+def _spool(
+    batches: Iterable[pa.RecordBatch], digest: TableDigest, file: IO[bytes], parts: list[IO[bytes]]
+) -> int:
     """Write all links to a file, and the hashes of their URLs to another one by their first bits."""
     number = 0
     with parquet_writer(file, LINKS) as writer:
-        for batch in LinkBatches(now).batches(links):
+        for batch in batches:
+            digest.update(batch)
             keys = np.empty(batch.num_rows, KEY)
             keys["high"], keys["low"] = url_hashes(batch.column("url")).T
             keys["number"] = np.arange(number, number + len(keys))
