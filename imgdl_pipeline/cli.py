@@ -26,6 +26,7 @@ from imgdl_pipeline.config.galleries import (
     unset_secrets,
 )
 from imgdl_pipeline.config.galleries_file import GalleriesFileError
+from imgdl_pipeline.config.sharded import Shards
 from imgdl_pipeline.core.catalog.audit import is_stale
 from imgdl_pipeline.core.catalog.removal import left_over, removals, would_remove
 from imgdl_pipeline.core.catalog.summary import CatalogSummary, summarize
@@ -50,7 +51,8 @@ from imgdl_pipeline.core.storage.store import Store
 from imgdl_pipeline.core.view.write import LIMIT as VIEW_LIMIT
 from imgdl_pipeline.core.view.write import save_view
 from imgdl_pipeline.definitions import CONFIG_VARIABLE, component, defs, galleries, galleries_file
-from imgdl_pipeline.running import GalleryRun, run_gallery, run_near_duplicates
+from imgdl_pipeline.running import GalleryRun, run_gallery, run_list, run_near_duplicates
+from imgdl_pipeline.sharded import ShardedGallery
 from imgdl_pipeline.terminal import RunDisplay, print_table
 from imgdl_pipeline.version import __version__
 
@@ -161,6 +163,8 @@ _names = click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=_
 def run(names: tuple[str, ...], are_all: bool, limit: int | None, force: bool, as_json: bool) -> None:
     """Run galleries: list their links, download the images, validate and catalog them.
 
+    Of a very large gallery, NAME is the gallery, with all of its shards, or one shard, such as laion/0007.
+
     The runs appear in the web UI of the same DAGSTER_HOME. Links that fail do not make a run fail.
     """
     known = component()
@@ -172,6 +176,14 @@ def run(names: tuple[str, ...], are_all: bool, limit: int | None, force: bool, a
     with ExitStack() as exits:
         instance = exits.enter_context(_instance())
         display = exits.enter_context(RunDisplay())
+        if isinstance(known, ShardedGallery) and (are_all or known.galleries.whole.name in names):
+            with display.alone():
+                runs.append(run_list(known, definitions, instance, watch=display))
+            display.done()
+            if not as_json:
+                _tell_list(runs[-1])
+            if runs[-1].error is not None:
+                chosen = ()
         for gallery in chosen:
             with display.alone():
                 done = run_gallery(
@@ -196,6 +208,14 @@ def run(names: tuple[str, ...], are_all: bool, limit: int | None, force: bool, a
         _print_json({"galleries": [_run_json(each) for each in _last_of_each(runs)], **told})
     if not all(each.succeeded for each in (*runs, *filter(None, [near]))):
         raise SystemExit(FAILED)
+
+
+def _tell_list(run: GalleryRun) -> None:
+    if run.error is None:
+        listed = run.metadata["links"]
+        click.echo(f"{run.gallery}: {amount(listed['links'], 'link')} in {amount(listed['shards'], 'shard')}")
+    else:
+        _tell(run)
 
 
 def _last_of_each(runs: Sequence[GalleryRun]) -> Sequence[GalleryRun]:
@@ -615,6 +635,8 @@ def refresh(as_json: bool) -> None:
 def _chosen(known: Galleries, names: Sequence[str]) -> Sequence[Gallery]:
     """Return the named galleries, each once, or all if none is named."""
     by_name = {each.name: each for each in known.galleries}
+    if isinstance(known, Shards) and known.whole.name in names:
+        return known.galleries
     for name in names:
         if name not in by_name:
             file = galleries_file()

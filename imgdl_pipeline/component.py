@@ -216,7 +216,7 @@ class ImageGalleries(dg.StateBackedComponent):
         assets = build_assets(self.galleries, self.specs, self.execute, self._tell_verdicts_again)
         job = dg.define_asset_job(
             self.galleries.assets.named(JOB_NAME),
-            selection=assets,
+            selection=self._run_together(assets),
             executor_def=dg.in_process_executor,
             description=self._job_description,
         )
@@ -232,9 +232,13 @@ class ImageGalleries(dg.StateBackedComponent):
             sensors=[build_freshness_sensor(self.galleries, check_job, sensor)],
             resources={**self._resources, self._tables_key: GalleryTables(self.galleries)},
         )
-        return dg.Definitions.merge(own, self._beside(job))
+        return dg.Definitions.merge(own, self._beside(assets, job))
 
-    def _beside(self, job: Any) -> dg.Definitions:
+    def _run_together(self, assets: list[dg.AssetsDefinition]) -> list[dg.AssetsDefinition]:
+        """Return the assets that a run of one gallery materializes."""
+        return assets
+
+    def _beside(self, assets: list[dg.AssetsDefinition], job: Any) -> dg.Definitions:  # noqa: ARG002
         """Return what starts the job by itself, and near duplicates if the file asks for them."""
         schedules = [self._schedule(job, *each) for each in self._by_schedule().items()]
         if self.galleries.near_duplicates is None:

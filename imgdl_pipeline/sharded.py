@@ -11,16 +11,16 @@ import dagster as dg
 
 from imgdl_pipeline.assets import (
     STAGE_METADATA,
+    GalleryStage,
     Specs,
     code_references,
     failing_in_words,
     file_reference,
     open_store,
     specs_of,
-    unique_name,
 )
 from imgdl_pipeline.component import GalleriesScaffolder, ImageGalleries, LooseAttributes
-from imgdl_pipeline.config.galleries import Galleries, partition_of
+from imgdl_pipeline.config.galleries import Galleries, Gallery, partition_of
 from imgdl_pipeline.config.sharded import Sharded, Shards
 from imgdl_pipeline.core.listing.shards import list_shards, shards_with_work
 from imgdl_pipeline.core.model.schemas import LINKS
@@ -65,8 +65,8 @@ class ShardedGallery(ImageGalleries):
 
     The asset gallery_list divides the links into shards. Each shard is a partition of gallery_images →
     gallery_catalog → gallery_dataset, and a run of its own. A daily schedule lists the links; a sensor then
-    requests a run of every shard whose list is newer than its catalog. A subclass may override what one of
-    `ImageGalleries` may, and `get_list_spec`.
+    requests a run of every shard whose list is newer than its catalog. A subclass may override
+    `get_asset_spec` and `execute`.
 
     Args:
         galleries: The shards, as the attributes of the component's file give them.
@@ -77,10 +77,16 @@ class ShardedGallery(ImageGalleries):
     galleries: Shards
     attributes = _LooseSharded
 
-    def get_list_spec(self) -> dg.AssetSpec:
-        """Return the spec of the asset that lists the links and divides them into shards."""
+    def get_asset_spec(self, stage: GalleryStage) -> dg.AssetSpec:
+        """Return the spec of a stage's asset; override this to change keys, owners, tags and so on.
+
+        Args:
+            stage: The stage. Its gallery is the whole one for the list, and None for what shards share.
+        """
+        if stage.name != "links":
+            return super().get_asset_spec(stage)
         assets = self.galleries.assets
-        return dg.AssetSpec(
+        spec = dg.AssetSpec(
             dg.AssetKey([*assets.key_prefix, LIST]),
             group_name=assets.group_name,
             description=assets.descriptions.get(LIST) or inspect.getdoc(_list),
@@ -90,33 +96,54 @@ class ShardedGallery(ImageGalleries):
             automation_condition=assets.automation_condition,
             metadata={
                 "dagster/column_schema": column_schema(LINKS),
-                "dagster/code_references": code_references(
-                    [*self._references, file_reference(Path(__file__), "code", _list.__code__.co_firstlineno)]
-                ),
-                STAGE_METADATA: "links",
+                "dagster/code_references": code_references([*self._references, _CODE]),
+                STAGE_METADATA: stage.name,
             },
-        ).with_io_manager_key(self._tables_key)
+        )
+        return spec.with_io_manager_key(self._tables_key)
+
+    def execute(
+        self, context: dg.AssetExecutionContext, stage: GalleryStage, image_downloads: ImageDownloads
+    ) -> Iterator[dg.MaterializeResult[None]]:
+        """List the links, or run a stage of one shard; override this to do something before or after.
+
+        Raises:
+            dagster.Failure: A source, a secret, the store or the disk failed; says why.
+        """
+        if stage.name != "links":
+            yield from super().execute(context, stage, image_downloads)
+            return
+        with failing_in_words(self.galleries.whole):
+            yield _list(context, self.galleries, image_downloads)
 
     @cached_property
     def specs(self) -> Specs:
-        """The stages of shards, with the specs of their assets."""
-        return specs_of(self.galleries, self.get_asset_spec, lists=self.get_list_spec().key)
+        """The list and the stages of shards, with the specs of their assets."""
+        listing = GalleryStage("links", self.galleries.whole)
+        spec = self.get_asset_spec(listing)
+        return [(listing, spec), *specs_of(self.galleries, self.get_asset_spec, lists=spec.key)]
 
     @property
     def _job_description(self) -> str:
         return f"Downloads and catalogs shards of {self.galleries.whole.name}."
 
-    def _beside(self, job: Any) -> dg.Definitions:
-        """Return the list with its job and schedule, and the sensor that runs shards."""
-        asset = _list_asset(self.galleries, self.get_list_spec())
+    def _run_together(self, assets: list[dg.AssetsDefinition]) -> list[dg.AssetsDefinition]:
+        """Return the assets of shards: the list has a job of its own."""
+        return assets[1:]
+
+    def _tell_verdicts_again(self, context: dg.AssetExecutionContext, gallery: Gallery) -> None:
+        if gallery is not self.galleries.whole:  # which no check is about
+            super()._tell_verdicts_again(context, gallery)
+
+    def _beside(self, assets: list[dg.AssetsDefinition], job: Any) -> dg.Definitions:
+        """Return the list's job and schedule, and the sensor that runs shards."""
         list_job = dg.define_asset_job(
             self.galleries.assets.named(LIST_JOB_NAME),
-            selection=[asset],
+            selection=assets[:1],
             executor_def=dg.in_process_executor,
             description=f"Lists the links of {self.galleries.whole.name}, and divides them into shards.",
         )
         return dg.Definitions(
-            assets=[asset],
             jobs=[list_job],
             schedules=self._list_schedule(list_job),
             sensors=[build_work_sensor(self.galleries, job)],
@@ -135,17 +162,6 @@ class ShardedGallery(ImageGalleries):
                 description=f"Lists the links; the sensor {WORK_SENSOR} then runs the shards.",
             )
         ]
-
-
-def _list_asset(galleries: Shards, spec: dg.AssetSpec) -> dg.AssetsDefinition:
-    @dg.multi_asset(name=unique_name("__".join(spec.key.path)), specs=[spec])
-    def gallery_list(
-        context: dg.AssetExecutionContext, image_downloads: ImageDownloads
-    ) -> dg.MaterializeResult[None]:
-        with failing_in_words(galleries.whole):
-            return _list(context, galleries, image_downloads)
-
-    return gallery_list
 
 
 def _list(
@@ -170,6 +186,9 @@ def _list(
     return dg.MaterializeResult(
         metadata=shards_metadata(listed, folder), data_version=dg.DataVersion(listed.split.digest)
     )
+
+
+_CODE = file_reference(Path(__file__), "code", _list.__code__.co_firstlineno)
 
 
 def build_work_sensor(galleries: Shards, job: Any) -> dg.SensorDefinition:
