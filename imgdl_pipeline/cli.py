@@ -176,15 +176,14 @@ def run(names: tuple[str, ...], are_all: bool, limit: int | None, force: bool, a
     with ExitStack() as exits:
         instance = exits.enter_context(_instance())
         display = exits.enter_context(RunDisplay())
+        listed = None
         if isinstance(known, ShardedGallery) and (are_all or known.galleries.whole.name in names):
             with display.alone():
-                runs.append(run_list(known, definitions, instance, watch=display))
+                listed = run_list(known, definitions, instance, watch=display)
             display.done()
             if not as_json:
-                _tell_list(runs[-1])
-            if runs[-1].error is not None:
-                chosen = ()
-        for gallery in chosen:
+                _tell_list(listed)
+        for gallery in chosen if listed is None or listed.succeeded else ():
             with display.alone():
                 done = run_gallery(
                     known, definitions, gallery.name, instance, limit=limit, force=force, watch=display
@@ -196,7 +195,7 @@ def run(names: tuple[str, ...], are_all: bool, limit: int | None, force: bool, a
             if done.was_interrupted:
                 break
         near = None
-        if known.galleries.near_duplicates is not None and not runs[-1].was_interrupted:
+        if known.galleries.near_duplicates is not None and runs and not runs[-1].was_interrupted:
             with display.alone():
                 near, datasets = run_near_duplicates(known, definitions, chosen, instance, watch=display)
             display.done()
@@ -205,8 +204,9 @@ def run(names: tuple[str, ...], are_all: bool, limit: int | None, force: bool, a
                 _tell_near_duplicates(near, datasets)
     if as_json:
         told = {} if near is None else {"near_duplicates": _near_duplicates_json(near)}
+        told |= {} if listed is None else {"list": _list_json(listed)}
         _print_json({"galleries": [_run_json(each) for each in _last_of_each(runs)], **told})
-    if not all(each.succeeded for each in (*runs, *filter(None, [near]))):
+    if not all(each.succeeded for each in (*runs, *filter(None, [listed, near]))):
         raise SystemExit(FAILED)
 
 
@@ -216,6 +216,16 @@ def _tell_list(run: GalleryRun) -> None:
         click.echo(f"{run.gallery}: {amount(listed['links'], 'link')} in {amount(listed['shards'], 'shard')}")
     else:
         _tell(run)
+
+
+def _list_json(run: GalleryRun) -> dict[str, Any]:
+    listed = run.metadata.get("links", {})
+    return {
+        "name": run.gallery,
+        "error": run.error,
+        "links": listed.get("links"),
+        "shards": listed.get("shards"),
+    }
 
 
 def _last_of_each(runs: Sequence[GalleryRun]) -> Sequence[GalleryRun]:
