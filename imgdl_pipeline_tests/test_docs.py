@@ -28,6 +28,7 @@ from imgdl_pipeline.cli import main
 from imgdl_pipeline.config.galleries import AssetSettings, Galleries, Gallery
 from imgdl_pipeline.config.galleries_file import read_galleries_file
 from imgdl_pipeline.config.galleries_from import GalleriesFrom
+from imgdl_pipeline.config.sharded import Sharded
 from imgdl_pipeline.core.dataset.where import INSTALL
 from imgdl_pipeline.core.model.dataset_settings import DatasetSettings, ResizeSettings
 from imgdl_pipeline.core.model.outcome import Reason, Status
@@ -176,6 +177,11 @@ def test_the_keys_of_a_gallery_and_of_galleries_from_are_the_models():
     )
     told = [code(row[0])[0] for row in table("key of galleries_from", "default", "meaning")]
     assert set(told) == set(GalleriesFrom.model_fields)
+
+
+def test_the_keys_of_a_very_large_gallery_are_the_models():
+    rows = table("key of a very large gallery", "default", "meaning")
+    assert {key for row in rows for key in code(row[0])} == set(Sharded.model_fields)
 
 
 def test_the_sources_table_is_the_models():

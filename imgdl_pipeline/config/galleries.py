@@ -326,6 +326,7 @@ class InAFile(Settings):
     """The attributes that a galleries file and a very large gallery's file have in common."""
 
     store: str = Field("data", min_length=1, description="a folder, or s3://bucket/prefix, gs://…, az://…")
+    schedule: Cron = Field("0 6 * * *", description="cron expression of the daily runs; null for none")
     schedule_status: Literal["RUNNING", "STOPPED"] = Field(
         "STOPPED", description="whether the schedule runs before anyone switches it on or off in the UI"
     )
@@ -347,9 +348,6 @@ class InAFile(Settings):
 class Galleries(InAFile):
     """The attributes of a galleries file."""
 
-    schedule: Cron = Field(
-        "0 6 * * *", description="cron expression of the daily runs, one per gallery; null for none"
-    )
     download: DownloadSettings = Field(DownloadSettings(), description="defaults for every gallery")
     checks: CheckSettings = Field(CheckSettings(), description="what the asset checks allow")
     assets: AssetSettings = Field(AssetSettings(), description="keys, group, owners and tags of the assets")

@@ -7,7 +7,6 @@ from pydantic import Field, field_validator
 from imgdl_pipeline.config.galleries import (
     KEY_PART,
     AssetSettings,
-    Cron,
     Dataset,
     Galleries,
     Gallery,
@@ -35,9 +34,6 @@ class Sharded(InAFile, Gallery):
         le=MOST_SHARDS,
         description="how many shards its links are divided into; imgdl reshard changes it later",
     )
-    schedule: Cron = Field(
-        "0 6 * * *", description="cron expression of its daily list, whose shards then run; null for none"
-    )
     assets: AssetSettings = Field(
         AssetSettings(),
         description="keys, group, owners and tags of the assets; the gallery's name ends the key prefix",
@@ -64,7 +60,6 @@ class Sharded(InAFile, Gallery):
         names = (shard_name(self.name, number) for number in range(self.shards))
         return Shards(
             **{key: getattr(self, key) for key in InAFile.model_fields},
-            schedule=self.schedule,
             assets=self.assets.model_copy(update={"key_prefix": prefix}),
             galleries=(whole,),
             whole=whole,
