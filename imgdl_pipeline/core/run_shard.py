@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from imgdl_pipeline.core.catalog.build import CatalogRun, build_catalog
 from imgdl_pipeline.core.download.run import DownloadRun, Progress, download_gallery
 from imgdl_pipeline.core.jpeg.workers import JpegWorkers, opened
-from imgdl_pipeline.core.listing.split import Places, checked_places
+from imgdl_pipeline.core.listing.places import Places, checked_places
 from imgdl_pipeline.core.model.counted import Counted
 from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.storage.layout import shard_name
