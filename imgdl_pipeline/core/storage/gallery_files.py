@@ -52,9 +52,11 @@ def delete_gallery(store: Store, gallery: str) -> None:
         StoreError: A file could not be deleted.
     """
     kept = (leases_path(gallery), dataset_leases_path(gallery), split_leases_path(gallery))
+    parts = parts_of(store, gallery)
     with ExitStack() as leases:
-        leases.enter_context(split_lease(store, gallery))
-        for name in sorted({gallery, *parts_of(store, gallery)}):
+        if parts != (gallery,):
+            leases.enter_context(split_lease(store, gallery))
+        for name in sorted({gallery, *parts}):
             leases.enter_context(Lease(store, name))
             leases.enter_context(dataset_lease(store, name))
         for folder in gallery_folders(gallery):

@@ -25,6 +25,7 @@ from imgdl_pipeline.core.storage.layout import (
     renamed_from_path,
     resharded_path,
     resharding_path,
+    split_leases_path,
     unseen_links_path,
     validators_path,
 )
@@ -74,7 +75,9 @@ def contents(store, gallery):
         file.path: store.get(file.path)
         for folder in gallery_folders(gallery)
         for file in store.list(folder)
-        if not file.path.startswith((leases_path(gallery), dataset_leases_path(gallery)))
+        if not file.path.startswith(
+            (leases_path(gallery), dataset_leases_path(gallery), split_leases_path(gallery))
+        )
     }
 
 
