@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from imgdl_pipeline.component import ImageGalleries
     from imgdl_pipeline.downstream import asset_keys, gallery_partitions, load_catalog
     from imgdl_pipeline.resources import ImageDownloads
+    from imgdl_pipeline.sharded import ShardedGallery
     from imgdl_pipeline.tables import GalleryTables
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "GalleryTables",
     "ImageDownloads",
     "ImageGalleries",
+    "ShardedGallery",
     "__version__",
     "asset_keys",
     "gallery_partitions",
@@ -35,6 +37,7 @@ _MODULES = {
     "GalleryTables": "tables",
     "ImageDownloads": "resources",
     "ImageGalleries": "component",
+    "ShardedGallery": "sharded",
     "asset_keys": "downstream",
     "gallery_partitions": "downstream",
     "load_catalog": "downstream",

@@ -31,7 +31,13 @@ from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS, LINKS
 from imgdl_pipeline.core.model.settings import MissingSecretError
 from imgdl_pipeline.core.model.shown import hide_secrets
 from imgdl_pipeline.core.sources import SourceError, type_name
-from imgdl_pipeline.core.storage.layout import catalog_path, dataset_path, downloads_path, links_path
+from imgdl_pipeline.core.storage.layout import (
+    catalog_path,
+    dataset_path,
+    downloads_path,
+    links_path,
+    shard_mark,
+)
 from imgdl_pipeline.core.storage.lease import GalleryBusyError
 from imgdl_pipeline.core.storage.object_store import StoreError
 from imgdl_pipeline.core.storage.store import Store
@@ -94,8 +100,8 @@ class AssetKeys(NamedTuple):
 
 
 def partitions_of(galleries: Galleries) -> dg.StaticPartitionsDefinition:
-    """Return the partitions, one per gallery."""
-    return dg.StaticPartitionsDefinition([each.name for each in galleries.galleries])
+    """Return the partitions, one per gallery or shard."""
+    return dg.StaticPartitionsDefinition([each.partition for each in galleries.galleries])
 
 
 def _materialize_links(
@@ -168,7 +174,10 @@ def _materialize_dataset(
     for words in run.warnings:
         context.log.warning(words)
     if not run.rows.num_rows and not gallery.allow_empty:
-        raise dg.Failure(f"the dataset of {gallery.name} has no images: {run.why_empty}", allow_retries=False)
+        words = f"the dataset of {gallery.name} has no images: {run.why_empty}"
+        if not shard_mark(gallery.name):
+            raise dg.Failure(words, allow_retries=False)
+        context.log.warning(words)  # a shard may have few links, and those of its gallery are elsewhere
     return dg.MaterializeResult(
         metadata=dataset_metadata(run, store.location(dataset_path(gallery.name))),
         data_version=dg.DataVersion(run.manifest.digest),
@@ -207,12 +216,13 @@ SpecOf = Callable[[GalleryStage], dg.AssetSpec]
 Specs = list[tuple[GalleryStage, dg.AssetSpec]]
 
 
-def specs_of(galleries: Galleries, spec_of: SpecOf | None = None) -> Specs:
+def specs_of(galleries: Galleries, spec_of: SpecOf | None = None, lists: dg.AssetKey | None = None) -> Specs:
     """Return the stages that have an asset, upstream ones first, with the specs of their assets.
 
     Args:
         galleries: The settings of the galleries file.
         spec_of: Returns the spec of a stage's asset; by default `asset_spec`.
+        lists: The key of an asset that makes the link lists; None where a stage does.
     """
     partitions = partitions_of(galleries)
 
@@ -221,10 +231,10 @@ def specs_of(galleries: Galleries, spec_of: SpecOf | None = None) -> Specs:
 
     specs: Specs = []
     for gallery in galleries.galleries if galleries.asset_per_gallery else (None,):
-        keys: dict[StageName, dg.AssetKey] = {}
+        keys: dict[StageName, dg.AssetKey] = {} if lists is None else {"links": lists}
         members = [gallery] if gallery else galleries.galleries
         for name, how in _STAGES.items():
-            if name == "dataset" and not any(each.dataset for each in members):
+            if name in keys or (name == "dataset" and not any(each.dataset for each in members)):
                 continue
             stage = GalleryStage(name, gallery, tuple(keys[upstream] for upstream in how.upstream))
             spec = (spec_of or own_spec)(stage)
@@ -394,7 +404,7 @@ def unique_name(text: str) -> str:
 def runs_of(galleries: Galleries, specs: Specs) -> dict[str, dict[str, Any]]:
     """Return what a `dagster.RunRequest` says to run each gallery: its partition, or its own assets."""
     if not galleries.asset_per_gallery:
-        return {each.name: {"partition_key": each.name} for each in galleries.galleries}
+        return {each.name: {"partition_key": each.partition} for each in galleries.galleries}
     keys: dict[str, list[dg.AssetKey]] = {each.name: [] for each in galleries.galleries}
     for stage, spec in specs:
         if stage.gallery:

@@ -19,7 +19,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 )
 
 from imgdl_pipeline.assets import gallery_of, partitions_of, unique_name
-from imgdl_pipeline.config.galleries import Galleries
+from imgdl_pipeline.config.galleries import Galleries, partition_of
 from imgdl_pipeline.metadata import markdown_table
 from imgdl_pipeline.verdicts import CHECKS, Judged, judge
 
@@ -164,7 +164,7 @@ def _log(
     catalog: dg.AssetKey,
     table: Table | None = None,
 ) -> None:
-    partition = None if galleries.asset_per_gallery else judged.gallery
+    partition = None if galleries.asset_per_gallery else partition_of(judged.gallery)
     told = judged.verdict.told(judged.catalog)
     _log_event(
         context,

@@ -26,6 +26,7 @@ from imgdl_pipeline.config.galleries import (
     unset_secrets,
 )
 from imgdl_pipeline.config.galleries_file import GalleriesFileError
+from imgdl_pipeline.config.sharded import Shards
 from imgdl_pipeline.core.catalog.audit import is_stale
 from imgdl_pipeline.core.catalog.left_over import left_over
 from imgdl_pipeline.core.catalog.removal import removals, would_remove
@@ -51,7 +52,8 @@ from imgdl_pipeline.core.storage.store import Store
 from imgdl_pipeline.core.view.write import LIMIT as VIEW_LIMIT
 from imgdl_pipeline.core.view.write import save_view
 from imgdl_pipeline.definitions import CONFIG_VARIABLE, component, defs, galleries, galleries_file
-from imgdl_pipeline.running import GalleryRun, run_gallery, run_near_duplicates
+from imgdl_pipeline.running import GalleryRun, run_gallery, run_list, run_near_duplicates
+from imgdl_pipeline.sharded import ShardedGallery
 from imgdl_pipeline.terminal import RunDisplay, print_table
 from imgdl_pipeline.version import __version__
 
@@ -162,6 +164,8 @@ _names = click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=_
 def run(names: tuple[str, ...], are_all: bool, limit: int | None, force: bool, as_json: bool) -> None:
     """Run galleries: list their links, download the images, validate and catalog them.
 
+    Of a very large gallery, NAME is the gallery, with all of its shards, or one shard, such as laion/0007.
+
     The runs appear in the web UI of the same DAGSTER_HOME. Links that fail do not make a run fail.
     """
     known = component()
@@ -173,7 +177,14 @@ def run(names: tuple[str, ...], are_all: bool, limit: int | None, force: bool, a
     with ExitStack() as exits:
         instance = exits.enter_context(_instance())
         display = exits.enter_context(RunDisplay())
-        for gallery in chosen:
+        listed = None
+        if isinstance(known, ShardedGallery) and (are_all or known.galleries.whole.name in names):
+            with display.alone():
+                listed = run_list(known, definitions, instance, watch=display)
+            display.done()
+            if not as_json:
+                _tell_list(listed)
+        for gallery in chosen if listed is None or listed.succeeded else ():
             with display.alone():
                 done = run_gallery(
                     known, definitions, gallery.name, instance, limit=limit, force=force, watch=display
@@ -185,7 +196,7 @@ def run(names: tuple[str, ...], are_all: bool, limit: int | None, force: bool, a
             if done.was_interrupted:
                 break
         near = None
-        if known.galleries.near_duplicates is not None and not runs[-1].was_interrupted:
+        if known.galleries.near_duplicates is not None and runs and not runs[-1].was_interrupted:
             with display.alone():
                 near, datasets = run_near_duplicates(known, definitions, chosen, instance, watch=display)
             display.done()
@@ -194,9 +205,28 @@ def run(names: tuple[str, ...], are_all: bool, limit: int | None, force: bool, a
                 _tell_near_duplicates(near, datasets)
     if as_json:
         told = {} if near is None else {"near_duplicates": _near_duplicates_json(near)}
+        told |= {} if listed is None else {"list": _list_json(listed)}
         _print_json({"galleries": [_run_json(each) for each in _last_of_each(runs)], **told})
-    if not all(each.succeeded for each in (*runs, *filter(None, [near]))):
+    if not all(each.succeeded for each in (*runs, *filter(None, [listed, near]))):
         raise SystemExit(FAILED)
+
+
+def _tell_list(run: GalleryRun) -> None:
+    if run.error is None:
+        listed = run.metadata["links"]
+        click.echo(f"{run.gallery}: {amount(listed['links'], 'link')} in {amount(listed['shards'], 'shard')}")
+    else:
+        _tell(run)
+
+
+def _list_json(run: GalleryRun) -> dict[str, Any]:
+    listed = run.metadata.get("links", {})
+    return {
+        "name": run.gallery,
+        "error": run.error,
+        "links": listed.get("links"),
+        "shards": listed.get("shards"),
+    }
 
 
 def _last_of_each(runs: Sequence[GalleryRun]) -> Sequence[GalleryRun]:
@@ -616,6 +646,8 @@ def refresh(as_json: bool) -> None:
 def _chosen(known: Galleries, names: Sequence[str]) -> Sequence[Gallery]:
     """Return the named galleries, each once, or all if none is named."""
     by_name = {each.name: each for each in known.galleries}
+    if isinstance(known, Shards) and known.whole.name in names:
+        return known.galleries
     for name in names:
         if name not in by_name:
             file = galleries_file()

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import dagster as dg
 from dagster.components import DefsStateConfig, DefsStateConfigArgs
@@ -26,6 +26,7 @@ from imgdl_pipeline.assets import (
 from imgdl_pipeline.checks import build_check_job, build_checks, log_verdicts
 from imgdl_pipeline.config.galleries import Galleries, Gallery
 from imgdl_pipeline.config.galleries_file import GalleriesFileError, KeyPath, Problem, parse_attributes
+from imgdl_pipeline.config.sharded import Sharded
 from imgdl_pipeline.freshness import build_freshness_sensor
 from imgdl_pipeline.jobs import build_remove_job
 from imgdl_pipeline.near_duplicates import (
@@ -63,26 +64,29 @@ class GalleriesScaffolder(dg.Scaffolder[Any]):
     Its key prefix and its store are named after its folder, so that several files live side by side.
     """
 
+    text = SCAFFOLD
+
     def scaffold(self, request: dg.ScaffoldRequest[Any]) -> None:
         """Write the `defs.yaml`."""
         request.target_path.mkdir(parents=True, exist_ok=True)
         name = re.sub(r"[^A-Za-z0-9_]+", "_", request.target_path.name).strip("_") or "galleries"
-        text = SCAFFOLD.format(type_name=request.type_name, name=name)
+        text = self.text.format(type_name=request.type_name, name=name)
         (request.target_path / "defs.yaml").write_text(text)
 
 
-class _Attributes(BaseModel):
+class LooseAttributes(BaseModel):
     """A model that passes everything on to `ImageGalleries.load`, and shows tools the strict schema.
 
     It cannot be strict itself, because Dagster renders templates after it has validated this model.
     """
 
     model_config = ConfigDict(extra="allow")
+    strict: ClassVar[type[Galleries] | type[Sharded]] = Galleries
 
     @classmethod
     def model_json_schema(cls, *_args: Any, **_kwargs: Any) -> dict[str, Any]:
-        """Return the JSON schema of a galleries file's attributes."""
-        return Galleries.editor_schema()
+        """Return the JSON schema of the file's attributes."""
+        return cls.strict.editor_schema()
 
 
 @dg.scaffold_with(GalleriesScaffolder)
@@ -98,6 +102,8 @@ class ImageGalleries(dg.StateBackedComponent):
         file: Where they stand, to link to from the assets; None where nobody knows.
         resources: The resources to define; by default `image_downloads`.
     """
+
+    attributes: ClassVar[type[LooseAttributes]] = LooseAttributes
 
     def __init__(
         self,
@@ -118,11 +124,11 @@ class ImageGalleries(dg.StateBackedComponent):
     @classmethod
     def get_model_cls(cls) -> type[BaseModel]:
         """Return the model that `dg check yaml` validates with."""
-        return _Attributes
+        return cls.attributes
 
     @classmethod
     def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> "ImageGalleries":
-        """Create the component from a `defs.yaml`.
+        """Create the component of a `defs.yaml`.
 
         Raises:
             GalleriesFileError: Something in it is not allowed; the message says where and what is allowed.
@@ -135,7 +141,8 @@ class ImageGalleries(dg.StateBackedComponent):
             return _place(tree, path)
 
         file = Path(tree.position.filename) if tree else None
-        component = cls(parse_attributes(raw, locate, resolution.scope, file=file), file)
+        galleries = parse_attributes(raw, locate, resolution.scope, file=file, model=cls.attributes.strict)
+        component = cls(galleries, file)
         component._is_in_project = tree is not None
         context.component_tree.mark_component_defs_state_key(
             defs_state_key=component.defs_state_config.key, loc=context.component_loc
@@ -209,35 +216,38 @@ class ImageGalleries(dg.StateBackedComponent):
         assets = build_assets(self.galleries, self.specs, self.execute, self._tell_verdicts_again)
         job = dg.define_asset_job(
             self.galleries.assets.named(JOB_NAME),
-            selection=assets,
+            selection=self._run_together(assets),
             executor_def=dg.in_process_executor,
-            description="Lists, downloads and catalogs galleries.",
+            description=self._job_description,
         )
         check_job = build_check_job(
             self.galleries, self._catalogs, self.galleries.assets.named(CHECK_JOB_NAME)
         )
         remove_job = build_remove_job(self.galleries, self.galleries.assets.named(REMOVE_JOB_NAME))
         sensor = self.galleries.assets.named(FRESHNESS_SENSOR)
-        schedules = [self._schedule(job, *each) for each in self._by_schedule().items()]
-        near_duplicates, near_jobs = self._near_duplicates(), []
-        for asset in near_duplicates:
-            near_jobs.append(near_duplicates_job(self.galleries, asset))
-            schedules += near_duplicates_schedule(self.galleries, near_jobs[-1])
-        return dg.Definitions(
-            assets=[*assets, *near_duplicates],
+        own = dg.Definitions(
+            assets=assets,
             asset_checks=build_checks(self.galleries, self._catalogs),
-            jobs=[job, check_job, remove_job, *near_jobs],
-            schedules=schedules,
+            jobs=[job, check_job, remove_job],
             sensors=[build_freshness_sensor(self.galleries, check_job, sensor)],
             resources={**self._resources, self._tables_key: GalleryTables(self.galleries)},
         )
+        return dg.Definitions.merge(own, self._beside(assets, job))
 
-    def _near_duplicates(self) -> list[dg.AssetsDefinition]:
-        """Return the asset of near duplicates, if the file asks for it."""
+    def _run_together(self, assets: list[dg.AssetsDefinition]) -> list[dg.AssetsDefinition]:
+        """Return the assets that a run of one gallery materializes."""
+        return assets
+
+    def _beside(self, assets: list[dg.AssetsDefinition], job: Any) -> dg.Definitions:  # noqa: ARG002
+        """Return what starts the job by itself, and near duplicates if the file asks for them."""
+        schedules = [self._schedule(job, *each) for each in self._by_schedule().items()]
         if self.galleries.near_duplicates is None:
-            return []
+            return dg.Definitions(schedules=schedules)
         catalogs = list(dict.fromkeys(self._catalogs.values()))
-        return [build_near_duplicates(self.galleries, catalogs, self._references)]
+        asset = build_near_duplicates(self.galleries, catalogs, self._references)
+        near_job = near_duplicates_job(self.galleries, asset)
+        schedules += near_duplicates_schedule(self.galleries, near_job)
+        return dg.Definitions(assets=[asset], jobs=[near_job], schedules=schedules)
 
     def _check_siblings(self, context: dg.ComponentLoadContext) -> None:
         """Say which key to set where two files of a project would define the same assets."""
@@ -300,6 +310,10 @@ class ImageGalleries(dg.StateBackedComponent):
         """
         datasets = ((stage.gallery, spec.key) for stage, spec in self.specs if stage.name == "dataset")
         return next(key for own, key in datasets if own is None or own.name == gallery.name)
+
+    @property
+    def _job_description(self) -> str:
+        return "Lists, downloads and catalogs galleries."
 
     def _tell_verdicts_again(self, context: dg.AssetExecutionContext, gallery: Gallery) -> None:
         log_verdicts(context, self.galleries, gallery.name, self._catalogs[gallery.name])

@@ -10,7 +10,9 @@ import dagster as dg
 from imgdl_pipeline.component import ImageGalleries
 from imgdl_pipeline.config.galleries import Galleries
 from imgdl_pipeline.config.galleries_file import read_galleries_file
+from imgdl_pipeline.config.sharded import Shards
 from imgdl_pipeline.resources import RENAMED_DOWNLOADS
+from imgdl_pipeline.sharded import ShardedGallery
 
 CONFIG_VARIABLE = "IMGDL_CONFIG"
 EMBEDDED_CONFIG = Path(__file__).with_name("galleries.yaml")
@@ -36,7 +38,9 @@ def component() -> ImageGalleries:
     Raises:
         GalleriesFileError: The file cannot be used; the message says where and why.
     """
-    return ImageGalleries(galleries(), galleries_file(), RENAMED_DOWNLOADS)
+    known = galleries()
+    kind = ShardedGallery if isinstance(known, Shards) else ImageGalleries
+    return kind(known, galleries_file(), RENAMED_DOWNLOADS)
 
 
 @dg.definitions

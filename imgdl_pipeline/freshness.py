@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 import dagster as dg
 
 from imgdl_pipeline.assets import open_store
-from imgdl_pipeline.config.galleries import Galleries
+from imgdl_pipeline.config.galleries import Galleries, partition_of
 from imgdl_pipeline.core.catalog.audit import is_stale, last_refreshed
 from imgdl_pipeline.core.storage.layout import catalog_path
 from imgdl_pipeline.core.storage.object_store import StoreError
@@ -53,7 +53,8 @@ def build_freshness_sensor(galleries: Galleries, job: dg.JobDefinition, name: st
         stale = stale_galleries(galleries, seen, now)
         return dg.SensorResult(
             run_requests=[
-                dg.RunRequest(run_key=f"{name} {at}", partition_key=name) for name, at in stale.items()
+                dg.RunRequest(run_key=f"{name} {at}", partition_key=partition_of(name))
+                for name, at in stale.items()
             ],
             skip_reason=None if stale else f"none of {len(seen)} galleries is stale",
             cursor=json.dumps(seen),

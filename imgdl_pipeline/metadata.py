@@ -12,6 +12,7 @@ from imgdl_pipeline.core.catalog.build import CatalogRun
 from imgdl_pipeline.core.dataset.export import DatasetRun
 from imgdl_pipeline.core.download.run import DownloadRun
 from imgdl_pipeline.core.listing.build import list_warnings
+from imgdl_pipeline.core.listing.shards import ShardsListed
 from imgdl_pipeline.core.model.outcome import Status
 from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS, LINKS, descriptions
 from imgdl_pipeline.core.model.shown import shown
@@ -57,6 +58,31 @@ def links_metadata(links: pa.Table, location: str) -> Metadata:
     warnings = list_warnings(links)
     said = {"warnings": markdown_table(["warning"], [[words] for words in warnings])} if warnings else {}
     return {**table_metadata(links, LINKS, location), "links": links.num_rows, **said}
+
+
+SHOWN_HOSTS = 20
+
+
+def shards_metadata(listed: ShardsListed, folder: str) -> Metadata:
+    """Return the metadata of `gallery_list`; `folder` is where the lists of the shards are."""
+    split = listed.split
+    spread = split.places.spread_hosts()
+    hosts = [[host, links, spread.get(host, 1)] for host, links in split.hosts.most_common(SHOWN_HOSTS)]
+    warnings = [[words] for words in listed.warnings]
+    return {
+        "path": dg.MetadataValue.path(folder),
+        "dagster/row_count": sum(split.links),
+        "dagster/column_schema": column_schema(LINKS),
+        "links": sum(split.links),
+        "repeated": split.given - sum(split.links),
+        "shards": len(split.links),
+        "links_in_smallest_shard": min(split.links),
+        "links_in_largest_shard": max(split.links),
+        "hosts": len(split.hosts),
+        "largest_hosts": markdown_table(["host", "links", "shards"], hosts),
+        "seconds": round(listed.seconds, 3),
+        **({"warnings": markdown_table(["warning"], warnings)} if warnings else {}),
+    }
 
 
 def images_metadata(run: DownloadRun, location: str) -> Metadata:

@@ -13,6 +13,7 @@ from pydantic import Field, PrivateAttr, ValidationError, create_model
 from imgdl_pipeline.config.galleries import Galleries, Gallery
 from imgdl_pipeline.core.download.run import DownloadRun, Progress, download_gallery
 from imgdl_pipeline.core.jpeg.workers import JpegWorkers
+from imgdl_pipeline.core.listing.shards import hosts_spread
 from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.storage.store import Store
 
@@ -139,6 +140,7 @@ class ImageDownloads(_Overrides):
             limit=self.limit,
             force=self.force,
             jpegs=self._jpegs,
+            spread=hosts_spread(store, gallery.name),
             on_progress=on_progress,
         )
 

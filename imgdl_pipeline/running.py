@@ -13,6 +13,7 @@ from imgdl_pipeline.core.dataset.where import uses_groups
 from imgdl_pipeline.near_duplicates import JOB_NAME as NEAR_DUPLICATES_JOB
 from imgdl_pipeline.progress import Watch, watching
 from imgdl_pipeline.resources import RESOURCE_KEY
+from imgdl_pipeline.sharded import LIST_JOB_NAME, ShardedGallery
 
 QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 INTERRUPTED = dg.DagsterExecutionInterruptedError.__name__
@@ -75,6 +76,26 @@ def run_gallery(
     with watching(watch):
         result = _run(component, definitions, instance, JOB_NAME, run_config=config, **request)
     return _told(component, gallery, result)
+
+
+def run_list(
+    component: ShardedGallery,
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    *,
+    watch: Watch = lambda *_: None,
+) -> GalleryRun:
+    """List the links of a very large gallery in this process, and divide them into shards.
+
+    Args:
+        component: The component of the gallery.
+        definitions: What Dagster loads from it.
+        instance: Where the run is recorded.
+        watch: Called with the progress.
+    """
+    with watching(watch):
+        result = _run(component, definitions, instance, LIST_JOB_NAME, run_config={"loggers": QUIET})
+    return _told(component, component.galleries.whole.name, result)
 
 
 def run_near_duplicates(

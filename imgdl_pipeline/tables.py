@@ -100,9 +100,10 @@ class GalleryTables(dg.IOManager):
             return table_of(stage, gallery, store)
         names = context.asset_partition_keys if context.has_asset_partitions else []
         if context.has_partition_key and len(names) == 1:
-            return table_of(stage, names[0], store)
+            return table_of(stage, self._name_of(names[0]), store)
         path, schema = TABLES[stage]
-        found = [(name, store.read_table(path(name), schema)) for name in names or _names(self._galleries)]
+        wanted = [self._name_of(name) for name in names] or [each.name for each in self._galleries.galleries]
+        found = [(name, store.read_table(path(name), schema)) for name in wanted]
         tables = [
             table.add_column(0, "gallery", pa.repeat(pa.scalar(name), table.num_rows))
             for name, table in found
@@ -111,9 +112,12 @@ class GalleryTables(dg.IOManager):
         empty = schema.empty_table().add_column(0, "gallery", pa.array([], pa.string()))
         return pa.concat_tables([empty, *tables])
 
-
-def _names(galleries: Galleries) -> list[str]:
-    return [each.name for each in galleries.galleries]
+    def _name_of(self, partition: str) -> str:
+        """Return the name of a partition's gallery or shard; one that is not in the file has files, too."""
+        try:
+            return self._galleries.gallery(partition).name
+        except KeyError:
+            return partition
 
 
 def _asset_of(context: dg.InputContext) -> tuple[str, str | None]:

@@ -50,6 +50,11 @@ def is_gallery_name(name: str) -> bool:
     return re.fullmatch(GALLERY_NAME, name) is not None and "\n" not in name and NOT_IN_A_NAME not in name
 
 
+def partition_of(name: str) -> str:
+    """Return the key of the partition of a gallery, or of a shard such as `laion/0007`."""
+    return name.rpartition("/")[2]
+
+
 if TYPE_CHECKING:
     Source = SourceSettings
 else:
@@ -116,6 +121,7 @@ Cron = Annotated[
     ),
 ]
 _KEY_PART = r"^[A-Za-z0-9_]+$"
+KEY_PART = re.compile(_KEY_PART)
 _KIND = r"^[A-Za-z0-9_.-]{1,40}$"
 _OWNER = r"^(team:[A-Za-z0-9_.-]+|[^@\s]+@[^@\s]+)$"
 
@@ -160,11 +166,11 @@ class Dataset(DatasetSettings):
     @field_validator("where")
     @classmethod
     def _is_a_condition(cls, value: str | None) -> str | None:
-        return _condition_over_the_catalog(value, with_groups=True)
+        return condition_over_the_catalog(value, with_groups=True)
 
 
-def _condition_over_the_catalog(where: str | None, *, with_groups: bool) -> str | None:
-    """Return a dataset's condition, which DuckDB must be able to use."""
+def condition_over_the_catalog(where: str | None, *, with_groups: bool) -> str | None:
+    """Return a dataset's condition, which DuckDB must be able to use; raise PydanticCustomError if not."""
     problem = where and _problem_with(where, with_groups=with_groups)
     if problem:
         raise PydanticCustomError(NOT_ACCEPTED, "{words}", {"words": f"{where!r} {problem}"})
@@ -181,7 +187,10 @@ def _problem_with(where: str, *, with_groups: bool) -> str | None:
 
 
 class Gallery(Settings):
-    """One gallery: a partition, a source, and overrides of the file's defaults."""
+    """One gallery: a partition, a source, and overrides of the file's defaults.
+
+    A shard of a very large gallery is one, too, with a name such as `laion/0007`; no file names it.
+    """
 
     name: str = Field(pattern=GALLERY_NAME, description=NAME_RULE)
     source: Source
@@ -220,6 +229,11 @@ class Gallery(Settings):
         if NOT_IN_A_NAME in value:
             raise ValueError(f"must not contain {NOT_IN_A_NAME}, which Dagster reserves")
         return value
+
+    @property
+    def partition(self) -> str:
+        """The key of its partition: its name, or a shard's number."""
+        return partition_of(self.name)
 
 
 def _or_template(schema: JsonSchemaValue) -> JsonSchemaValue:
@@ -273,7 +287,7 @@ class _EditorSchema(GenerateJsonSchema):
 
 
 Described = Literal[
-    "gallery_links", "gallery_images", "gallery_catalog", "gallery_dataset", "near_duplicates"
+    "gallery_links", "gallery_list", "gallery_images", "gallery_catalog", "gallery_dataset", "near_duplicates"
 ]
 
 
@@ -308,15 +322,33 @@ class AssetSettings(OwnAssetSettings):
         return "_".join([*self.key_prefix, name])
 
 
-class Galleries(Settings):
-    """The attributes of a galleries file."""
+class InAFile(Settings):
+    """The attributes that a galleries file and a very large gallery's file have in common."""
 
     store: str = Field("data", min_length=1, description="a folder, or s3://bucket/prefix, gs://…, az://…")
-    schedule: Cron = Field(
-        "0 6 * * *", description="cron expression of the daily runs, one per gallery; null for none"
-    )
     schedule_status: Literal["RUNNING", "STOPPED"] = Field(
         "STOPPED", description="whether the schedule runs before anyone switches it on or off in the UI"
+    )
+
+    @field_validator("store")
+    @classmethod
+    def _is_a_place(cls, value: str) -> str:
+        scheme, separator, _ = value.partition("://")
+        if separator and scheme not in STORE_SCHEMES:
+            raise ValueError(f"{value!r} must be a folder, or start with {STORE_SCHEMES_TEXT}")
+        return value
+
+    @classmethod
+    def editor_schema(cls) -> dict[str, Any]:
+        """Return the JSON schema that editors and `dg check yaml` use."""
+        return cls.model_json_schema(schema_generator=_EditorSchema)
+
+
+class Galleries(InAFile):
+    """The attributes of a galleries file."""
+
+    schedule: Cron = Field(
+        "0 6 * * *", description="cron expression of the daily runs, one per gallery; null for none"
     )
     download: DownloadSettings = Field(DownloadSettings(), description="defaults for every gallery")
     checks: CheckSettings = Field(CheckSettings(), description="what the asset checks allow")
@@ -346,14 +378,6 @@ class Galleries(Settings):
             seen[gallery.name.lower()] = gallery.name
         return value
 
-    @field_validator("store")
-    @classmethod
-    def _is_a_place(cls, value: str) -> str:
-        scheme, separator, _ = value.partition("://")
-        if separator and scheme not in STORE_SCHEMES:
-            raise ValueError(f"{value!r} must be a folder, or start with {STORE_SCHEMES_TEXT}")
-        return value
-
     @model_validator(mode="after")
     def _are_not_none(self) -> "Galleries":
         if not self.galleries and self.galleries_from is None:
@@ -371,7 +395,7 @@ class Galleries(Settings):
         for place, gallery in enumerate(self.galleries):
             where = gallery.dataset.where if gallery.dataset else None
             try:
-                _condition_over_the_catalog(where, with_groups=with_groups)
+                condition_over_the_catalog(where, with_groups=with_groups)
             except PydanticCustomError as error:
                 at = ("galleries", place, "dataset", "where")
                 errors.append(InitErrorDetails(type=error, loc=at, input=None))
@@ -395,16 +419,16 @@ class Galleries(Settings):
         return self
 
     @functools.cached_property
-    def _by_name(self) -> dict[str, Gallery]:
-        return {gallery.name: gallery for gallery in self.galleries}
+    def _by_partition(self) -> dict[str, Gallery]:
+        return {gallery.partition: gallery for gallery in self.galleries}
 
     def gallery(self, name: str) -> Gallery:
-        """Return the gallery with that name.
+        """Return the gallery with that name, or that of its partition.
 
         Raises:
             KeyError: There is no such gallery.
         """
-        return self._by_name[name]
+        return self._by_partition[partition_of(name)]
 
     def schedule_of(self, gallery: Gallery) -> str | None:
         """Return the cron expression of a gallery's runs: its own, or else the file's."""
@@ -428,8 +452,3 @@ class Galleries(Settings):
     def check_settings(self, gallery: Gallery) -> CheckSettings:
         """Return the file's check settings, overridden by the gallery's."""
         return self.checks.overridden_by(gallery.checks.model_dump(exclude_unset=True))
-
-    @classmethod
-    def editor_schema(cls) -> dict[str, Any]:
-        """Return the JSON schema that editors and `dg check yaml` use."""
-        return cls.model_json_schema(schema_generator=_EditorSchema)

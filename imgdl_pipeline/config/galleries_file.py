@@ -16,12 +16,15 @@ from jinja2.nativetypes import NativeEnvironment
 
 from imgdl_pipeline.config.galleries import NOT_ACCEPTED, SECRET_KEYS, Galleries, Gallery
 from imgdl_pipeline.config.galleries_from import GalleriesFrom
+from imgdl_pipeline.config.sharded import Sharded
 from imgdl_pipeline.core.model.settings import UNKNOWN_KEY, did_you_mean, unknown_key
 from imgdl_pipeline.core.sources import BROKEN, SourceError
 
 logger = logging.getLogger(__name__)
 
 COMPONENT_TYPE = "imgdl_pipeline.ImageGalleries"
+SHARDED_TYPE = "imgdl_pipeline.ShardedGallery"
+_MODELS: dict[object, type[Galleries] | type[Sharded]] = {COMPONENT_TYPE: Galleries, SHARDED_TYPE: Sharded}
 
 KeyPath = tuple[str | int, ...]
 Locate = Callable[[KeyPath], str]
@@ -74,7 +77,7 @@ class GalleriesFileError(Exception):
 
 
 def read_galleries_file(file: Path) -> Galleries:
-    """Return the settings in a galleries file.
+    """Return the settings in a galleries file; those of a very large gallery's file are `Shards`.
 
     Raises:
         GalleriesFileError: The file cannot be read, is not YAML, or contains something that is not allowed.
@@ -93,7 +96,8 @@ def read_galleries_file(file: Path) -> Galleries:
     key = _attributes_key(content)
     if key in content or not problems:
         try:
-            galleries = parse_attributes(content.get(key), locate, {}, key, file)
+            model = _MODELS.get(content.get("type"), Galleries)
+            galleries = parse_attributes(content.get(key), locate, {}, key, file, model)
         except GalleriesFileError as error:
             problems += error.problems
     if problems:
@@ -125,9 +129,9 @@ def _parsed(file: Path) -> tuple[yaml.Node | None, Any, list[tuple[str, int]]]:
 
 
 def _wrong_type(content: Mapping[str, Any], locate: Locate) -> list[Problem]:
-    if content.get("type") == COMPONENT_TYPE:
+    if content.get("type") in _MODELS:
         return []
-    return [Problem(locate(("type",)), f"type: must be {COMPONENT_TYPE}")]
+    return [Problem(locate(("type",)), f"type: must be {' or '.join(map(str, _MODELS))}")]
 
 
 def _top_level_keys(content: Mapping[str, Any], locate: Locate) -> Iterator[Problem]:
@@ -177,6 +181,7 @@ def parse_attributes(
     scope: Mapping[str, Any],
     key: str = ATTRIBUTES,
     file: Path | None = None,
+    model: type[Galleries] | type[Sharded] = Galleries,
 ) -> Galleries:
     """Return the settings in the `attributes` of a component file.
 
@@ -186,6 +191,7 @@ def parse_attributes(
         scope: Names that templates may use, besides `env`.
         key: The key of the attributes in the file.
         file: The file, beside which fetched rows of `galleries_from` are kept.
+        model: What the attributes are: those of galleries, or of one very large gallery.
 
     Raises:
         GalleriesFileError: Something is not allowed; the message names every such place.
@@ -194,13 +200,14 @@ def parse_attributes(
     known = {"dg": dg, "automation_condition": dg.AutomationCondition, **scope, "env": _Environment()}
     template = _Templates(locate, known, problems)
     rendered = template.rendered(attributes, (key,))
-    if isinstance(rendered, dict) and isinstance(rendered.get(FROM), dict):
+    if model is Galleries and isinstance(rendered, dict) and isinstance(rendered.get(FROM), dict):
         written = [each for each in rendered.get(GALLERIES) or () if isinstance(each, dict)]
         taken = [str(each.get("name")) for each in written]
         made = template.galleries(rendered[FROM], (key, FROM), file or Path("galleries"), taken)
         rendered = {**rendered, GALLERIES: [*(rendered.get(GALLERIES) or ()), *made]}
     try:
-        galleries = Galleries.model_validate(rendered)
+        given = model.model_validate(rendered)
+        galleries = given.as_shards() if isinstance(given, Sharded) else given
     except pydantic.ValidationError as error:
         unrendered = {problem.path for problem in problems}
         found = (_problem(each, key, locate) for each in error.errors())

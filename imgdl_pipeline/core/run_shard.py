@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from imgdl_pipeline.core.catalog.build import CatalogRun, build_catalog
 from imgdl_pipeline.core.download.run import DownloadRun, Progress, download_gallery
 from imgdl_pipeline.core.jpeg.workers import JpegWorkers, opened
-from imgdl_pipeline.core.listing.places import Places, checked_places
+from imgdl_pipeline.core.listing.shards import shard_places
 from imgdl_pipeline.core.model.counted import Counted
 from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.storage.layout import shard_name
@@ -66,16 +66,3 @@ def run_shard(
             on_progress=on_progress,
         )
         return ShardRun(images, build_catalog(name, store, settings, jpegs=jpegs, on_progress=on_progress))
-
-
-def shard_places(store: Store, gallery: str) -> Places:
-    """Return where the links of a gallery's hosts are.
-
-    Raises:
-        ReshardError: The gallery is being given another number of shards.
-        StoreError: Its list was not split yet.
-    """
-    places = checked_places(store, gallery)
-    if places is None:
-        raise StoreError(f"{gallery} has no shards in {store.root}: materialize gallery_list first")
-    return places

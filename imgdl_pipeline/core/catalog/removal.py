@@ -26,7 +26,7 @@ from imgdl_pipeline.core.storage.layout import (
     downloads_path,
     resharded_folders,
 )
-from imgdl_pipeline.core.storage.lease import GalleryBusyError, Lease, split_lease
+from imgdl_pipeline.core.storage.lease import GalleryBusyError, Lease
 from imgdl_pipeline.core.storage.ledger import Ledger
 from imgdl_pipeline.core.storage.parts import ReshardError, check_resharded, stored_parts
 from imgdl_pipeline.core.storage.removed import REMOVED_VERDICT, Removal, Removed, with_entries
@@ -218,7 +218,7 @@ def _delete_unfinished(store: Store, gallery: str) -> Iterator[str]:
     if not any(True for folder in folders for _ in store.list(folder)):
         return
     try:
-        with split_lease(store, gallery):
+        with Lease(store, gallery):
             check_resharded(store, gallery)
             for folder in folders:
                 store.delete_folder(folder)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import IO
+from typing import IO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,12 +25,20 @@ from imgdl_pipeline.core.model.settings import CONTACT_HOSTS, DownloadSettings, 
 from imgdl_pipeline.core.model.temporary import needing_room, opened_temporary
 from imgdl_pipeline.core.sources import SourceClient, SourceError, Unchanged, list_links
 from imgdl_pipeline.core.storage.checkpoints import Checkpoints
-from imgdl_pipeline.core.storage.layout import catalog_path, links_path, unseen_links_path, validators_path
+from imgdl_pipeline.core.storage.layout import (
+    catalog_path,
+    links_path,
+    shard_mark,
+    unseen_links_path,
+    validators_path,
+)
 from imgdl_pipeline.core.storage.object_store import StoreError
 from imgdl_pipeline.core.storage.store import Store, parquet_writer, write_batches
 from imgdl_pipeline.core.storage.table_file import TableFile
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 LIST_TIMEOUT_S = 3600.0
 """How long a source may take by default, in seconds."""
@@ -45,7 +53,8 @@ WARNINGS = b"imgdl_pipeline.warnings"
 DIGEST = b"imgdl_pipeline.digest"
 """The key in the metadata of a returned list for the digest of its links and their attributes."""
 
-_DIGESTED = ("url", "attributes")
+DIGESTED = ("url", "attributes")
+"""The columns of a list that its digest depends on."""
 
 LENGTH_BEFORE = b"imgdl_pipeline.links_before"
 """The key in a list's metadata for the number of links in the list before it."""
@@ -108,15 +117,13 @@ def list_gallery(
                 return _write_again(store, gallery, now, length_before, file)
 
         with client:
-            digest = _within(list_timeout, client, write)
+            digest = listing_within(list_timeout, client, write)
         file.seek(0)
         links = pq.read_table(file, columns=LISTED.names)
-        if client.entries and not links.num_rows:
-            client.warn(f"{gallery}: the source has {client.entries} entries, and 0 of them give a link")
         if settings.user_agent is None:
             _ask_for_a_contact(gallery, links)
         if not links.num_rows:
-            _check_empty(gallery, before, allow_empty=allow_empty)
+            check_empty(gallery, client, before, allow_empty=allow_empty)
         store.sweep(path.rpartition("/")[0], older_than_s=ABANDONED_S)
         keep_unseen(store, gallery, before, links)
         store.write_file(path, file)
@@ -138,7 +145,12 @@ def list_digest(links: pa.Table) -> str:
     return digest.decode()
 
 
-def _within(list_timeout: float, client: SourceClient, write: Callable[[], str]) -> str:
+def listing_within(list_timeout: float, client: SourceClient, write: Callable[[], T]) -> T:
+    """Call a function that takes a source's links, for so many seconds at most.
+
+    Raises:
+        SourceError: The source failed, took too long, or has too many links.
+    """
     try:
         return call_within(list_timeout, client.stop, write)
     except (TimeoutError, Cancelled, Interrupted):
@@ -158,7 +170,7 @@ def _write_list(
     file: IO[bytes],
 ) -> str:
     """Write a source's links to a Parquet file as they come, and return their digest."""
-    distinct, digest = DistinctLinks(now), TableDigest(*_DIGESTED)
+    distinct, digest = DistinctLinks(now), TableDigest(*DIGESTED)
     schema = LINKS.with_metadata({**LINKS.metadata, **metadata})
     with parquet_writer(file, schema) as writer:
         try:
@@ -168,23 +180,33 @@ def _write_list(
                     writer.write_batch(batch.replace_schema_metadata(schema.metadata))
         except (AttributeError, TypeError, ValueError) as error:  # another package's source gives no links
             raise client.unexpected(error) from error
-    if distinct.cut:
+    warn_of_cuts(gallery, client, distinct.cut)
+    return digest.hex()
+
+
+def warn_of_cuts(gallery: str, client: SourceClient, cut: int) -> None:
+    """Note in a list's warnings that some links' attributes were too long."""
+    if cut:
         client.warn(
-            f"{gallery}: {distinct.cut} links have attributes of more than {ATTRIBUTES_CHARS} characters "
+            f"{gallery}: {cut} links have attributes of more than {ATTRIBUTES_CHARS} characters "
             "(ATTRIBUTES_CHARS); their long texts are cut, or all of them left out"
         )
-    return digest.hex()
 
 
 def _ask_for_a_contact(gallery: str, links: pa.Table) -> None:
     hosts = "|".join(re.escape(host) for host in CONTACT_HOSTS)
     asking = pc.match_substring_regex(links["url"], rf"^\w+://([^/?#]*\.)?({hosts})([:/?#]|$)")
     if pc.any(asking).as_py():
-        logger.warning(
-            "%s: Wikimedia's hosts ask for a contact in the User-Agent; set download.user_agent, "
-            "as in my-gallery/1.0 (me@example.org)",
-            gallery,
-        )
+        ask_for_a_contact(gallery)
+
+
+def ask_for_a_contact(gallery: str) -> None:
+    """Log that hosts of a list want to know whom to write to."""
+    logger.warning(
+        "%s: Wikimedia's hosts ask for a contact in the User-Agent; set download.user_agent, "
+        "as in my-gallery/1.0 (me@example.org)",
+        gallery,
+    )
 
 
 def unseen_links(store: Store, gallery: str) -> Checkpoints:
@@ -242,7 +264,7 @@ def _write_again(
     store: Store, gallery: str, now: datetime, metadata: dict[bytes, bytes], file: IO[bytes]
 ) -> str:
     """Write the links of the last list to a Parquet file as those of today's, and return their digest."""
-    digest = TableDigest(*_DIGESTED)
+    digest = TableDigest(*DIGESTED)
     place, listed_at = LINKS.get_field_index("listed_at"), pa.scalar(now, LINKS.field("listed_at").type)
     with open_links(store, gallery) as old, store.reading(links_path(gallery)):
 
@@ -317,12 +339,20 @@ def lengths(store: Store, gallery: str) -> Lengths:
     return Lengths(links.num_rows, None if before is None else int(before))
 
 
-def _check_empty(gallery: str, before: pa.Table | None, *, allow_empty: bool) -> None:
+def check_empty(gallery: str, client: SourceClient, before: pa.Table | None, *, allow_empty: bool) -> None:
     """Reject an empty list that replaces links, because it is usually a failure of the source.
+
+    Args:
+        gallery: The gallery's name.
+        client: The client that the source was listed with; it gets a warning if the source had entries.
+        before: The column `listed_at` of the list so far.
+        allow_empty: Whether an empty list may replace one that had links.
 
     Raises:
         SourceError: There were links before, and the gallery does not allow an empty list.
     """
+    if client.entries:
+        client.warn(f"{gallery}: the source has {client.entries} entries, and 0 of them give a link")
     listed_at = _time_of(before)
     if before is None or listed_at is None:
         logger.warning("%s: the source lists nothing", gallery)
@@ -352,7 +382,6 @@ def open_links(store: Store, gallery: str) -> TableFile:
     """
     links = store.open_table(links_path(gallery))
     if links is None:
-        raise StoreError(
-            f"{store.location(links_path(gallery))} does not exist: materialize gallery_links first"
-        )
+        asset = "gallery_list" if shard_mark(gallery) else "gallery_links"
+        raise StoreError(f"{store.location(links_path(gallery))} does not exist: materialize {asset} first")
     return links

@@ -5,16 +5,19 @@ first bits into parts, each of which is sorted alone. At 100 million links, a pa
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import IO
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from imgdl_pipeline.core.listing.build import DIGESTED
+from imgdl_pipeline.core.model.digest import TableDigest
 from imgdl_pipeline.core.model.links import Link, LinkBatches
 from imgdl_pipeline.core.model.schemas import LINKS
 from imgdl_pipeline.core.model.temporary import needing_room, opened_temporary
@@ -26,6 +29,9 @@ PARTS = 64
 
 KEY = np.dtype([("high", "<u8"), ("low", "<u8"), ("number", "<i8")])
 
+Listing = Callable[[Callable[[], int]], int]
+"""Calls its argument, which takes all links and returns their number."""
+
 Flags = npt.NDArray[np.bool_]
 Hashes = npt.NDArray[np.uint64]
 
@@ -36,9 +42,13 @@ class DistinctRows:
 
     Args:
         given: The number of all links.
+        cut: Links whose attributes were cut, because they were too long.
+        digest: The digest of the list: the same for the same links and attributes.
     """
 
     given: int
+    cut: int
+    digest: str
     _rows: TableFile
     _is_first: Flags
 
@@ -51,31 +61,36 @@ class DistinctRows:
 
 
 @contextmanager
-def distinct_rows(links: Iterable[Link], now: datetime) -> Iterator[DistinctRows]:
+def distinct_rows(links: Iterable[Link], now: datetime, listing: Listing) -> Iterator[DistinctRows]:
     """Write links to a temporary file, and give the distinct ones for the length of a `with` block.
 
     Args:
         links: The links.
         now: When the list is made.
+        listing: Takes all links by calling its argument.
 
     Raises:
         ResourceError: The file could not be written.
     """
+    batches, digest = LinkBatches(now), TableDigest(*DIGESTED)
     with opened_temporary() as file:
         with ExitStack() as files:
             parts = [files.enter_context(opened_temporary()) for _ in range(PARTS)]
-            given = _spool(links, now, file, parts)
+            given = listing(partial(_spool, batches.batches(links), digest, file, parts))
             is_first = _firsts(parts, given)
         file.seek(0)
         with TableFile(pa.PythonFile(file, "r"), lambda table, schema: table.cast(schema)) as rows:
-            yield DistinctRows(given, rows, is_first)
+            yield DistinctRows(given, batches.cut, digest.hex(), rows, is_first)
 
 
-def _spool(links: Iterable[Link], now: datetime, file: IO[bytes], parts: list[IO[bytes]]) -> int:
+def _spool(
+    batches: Iterable[pa.RecordBatch], digest: TableDigest, file: IO[bytes], parts: list[IO[bytes]]
+) -> int:
     """Write all links to a file, and the hashes of their URLs to another one by their first bits."""
     number = 0
     with parquet_writer(file, LINKS) as writer:
-        for batch in LinkBatches(now).batches(links):
+        for batch in batches:
+            digest.update(batch)
             keys = np.empty(batch.num_rows, KEY)
             keys["high"], keys["low"] = url_hashes(batch.column("url")).T
             keys["number"] = np.arange(number, number + len(keys))

@@ -5,7 +5,7 @@ changed nothing; what is interrupted later is completed by another call with the
 works on the gallery until then.
 
 Datasets of shards that are gone are deleted: other shards have their rows now. The datasets of all other
-shards are as they were until they are exported again.
+shards are as they were until their next run.
 """
 
 from collections.abc import Callable, Iterable
@@ -38,17 +38,19 @@ from imgdl_pipeline.core.storage.layout import (
     shards_path,
     unseen_links_path,
 )
-from imgdl_pipeline.core.storage.lease import Lease, dataset_lease, split_lease
+from imgdl_pipeline.core.storage.lease import Lease, dataset_lease
 from imgdl_pipeline.core.storage.ledger import Ledger
 from imgdl_pipeline.core.storage.object_store import StoreError
 from imgdl_pipeline.core.storage.parts import ReshardError, parts_of
 from imgdl_pipeline.core.storage.store import Store, write_batches
 
 TABLES: tuple[tuple[Callable[[str], str], pa.Schema], ...] = (
-    (links_path, LINKS),
-    (downloads_path, DOWNLOADS),
     (catalog_path, CATALOG),
+    (downloads_path, DOWNLOADS),
+    (links_path, LINKS),
 )
+"""The tables of a shard. Lists are written and moved last: a shard whose list is newer than its catalog is due
+for a run. All shards are then, to finish what was not done, and to renew their datasets."""
 
 DATASET_PLACES = (dataset_path, dataset_draft_path, replaced_dataset_path)
 
@@ -91,7 +93,7 @@ def reshard(store: Store, gallery: str, shards: int) -> Resharded:
     if Places.read(store, gallery) is None:
         raise StoreError(f"{gallery} has no shards in {store.root}")
     with ExitStack() as leases:
-        leases.enter_context(split_lease(store, gallery))
+        leases.enter_context(Lease(store, gallery))  # whose holder writes lists
         before, under_way = _read_places(store, gallery), store.get(resharding_path(gallery))
         if under_way not in (None, str(shards).encode()):
             raise ReshardError(f"finish `imgdl reshard {gallery} {(under_way or b'').decode()}` first")
@@ -205,7 +207,8 @@ def _finish(store: Store, gallery: str, shards: int) -> tuple[str, ...]:
         for folder in (checked_path(name), contact_sheets_path(name), unseen_links_path(name)):
             store.delete([file.path for file in store.list(folder) if file.path != carried])
         store.move(resharded_path(_unseen_file(name)), carried)
-        for path_of, _ in TABLES:
+    for path_of, _ in TABLES:
+        for name in _names(gallery, shards):
             store.move(resharded_path(path_of(name)), path_of(name))
     datasets = _delete_gone(store, gallery, shards)
     store.move(resharded_path(shards_path(gallery)), shards_path(gallery))

@@ -17,9 +17,8 @@ from imgdl_pipeline.core.storage.layout import (
     images_path,
     leases_path,
     renamed_from_path,
-    split_leases_path,
 )
-from imgdl_pipeline.core.storage.lease import Lease, dataset_lease, split_lease
+from imgdl_pipeline.core.storage.lease import Lease, dataset_lease
 from imgdl_pipeline.core.storage.ledger import Ledger
 from imgdl_pipeline.core.storage.object_store import LISTED_FILES, StoredFile, StoreError
 from imgdl_pipeline.core.storage.parts import is_sharded, parts_of, stored_galleries
@@ -51,12 +50,9 @@ def delete_gallery(store: Store, gallery: str) -> None:
         GalleryBusyError: A run is at work on the gallery, or on one of its shards.
         StoreError: A file could not be deleted.
     """
-    kept = (leases_path(gallery), dataset_leases_path(gallery), split_leases_path(gallery))
-    parts = parts_of(store, gallery)
+    kept = (leases_path(gallery), dataset_leases_path(gallery))
     with ExitStack() as leases:
-        if parts != (gallery,):
-            leases.enter_context(split_lease(store, gallery))
-        for name in sorted({gallery, *parts}):
+        for name in sorted({gallery, *parts_of(store, gallery)}):
             leases.enter_context(Lease(store, name))
             leases.enter_context(dataset_lease(store, name))
         for folder in gallery_folders(gallery):

@@ -187,11 +187,6 @@ def resharding_path(gallery: str) -> str:
     return f"{_folder('links', gallery)}/_resharding"
 
 
-def split_leases_path(gallery: str) -> str:
-    """Return the folder of the leases of those who write the lists of all of a gallery's shards."""
-    return f"{_folder('links', gallery)}/_leases"
-
-
 _RESHARDED = "_resharded"
 
 

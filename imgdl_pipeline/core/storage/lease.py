@@ -20,7 +20,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from imgdl_pipeline.core.storage.layout import dataset_leases_path, leases_path, split_leases_path
+from imgdl_pipeline.core.storage.layout import dataset_leases_path, leases_path
 from imgdl_pipeline.core.storage.object_store import StoreError
 from imgdl_pipeline.core.storage.store import Store
 
@@ -44,11 +44,6 @@ class GalleryBusyError(Exception):
 def dataset_lease(store: Store, gallery: str) -> "Lease":
     """Return the right to write a gallery's dataset, for a `with` block."""
     return Lease(store, f"the dataset of {gallery}", folder=dataset_leases_path(gallery))
-
-
-def split_lease(store: Store, gallery: str) -> "Lease":
-    """Return the right to write the lists of all of a gallery's shards, for a `with` block."""
-    return Lease(store, f"the shards of {gallery}", folder=split_leases_path(gallery))
 
 
 class Lease:

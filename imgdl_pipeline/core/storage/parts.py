@@ -23,10 +23,11 @@ from imgdl_pipeline.core.storage.layout import (
     shards_path,
     whole_gallery,
 )
+from imgdl_pipeline.core.storage.object_store import StoreError
 from imgdl_pipeline.core.storage.store import Store
 
 
-class ReshardError(Exception):
+class ReshardError(StoreError):
     """The gallery has another number of shards than is wanted; the message names the command."""
 
 

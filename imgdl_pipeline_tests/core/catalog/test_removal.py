@@ -16,7 +16,7 @@ from imgdl_pipeline.core.storage.layout import (
     image_path,
     resharding_path,
 )
-from imgdl_pipeline.core.storage.lease import GalleryBusyError, Lease, split_lease
+from imgdl_pipeline.core.storage.lease import GalleryBusyError, Lease
 from imgdl_pipeline.core.storage.ledger import download_table
 from imgdl_pipeline.core.storage.parts import parts_of
 from imgdl_pipeline.core.storage.store import Store
@@ -172,7 +172,7 @@ def test_while_a_gallery_is_being_given_other_shards_its_new_tables_are_looked_a
     table = any_store.read_table(catalog_path("g/0001"), CATALOG)
     unfinished = "catalog/gallery=g/_resharded/catalog.0004.parquet"
     any_store.write_table(unfinished, table)
-    with split_lease(any_store, "g"), pytest.raises(GalleryBusyError, match="at work on the shards of g"):
+    with Lease(any_store, "g"), pytest.raises(GalleryBusyError, match="at work on g:"):
         remove(any_store, asked(urls=[row_["url"]]))
     [found] = left_over(any_store)
     assert (found.gallery, found.urls, found.paths) == ("g", (row_["url"],), (unfinished,))

@@ -8,6 +8,7 @@ import pytest
 from imgdl_pipeline.core.dataset.export import export_dataset
 from imgdl_pipeline.core.listing.build import unseen_links
 from imgdl_pipeline.core.listing.reshard import reshard
+from imgdl_pipeline.core.listing.shards import shards_with_work
 from imgdl_pipeline.core.model.links import Link, links_table
 from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS, LINKS
 from imgdl_pipeline.core.storage.checkpoints import Checkpoints
@@ -23,14 +24,14 @@ from imgdl_pipeline.core.storage.layout import (
     shard_name,
     unseen_links_path,
 )
-from imgdl_pipeline.core.storage.lease import GalleryBusyError, dataset_lease
+from imgdl_pipeline.core.storage.lease import GalleryBusyError, Lease, dataset_lease
 from imgdl_pipeline.core.storage.ledger import Ledger, download_table
 from imgdl_pipeline.core.storage.object_store import StoreError
 from imgdl_pipeline.core.storage.parts import ReshardError, parts_of
 from imgdl_pipeline.core.storage.store import Store
 from imgdl_pipeline_tests.support.datasets import assert_whole, files_of, settings_of
 from imgdl_pipeline_tests.support.mortal_store import Killed, MortalStore
-from imgdl_pipeline_tests.support.rows import row
+from imgdl_pipeline_tests.support.rows import catalog_of, row
 from imgdl_pipeline_tests.support.shards import MANY, MONDAY, hosts_of, shard_of, sharded, split_urls
 
 
@@ -260,3 +261,21 @@ def test_a_call_that_is_killed_before_any_of_its_writes_is_completed_by_the_next
     assert kinds["old"] > 10
     assert kinds["under way"] > 10
     assert kinds["new"] > 0
+
+
+def test_a_list_that_is_being_made_is_not_disturbed(store):
+    sharded(store)
+    before = contents(store)
+    with Lease(store, "g"), pytest.raises(GalleryBusyError, match="at work on g:"):
+        reshard(store, "g", 2)
+    assert contents(store) == before
+
+
+def test_every_shard_has_work_afterwards(store):
+    """What was not done before is finished, and datasets of other images are renewed."""
+    sharded(store)
+    for part in parts_of(store, "g"):
+        store.write_table(catalog_path(part), catalog_of())
+    assert shards_with_work(store, "g", 3) == {}
+    reshard(store, "g", 4)
+    assert sorted(shards_with_work(store, "g", 4)) == [0, 1, 2, 3]

@@ -6,7 +6,6 @@ from imgdl_pipeline.core.listing.split import split
 from imgdl_pipeline.core.model.links import Link
 from imgdl_pipeline.core.model.schemas import LINKS
 from imgdl_pipeline.core.storage.layout import links_path, shard_name
-from imgdl_pipeline.core.storage.lease import GalleryBusyError, split_lease
 from imgdl_pipeline.core.storage.ledger import Ledger
 from imgdl_pipeline.core.storage.parts import ReshardError
 from imgdl_pipeline_tests.support.rows import row
@@ -90,11 +89,3 @@ def test_another_number_of_shards_is_refused_with_the_command_that_reshards(stor
 def test_an_empty_list_has_empty_shards(store):
     assert split_urls(store, []).links == (0, 0, 0, 0)
     assert shard_of(store) == {}
-
-
-def test_only_one_list_is_split_at_a_time(store):
-    split_urls(store, MANY)
-    before = shard_of(store)
-    with split_lease(store, "g"), pytest.raises(GalleryBusyError, match="at work on the shards of g"):
-        split_urls(store, urls("other", 3))
-    assert shard_of(store) == before

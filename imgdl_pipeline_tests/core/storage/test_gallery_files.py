@@ -25,11 +25,10 @@ from imgdl_pipeline.core.storage.layout import (
     renamed_from_path,
     resharded_path,
     resharding_path,
-    split_leases_path,
     unseen_links_path,
     validators_path,
 )
-from imgdl_pipeline.core.storage.lease import GalleryBusyError, Lease, dataset_lease, split_lease
+from imgdl_pipeline.core.storage.lease import GalleryBusyError, Lease, dataset_lease
 from imgdl_pipeline.core.storage.ledger import Ledger, download_table
 from imgdl_pipeline.core.storage.object_store import StoreError
 from imgdl_pipeline.core.storage.parts import stored_galleries
@@ -75,9 +74,7 @@ def contents(store, gallery):
         file.path: store.get(file.path)
         for folder in gallery_folders(gallery)
         for file in store.list(folder)
-        if not file.path.startswith(
-            (leases_path(gallery), dataset_leases_path(gallery), split_leases_path(gallery))
-        )
+        if not file.path.startswith((leases_path(gallery), dataset_leases_path(gallery)))
     }
 
 
@@ -197,7 +194,7 @@ class TestShards:
 
     def test_a_list_that_is_being_split_keeps_all_files(self, any_store):
         before = contents(fill_shards(any_store), "g")
-        with split_lease(any_store, "g"), pytest.raises(GalleryBusyError, match="the shards of g"):
+        with Lease(any_store, "g"), pytest.raises(GalleryBusyError, match="at work on g:"):
             delete_gallery(any_store, "g")
         assert contents(any_store, "g") == before
 

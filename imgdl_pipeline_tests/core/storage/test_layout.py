@@ -20,7 +20,6 @@ PATHS = {
     "replaced_dataset_path": "datasets/_replaced/laion{folder}",
     "resharding_path": "links/gallery=laion/_resharding",
     "shards_path": "links/gallery=laion/_shards.json",
-    "split_leases_path": "links/gallery=laion/_leases",
     "unseen_links_path": "links/gallery=laion/_unseen{mark}",
     "validators_path": "links/gallery=laion/_validators{mark}.json",
 }
@@ -30,7 +29,7 @@ OTHER = {"host_leases_path", "image_path", "is_catalog_path", "is_image_path", "
 
 NO_FILES = {
     *("dataset_leases_path", "dataset_draft_path", "dataset_path", "images_path", "leases_path"),
-    *("replaced_dataset_path", "resharding_path", "shards_path", "split_leases_path"),
+    *("replaced_dataset_path", "resharding_path", "shards_path"),
 }
 """What belongs to no shard alone, is found in another way, or is nobody's."""
 
