@@ -28,7 +28,8 @@ from imgdl_pipeline.config.galleries import (
 from imgdl_pipeline.config.galleries_file import GalleriesFileError
 from imgdl_pipeline.config.sharded import Shards
 from imgdl_pipeline.core.catalog.audit import is_stale
-from imgdl_pipeline.core.catalog.removal import left_over, removals, would_remove
+from imgdl_pipeline.core.catalog.left_over import left_over
+from imgdl_pipeline.core.catalog.removal import removals, would_remove
 from imgdl_pipeline.core.catalog.summary import CatalogSummary, summarize
 from imgdl_pipeline.core.dataset.removal import left_in_datasets, remove_everywhere
 from imgdl_pipeline.core.dataset.where import WhereError
@@ -42,11 +43,11 @@ from imgdl_pipeline.core.storage.gallery_files import (
     delete_gallery,
     gallery_files,
     rename_gallery,
-    stored_galleries,
     unfinished_renames,
 )
 from imgdl_pipeline.core.storage.lease import GalleryBusyError
 from imgdl_pipeline.core.storage.object_store import StoreError
+from imgdl_pipeline.core.storage.parts import stored_galleries
 from imgdl_pipeline.core.storage.store import Store
 from imgdl_pipeline.core.view.write import LIMIT as VIEW_LIMIT
 from imgdl_pipeline.core.view.write import save_view

@@ -8,7 +8,7 @@ import pytest
 
 from imgdl_pipeline.component import ImageGalleries
 from imgdl_pipeline.config.galleries import Galleries
-from imgdl_pipeline.core.catalog.removal import left_over
+from imgdl_pipeline.core.catalog.left_over import left_over
 from imgdl_pipeline.core.dataset.removal import left_in_datasets
 from imgdl_pipeline.core.near_duplicates.groups import find_near_duplicates
 from imgdl_pipeline.core.storage.layout import (

@@ -6,7 +6,8 @@ from contextlib import suppress
 import pytest
 
 from imgdl_pipeline.core.catalog.build import build_catalog
-from imgdl_pipeline.core.catalog.removal import left_over, removals, remove, would_remove
+from imgdl_pipeline.core.catalog.left_over import left_over
+from imgdl_pipeline.core.catalog.removal import removals, remove, would_remove
 from imgdl_pipeline.core.download.retry import Retry
 from imgdl_pipeline.core.download.run import download_gallery
 from imgdl_pipeline.core.model.links import Link, links_table

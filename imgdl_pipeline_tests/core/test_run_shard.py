@@ -2,13 +2,15 @@ from datetime import datetime, timezone
 
 import pytest
 
+from imgdl_pipeline.core.listing.places import Places
 from imgdl_pipeline.core.listing.reshard import reshard
-from imgdl_pipeline.core.listing.split import Places, ReshardError, split
+from imgdl_pipeline.core.listing.split import split
 from imgdl_pipeline.core.model.links import Link
 from imgdl_pipeline.core.model.schemas import CATALOG
 from imgdl_pipeline.core.run_shard import run_shard
 from imgdl_pipeline.core.storage.layout import catalog_path, resharding_path, shard_name
 from imgdl_pipeline.core.storage.object_store import StoreError
+from imgdl_pipeline.core.storage.parts import ReshardError
 from imgdl_pipeline_tests.support.pictures import jpeg
 
 MONDAY = datetime(2026, 11, 16, 6, tzinfo=timezone.utc)

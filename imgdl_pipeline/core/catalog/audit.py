@@ -15,9 +15,10 @@ from cronsim import CronSim, CronSimError
 
 from imgdl_pipeline.core.jpeg.memory_budget import MemoryBudget
 from imgdl_pipeline.core.listing.build import read_links
+from imgdl_pipeline.core.listing.places import Places
 from imgdl_pipeline.core.model.outcome import Status
 from imgdl_pipeline.core.model.schemas import CATALOG, LINKS
-from imgdl_pipeline.core.storage.layout import catalog_path, images_path
+from imgdl_pipeline.core.storage.layout import catalog_path, images_path, is_shard, whole_gallery
 from imgdl_pipeline.core.storage.store import Store
 
 
@@ -65,7 +66,13 @@ def altered_files(
 
 
 def unknown_files(gallery: str, catalog: pa.Table, store: Store) -> list[str]:
-    """Return the image files that no valid catalog row refers to; damaged files must not be stored."""
+    """Return the image files that no valid catalog row refers to; damaged files must not be stored.
+
+    After another number of shards, a shard's folder has images of other shards' rows, so nothing is unknown.
+    """
+    places = Places.read(store, whole_gallery(gallery)) if is_shard(gallery) else None
+    if places is not None and places.is_resharded:
+        return []
     known = _stored(catalog)["path"].combine_chunks()
     paths = store.files(images_path(gallery))["path"]
     unknown: list[str] = paths.filter(pc.invert(pc.is_in(paths, value_set=known))).to_pylist()
@@ -104,7 +111,7 @@ def refreshed_at(catalog: pa.Table) -> datetime | None:
 
 
 def last_refreshed(store: Store, gallery: str) -> datetime | None:
-    """Return `refreshed_at` of a gallery, reading only the column it needs; None if there is no catalog.
+    """Return `refreshed_at` of a gallery or shard, reading only the column it needs; None without a catalog.
 
     Raises:
         StoreError: The catalog could not be read.

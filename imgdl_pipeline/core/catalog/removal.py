@@ -1,11 +1,11 @@
 """Remove images for good: their files, their rows' contents, and whatever was made of them."""
 
 import csv
-import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from imgdl_pipeline.core.model.links import Link
 from imgdl_pipeline.core.model.outcome import Reason
 from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS
 from imgdl_pipeline.core.storage.checkpoints import Checkpoints
-from imgdl_pipeline.core.storage.gallery_files import stored_galleries
 from imgdl_pipeline.core.storage.layout import (
     REMOVED_LEASES,
     REMOVED_PATH,
@@ -25,10 +24,11 @@ from imgdl_pipeline.core.storage.layout import (
     checkpoints_path,
     contact_sheets_path,
     downloads_path,
-    images_path,
+    resharded_folders,
 )
 from imgdl_pipeline.core.storage.lease import GalleryBusyError, Lease
 from imgdl_pipeline.core.storage.ledger import Ledger
+from imgdl_pipeline.core.storage.parts import ReshardError, check_resharded, stored_parts
 from imgdl_pipeline.core.storage.removed import REMOVED_VERDICT, Removal, Removed, with_entries
 from imgdl_pipeline.core.storage.store import Store
 
@@ -38,10 +38,10 @@ _KEPT = ("url", "first_seen", "last_seen", "tried_at", "attempts", "elapsed_s")
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What one gallery has of the images to remove.
+    """What one gallery, or one shard of it, has of the images to remove.
 
     Args:
-        gallery: The gallery's name.
+        gallery: The gallery's name, or the shard's, such as `laion/0007`.
         urls: Their links.
         paths: Their files.
     """
@@ -155,18 +155,22 @@ def _extended(store: Store, entries: Sequence[Removal]) -> Removed:
 
 
 def find(store: Store, removed: Removed) -> Iterator[Found]:
-    """Yield what each gallery still has of what a list names; nothing is changed.
+    """Yield what each gallery or shard still has of what a list names; nothing is changed.
 
     Raises:
         StoreError: The store failed.
     """
-    for gallery in sorted(stored_galleries(store)):
-        tables = [*_ledgers_of(store, gallery), *_catalogs_of(store, gallery)]
-        left = [table.filter(pc.and_(removed.rows_of(table), _is_left(table))) for table in tables]
-        urls = dict.fromkeys(url for table in left for url in table["url"].to_pylist())
-        paths = dict.fromkeys(path for table in left for path in table["path"].drop_null().to_pylist())
-        if urls:
-            yield Found(gallery, tuple(urls), tuple(paths))
+    for part in chain.from_iterable(stored_parts(store).values()):
+        yield from found_in(part, removed, [*ledgers_of(store, part), *_catalogs_of(store, part)])
+
+
+def found_in(name: str, removed: Removed, tables: Sequence[pa.Table]) -> Iterator[Found]:
+    """Yield what tables still have of what a list names, under a name; nothing if they have nothing."""
+    left = [table.filter(pc.and_(removed.rows_of(table), _is_left(table))) for table in tables]
+    urls = dict.fromkeys(url for table in left for url in table["url"].to_pylist())
+    paths = dict.fromkeys(path for table in left for path in table["path"].drop_null().to_pylist())
+    if urls:
+        yield Found(name, tuple(urls), tuple(paths))
 
 
 def _is_left(table: pa.Table) -> pa.ChunkedArray:
@@ -185,10 +189,11 @@ def remove(store: Store, entries: Sequence[Removal]) -> list[Found]:
         entries: What to remove, besides what is on the list already.
 
     Returns:
-        What each gallery had.
+        What each gallery or shard had.
 
     Raises:
-        GalleryBusyError: A run is at work on a gallery. The list is written, and the others are done.
+        GalleryBusyError: A run is at work on a gallery or shard, or a gallery is between two numbers of
+            shards. The list is written, and the others are done.
         StoreError: The store failed.
     """
     with Lease(store, "the list of removed images", folder=REMOVED_LEASES):
@@ -198,11 +203,27 @@ def remove(store: Store, entries: Sequence[Removal]) -> list[Found]:
     for each in found:
         try:
             _remove_from(store, each.gallery, removed)
-        except GalleryBusyError as error:
+        except (GalleryBusyError, ReshardError) as error:
             busy.append(str(error))
+    for gallery, parts in stored_parts(store).items():
+        busy += _delete_unfinished(store, gallery) if parts != (gallery,) else ()
     if busy:
         raise GalleryBusyError("; ".join(busy))
     return found
+
+
+def _delete_unfinished(store: Store, gallery: str) -> Iterator[str]:
+    """Delete what `reshard` has left if it changed nothing before it was interrupted; yield why it stays."""
+    folders = resharded_folders(gallery)
+    if not any(True for folder in folders for _ in store.list(folder)):
+        return
+    try:
+        with Lease(store, gallery):
+            check_resharded(store, gallery)
+            for folder in folders:
+                store.delete_folder(folder)
+    except (GalleryBusyError, ReshardError) as error:
+        yield str(error)
 
 
 def _their_bytes(store: Store, removed: Removed, entries: Sequence[Removal]) -> Iterator[Removal]:
@@ -211,8 +232,8 @@ def _their_bytes(store: Store, removed: Removed, entries: Sequence[Removal]) -> 
     if not reasons:
         return
     wanted = pa.array(list(reasons), pa.string())
-    for gallery in stored_galleries(store):
-        for ledger in _ledgers_of(store, gallery):
+    for part in chain.from_iterable(stored_parts(store).values()):
+        for ledger in ledgers_of(store, part):
             has_bytes = pc.and_(pc.is_in(ledger["url"], value_set=wanted), pc.is_valid(ledger["sha256"]))
             for row in ledger.filter(has_bytes).select(["url", "sha256"]).to_pylist():
                 if not removed.names("", row["sha256"]):
@@ -255,52 +276,20 @@ def _without_pictures(table: pa.Table, is_removed: pa.ChunkedArray) -> pa.Table:
     return table
 
 
-def _ledgers_of(store: Store, gallery: str) -> list[pa.Table]:
-    """Return a gallery's ledger, and what killed runs left of theirs."""
-    ledger = store.read_table(downloads_path(gallery), DOWNLOADS)
-    left = list(Checkpoints(store, checkpoints_path(gallery), DOWNLOADS).tables())
+def ledgers_of(store: Store, part: str, schema: pa.Schema = DOWNLOADS) -> list[pa.Table]:
+    """Return the ledger of a gallery or shard, and what killed runs left of theirs."""
+    ledger = store.read_table(downloads_path(part), schema)
+    left = list(Checkpoints(store, checkpoints_path(part), DOWNLOADS).tables(schema))
     return left if ledger is None else [ledger, *left]
 
 
-_SEEN = pa.schema(
+SEEN = pa.schema(
     [CATALOG.field(name) for name in ("url", "status", "reason", "path", "sha256", "phash")],
     metadata=CATALOG.metadata,
 )
 
 
-def _catalogs_of(store: Store, gallery: str) -> list[pa.Table]:
-    catalog = store.read_table(catalog_path(gallery), _SEEN)
+def _catalogs_of(store: Store, part: str) -> list[pa.Table]:
+    """Return the columns SEEN of the catalog of a gallery or shard, if there is one."""
+    catalog = store.read_table(catalog_path(part), SEEN)
     return [] if catalog is None else [catalog]
-
-
-def left_over(store: Store) -> Iterator[Found]:
-    """Yield what is still stored of what the list names, though it was removed; nothing if all is gone.
-
-    Raises:
-        StoreError: The store failed.
-    """
-    removed = Removed.read(store)
-    if not removed:
-        return
-    yield from find(store, removed)
-    for gallery in stored_galleries(store):
-        known = {
-            path for each in _ledgers_of(store, gallery) for path in each["path"].drop_null().to_pylist()
-        }
-        strays = (file.path for file in store.list(images_path(gallery)) if file.path not in known)
-        bad = tuple(path for path in strays if removed.names("", _sha256(store, path)))
-        if bad:
-            yield Found(gallery, (), bad)
-
-
-def _sha256(store: Store, path: str) -> str:
-    """Return the SHA-256 of a stored file, in hex digits; of no bytes if it is gone."""
-    digest, file = hashlib.sha256(), store.open(path)
-    if file is not None:
-        with file:
-            while chunk := file.read(CHUNK_BYTES):
-                digest.update(chunk)
-    return digest.hexdigest()
-
-
-CHUNK_BYTES = 1 << 20

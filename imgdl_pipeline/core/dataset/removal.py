@@ -1,6 +1,7 @@
 """Remove what must not be kept from all that is made of catalogs: datasets, and near duplicates."""
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import pyarrow.compute as pc
 
@@ -11,7 +12,6 @@ from imgdl_pipeline.core.dataset.manifest import INDEX, MANIFEST, Manifest
 from imgdl_pipeline.core.dataset.parts import read_index, there_of
 from imgdl_pipeline.core.model.schemas import NEAR_DUPLICATES
 from imgdl_pipeline.core.near_duplicates.groups import without_rows
-from imgdl_pipeline.core.storage.gallery_files import stored_galleries
 from imgdl_pipeline.core.storage.layout import (
     NEAR_DUPLICATES_PATH,
     catalog_path,
@@ -21,6 +21,7 @@ from imgdl_pipeline.core.storage.layout import (
 )
 from imgdl_pipeline.core.storage.lease import GalleryBusyError, dataset_lease
 from imgdl_pipeline.core.storage.object_store import StoreError
+from imgdl_pipeline.core.storage.parts import stored_parts
 from imgdl_pipeline.core.storage.removed import Removal, Removed
 from imgdl_pipeline.core.storage.store import Store
 
@@ -29,7 +30,7 @@ def remove_everywhere(store: Store, entries: Sequence[Removal]) -> tuple[list[Fo
     """Put entries on the list, and remove all that it names: from galleries first, then from datasets.
 
     Returns:
-        What each gallery had, and the galleries whose datasets were written.
+        What each gallery or shard had, and the ones whose datasets were written.
 
     Raises:
         GalleryBusyError: Someone is at work on a gallery or a dataset. The others are done, and a run that is
@@ -57,7 +58,7 @@ def remove_from_datasets(store: Store) -> list[str]:
     it cannot be written anew.
 
     Returns:
-        The galleries whose datasets were written.
+        The galleries or shards whose datasets were written.
 
     Raises:
         GalleryBusyError: Someone is writing a dataset. The others are done.
@@ -68,10 +69,10 @@ def remove_from_datasets(store: Store) -> list[str]:
         return []
     _remove_near_duplicates(store, removed)
     written, busy = [], []
-    for gallery in sorted(stored_galleries(store)):
+    for part in chain.from_iterable(stored_parts(store).values()):
         try:
-            if _remove_from(store, gallery, removed):
-                written.append(gallery)
+            if _remove_from(store, part, removed):
+                written.append(part)
         except GalleryBusyError as error:
             busy.append(str(error))
     if busy:
@@ -118,14 +119,14 @@ def left_in_datasets(store: Store) -> Iterator[Found]:
     removed = Removed.read(store)
     if removed:
         yield from _left_in_groups(store, removed)
-    for gallery in sorted(stored_galleries(store)) if removed else ():
-        manifest = Manifest.read(store, gallery)
-        named = _named(store, gallery, manifest, removed) if manifest else []
+    for part in chain.from_iterable(stored_parts(store).values()) if removed else ():
+        manifest = Manifest.read(store, part)
+        named = _named(store, part, manifest, removed) if manifest else []
         known = {each.name for each in manifest.files.values()} | {MANIFEST} if manifest else set()
-        paths = [file.path for place in _PLACES for file in store.list(place(gallery))]
-        strays = [path for path in paths if path.removeprefix(f"{dataset_path(gallery)}/") not in known]
+        paths = [file.path for place in _PLACES for file in store.list(place(part))]
+        strays = [path for path in paths if path.removeprefix(f"{dataset_path(part)}/") not in known]
         if named or strays:
-            yield Found(gallery, tuple(named), tuple(strays))
+            yield Found(part, tuple(named), tuple(strays))
 
 
 def _left_in_groups(store: Store, removed: Removed) -> Iterator[Found]:

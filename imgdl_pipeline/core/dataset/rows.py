@@ -12,7 +12,7 @@ from imgdl_pipeline.core.dataset.where import GROUPS, WhereError, matching
 from imgdl_pipeline.core.model.dataset_settings import DatasetSettings
 from imgdl_pipeline.core.model.outcome import Status
 from imgdl_pipeline.core.model.schemas import CATALOG, NEAR_DUPLICATES, take_column
-from imgdl_pipeline.core.storage.layout import HASH_DIGITS, NEAR_DUPLICATES_PATH, catalog_path
+from imgdl_pipeline.core.storage.layout import HASH_DIGITS, NEAR_DUPLICATES_PATH, catalog_path, whole_gallery
 from imgdl_pipeline.core.storage.object_store import StoreError
 from imgdl_pipeline.core.storage.removed import Removed
 from imgdl_pipeline.core.storage.store import Store
@@ -57,7 +57,7 @@ def _with_groups(store: Store, gallery: str, rows: pa.Table) -> pa.Table:
     near = store.read_table(NEAR_DUPLICATES_PATH, NEAR_DUPLICATES)
     if near is None:
         near = NEAR_DUPLICATES.empty_table()
-    near = near.filter(pc.equal(near["gallery"], gallery))
+    near = near.filter(pc.equal(near["gallery"], whole_gallery(gallery)))
     place = pc.index_in(rows["url"], value_set=near["url"].combine_chunks())
     group, representative = (near[name].combine_chunks().take(place) for name in GROUPS.names)
     return rows.append_column(GROUPS.field("group"), group).append_column(

@@ -46,7 +46,7 @@ from imgdl_pipeline.core.http.urls import host_of
 from imgdl_pipeline.core.jpeg.facts import InvalidImageError, Limits
 from imgdl_pipeline.core.jpeg.workers import JpegWorkers, opened
 from imgdl_pipeline.core.listing.build import open_links
-from imgdl_pipeline.core.listing.split import checked_places
+from imgdl_pipeline.core.listing.places import checked_places
 from imgdl_pipeline.core.model.opt_outs import FILE, from_json, renewed, to_json
 from imgdl_pipeline.core.model.outcome import (
     FetchError,

@@ -15,7 +15,8 @@ from imgdl_pipeline.core.listing.build import (
     listing_within,
     warn_of_cuts,
 )
-from imgdl_pipeline.core.listing.split import Places, Split, checked_places, split
+from imgdl_pipeline.core.listing.places import Places, checked_places
+from imgdl_pipeline.core.listing.split import Split, split
 from imgdl_pipeline.core.model.links import Link
 from imgdl_pipeline.core.model.settings import CONTACT_HOSTS, DownloadSettings, SourceSettings
 from imgdl_pipeline.core.sources import SourceClient, list_links

@@ -28,6 +28,7 @@ from imgdl_pipeline.core.storage.layout import (
     is_catalog_path,
 )
 from imgdl_pipeline.core.storage.object_store import UnreadableError
+from imgdl_pipeline.core.storage.parts import check_resharded
 from imgdl_pipeline.core.storage.store import Store
 
 logger = logging.getLogger(__name__)
@@ -117,10 +118,12 @@ def find_near_duplicates(store: Store, galleries: Sequence[str], distance: int) 
 
     Args:
         store: The store of the galleries' catalogs.
-        galleries: The galleries' names; one without a catalog has no images yet.
+        galleries: The galleries' own names, which the rows have also for images of shards; one without a
+            catalog has no images yet.
         distance: The most bits by which the perceptual hashes of neighbours in a group differ.
 
     Raises:
+        ReshardError: A gallery is between two numbers of shards.
         StoreError: The store failed.
     """
     started = time.monotonic()
@@ -182,6 +185,7 @@ def rename_in_groups(store: Store, old: str, new: str | None) -> None:
 def _read(store: Store, names: list[str]) -> Iterator[pa.Table]:
     """Yield the valid images of each catalog file, as _IMAGES."""
     for number, name in enumerate(names):
+        check_resharded(store, name)
         folder = catalog_path(name).rpartition("/")[0]
         for path in sorted(file.path for file in store.list(folder) if is_catalog_path(file.path)):
             catalog = store.read_table(path, _OF_CATALOG)

@@ -1,7 +1,9 @@
-"""Find, rename and delete all files of a gallery, without a request to any host."""
+"""Count, rename and delete all files of a gallery, without a request to any host."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,14 +14,14 @@ from imgdl_pipeline.core.storage.layout import (
     dataset_leases_path,
     downloads_path,
     gallery_folders,
-    gallery_of,
     images_path,
     leases_path,
     renamed_from_path,
 )
 from imgdl_pipeline.core.storage.lease import Lease, dataset_lease
 from imgdl_pipeline.core.storage.ledger import Ledger
-from imgdl_pipeline.core.storage.object_store import StoredFile
+from imgdl_pipeline.core.storage.object_store import LISTED_FILES, StoredFile, StoreError
+from imgdl_pipeline.core.storage.parts import is_sharded, parts_of, stored_galleries
 from imgdl_pipeline.core.storage.store import Store
 
 
@@ -31,19 +33,8 @@ class GalleryFiles:
     bytes: int
 
 
-def stored_galleries(store: Store) -> set[str]:
-    """Return the names of the galleries that have files in the store.
-
-    Raises:
-        StoreError: The store could not be listed.
-    """
-    places = (folder.partition("/")[0] for folder in gallery_folders("any"))
-    folders = (folder for place in places for folder in store.folders(place))
-    return {name for name in map(gallery_of, folders) if name is not None}
-
-
 def gallery_files(store: Store, gallery: str) -> GalleryFiles:
-    """Count a gallery's files; raises like `stored_galleries`."""
+    """Count a gallery's files, of all of its shards; raises like `stored_galleries`."""
     sizes = [file.bytes for file in _all_files(store, gallery)]
     return GalleryFiles(len(sizes), sum(sizes))
 
@@ -53,16 +44,21 @@ def _all_files(store: Store, gallery: str) -> Iterator[StoredFile]:
 
 
 def delete_gallery(store: Store, gallery: str) -> None:
-    """Delete all files of a gallery.
+    """Delete all files of a gallery, and of all of its shards.
 
     Raises:
-        GalleryBusyError: A run is at work on the gallery.
+        GalleryBusyError: A run is at work on the gallery, or on one of its shards.
         StoreError: A file could not be deleted.
     """
-    with Lease(store, gallery), dataset_lease(store, gallery):
+    kept = (leases_path(gallery), dataset_leases_path(gallery))
+    with ExitStack() as leases:
+        for name in sorted({gallery, *parts_of(store, gallery)}):
+            leases.enter_context(Lease(store, name))
+            leases.enter_context(dataset_lease(store, name))
         for folder in gallery_folders(gallery):
-            kept = (leases_path(gallery), dataset_leases_path(gallery))
-            store.delete([file.path for file in store.list(folder) if not file.path.startswith(kept)])
+            files = (file.path for file in store.list(folder) if not file.path.startswith(kept))
+            while batch := list(islice(files, LISTED_FILES)):
+                store.delete(batch)
     for folder in gallery_folders(gallery):
         store.delete_folder(folder)
 
@@ -78,7 +74,7 @@ def rename_gallery(store: Store, old: str, new: str) -> int:
             do not distinguish.
         FileNotFoundError: The old name has no files.
         GalleryBusyError: A run is at work on one of the two.
-        StoreError: The store failed.
+        StoreError: The gallery has shards, or the store failed.
     """
     if _is_done(store, old, new):
         store.delete([renamed_from_path(new)])
@@ -120,6 +116,8 @@ def _check(store: Store, old: str, new: str) -> None:
     galleries, continued = stored_galleries(store), store.get(renamed_from_path(new))
     if old not in galleries:
         raise FileNotFoundError(f"{old} has no files in {store.root}")
+    if is_sharded(store, old):
+        raise StoreError(f"{old} has shards, and a gallery with shards keeps its name")
     if new.lower() == old.lower():
         raise FileExistsError(f"{old} and {new} differ only in their case; rename it by way of another name")
     taken = [name for name in galleries if name.lower() == new.lower()]

@@ -4,6 +4,7 @@ Readers of Parquet folders skip names that begin with an underscore.
 
 A shard of a very large gallery has a name like a gallery's: `laion/0007` (see `shard_name`). No gallery's own
 name has a slash, so every function takes either, and gives a shard files of its own beside the other shards'.
+What belongs to a gallery as a whole, such as its folders, is the same for all of its shards.
 """
 
 import hashlib
@@ -48,6 +49,11 @@ def shard_mark(name: str) -> str:
     """Return what only the paths of a shard's own files contain, such as `.0007`; empty for a gallery."""
     found = _SHARD.fullmatch(name)
     return f".{found['number']}" if found and found["number"] else ""
+
+
+def is_shard(name: str) -> bool:
+    """Return whether a name is that of a shard."""
+    return shard_mark(name) != ""
 
 
 def _folder(stage: str, name: str) -> str:
@@ -116,11 +122,15 @@ def replaced_dataset_path(gallery: str) -> str:
 
 def dataset_leases_path(gallery: str) -> str:
     """Return the folder of the leases of those who write a gallery's dataset."""
-    return f"catalog/gallery={gallery}/_dataset_leases"
+    return f"{_folder('catalog', gallery)}/_dataset_leases{shard_mark(gallery)}"
 
 
 def gallery_folders(gallery: str) -> tuple[str, ...]:
-    """Return the folders that have a gallery's files and no others, its images first."""
+    """Return the folders that have a gallery's files and no others, its images first.
+
+    A shard has none of its own: its gallery's folders have the files of all shards.
+    """
+    gallery = whole_gallery(gallery)
     files = (catalog_path(gallery), downloads_path(gallery), links_path(gallery))
     datasets = (dataset_path(gallery), dataset_draft_path(gallery), replaced_dataset_path(gallery))
     return (images_path(gallery), *(file.rpartition("/")[0] for file in files), *datasets)
@@ -130,6 +140,36 @@ def gallery_of(folder: str) -> str | None:
     """Return the gallery that a folder belongs to, or None: the inverse of `gallery_folders`."""
     name = folder.rpartition("/")[2].removeprefix("gallery=")
     return name if folder in gallery_folders(name) and not name.startswith("_") else None
+
+
+TABLE_FOLDERS = ("links", "downloads", "catalog")
+"""The folders with the tables of all galleries, and what is made for these."""
+
+_OWNED = re.compile(
+    rf"(?:{'|'.join(TABLE_FOLDERS)})/gallery=(?P<gallery>[^/]+)/"
+    "(?:links|downloads|catalog|_validators|_checkpoints|_unseen|_contact_sheet|_renamed_from)"
+    rf"(?:\.(?P<number>[0-9]{{{SHARD_DIGITS}}}))?(?:\.parquet|\.json|/.*)?"
+)
+_OWNED_DATASET = re.compile(
+    rf"{DATASETS}/(?:_drafts/|_replaced/)?(?P<gallery>[^_/][^/]*)/(?P<number>[0-9]{{{SHARD_DIGITS}}})(?:/.*)?"
+)
+
+
+def owner_of(path: str) -> str | None:
+    """Return the gallery or shard that has a table, or what is made for one; None for other files.
+
+    Leases are nobody's, since they stay when a shard is gone, and so is what belongs to a gallery as a whole.
+    """
+    found = _OWNED.fullmatch(path)
+    if found is None:
+        return None
+    return found["gallery"] if found["number"] is None else f"{found['gallery']}/{found['number']}"
+
+
+def shard_of_dataset(path: str) -> str | None:
+    """Return the shard that has a dataset, or a draft of one, in a folder; None if it is no shard's."""
+    found = _OWNED_DATASET.fullmatch(path)
+    return None if found is None else f"{found['gallery']}/{found['number']}"
 
 
 def images_path(gallery: str) -> str:
@@ -147,10 +187,18 @@ def resharding_path(gallery: str) -> str:
     return f"{_folder('links', gallery)}/_resharding"
 
 
+_RESHARDED = "_resharded"
+
+
 def resharded_path(path: str) -> str:
     """Return where a file of a shard is until all new ones are written."""
     folder, _, name = path.rpartition("/")
-    return f"{folder}/_resharded/{name}"
+    return f"{folder}/{_RESHARDED}/{name}"
+
+
+def resharded_folders(gallery: str) -> tuple[str, ...]:
+    """Return the folders of the files of `resharded_path`."""
+    return tuple(f"{_folder(stage, gallery)}/{_RESHARDED}" for stage in TABLE_FOLDERS)
 
 
 def links_path(gallery: str) -> str:

@@ -20,9 +20,16 @@ from imgdl_pipeline.core.model.memory import release_memory
 from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS, columns, filter_table
 from imgdl_pipeline.core.model.temporary import opened_temporary
 from imgdl_pipeline.core.storage.checkpoints import CHECKPOINT_S, Checkpoints
-from imgdl_pipeline.core.storage.layout import catalog_path, checkpoints_path, downloads_path, shard_mark
+from imgdl_pipeline.core.storage.layout import (
+    catalog_path,
+    checkpoints_path,
+    downloads_path,
+    is_shard,
+    shard_mark,
+)
 from imgdl_pipeline.core.storage.lease import Lease
 from imgdl_pipeline.core.storage.object_store import StoreError
+from imgdl_pipeline.core.storage.parts import check_resharded
 from imgdl_pipeline.core.storage.store import Store, write_batches
 from imgdl_pipeline.core.storage.table_file import TableFile
 
@@ -67,6 +74,7 @@ class Ledger:
 
     Raises:
         GalleryBusyError: Another run has the ledger open.
+        ReshardError: The gallery of this shard is between two numbers of shards.
         StoreError: The ledger could not be read, or not be written at the end.
     """
 
@@ -78,11 +86,14 @@ class Ledger:
         self._buffer: list[Download] = []
         self._checkpoint_due = 0.0
         self._file: TableFile | None = None
+        self._is_settled = False
         self.writes = 0
 
     def __enter__(self) -> "Ledger":
         self._lease.__enter__()
         try:
+            if is_shard(self._gallery):
+                check_resharded(self._store, self._gallery)
             self.open()
         except BaseException:
             self._lease.__exit__()
@@ -185,9 +196,17 @@ class Ledger:
 
     def merge(self) -> None:
         """Merge the rows added so far into the ledger's one file, and delete the checkpoints."""
+        if self._is_settled:
+            return
         self.checkpoint()
         if len(self._checkpoints) or self._file is None:
             self._merge()
+
+    def settle(self) -> None:
+        """Merge the rows, and close the file, which may be replaced then: only the lease lasts on."""
+        self.merge()
+        self._close_file()
+        self._is_settled = True
 
     def replace(self, rows: pa.Table) -> None:
         """Replace the rows that have the same URLs as the given rows, and write the ledger."""

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from imgdl_pipeline.core.model.schemas import CATALOG, NEAR_DUPLICATES, descriptions, take_column
 from imgdl_pipeline.core.model.shown import hide_secrets
-from imgdl_pipeline.core.storage.layout import NEAR_DUPLICATES_PATH
+from imgdl_pipeline.core.storage.layout import NEAR_DUPLICATES_PATH, whole_gallery
 from imgdl_pipeline.core.storage.store import Store
 
 TEXT_CHARS = 2_000
@@ -47,7 +47,9 @@ def newest_rows(catalog: pa.Table, limit: int) -> pa.Table:
 
 
 def near_duplicates(store: Store, gallery: str) -> NearDuplicates:
-    """Return the images of a gallery that have company; none if near duplicates were never looked for.
+    """Return the images of a gallery, or of a shard's gallery, that have company.
+
+    There are none if near duplicates were never looked for.
 
     Raises:
         StoreError: The table could not be read.
@@ -55,7 +57,9 @@ def near_duplicates(store: Store, gallery: str) -> NearDuplicates:
     table = store.read_table(NEAR_DUPLICATES_PATH, NEAR_DUPLICATES)
     if table is None:
         return {}
-    mine = table.filter(pc.equal(table["gallery"], gallery)).select(["url", "sha256", *GROUPED])
+    mine = table.filter(pc.equal(table["gallery"], whole_gallery(gallery))).select(
+        ["url", "sha256", *GROUPED]
+    )
     return {row["url"]: row for row in mine.to_pylist()}
 
 

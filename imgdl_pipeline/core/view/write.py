@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+import pyarrow as pa
 from PIL import Image
 
 from imgdl_pipeline.core.catalog.contact_sheet import stored_thumbnail
@@ -22,7 +23,7 @@ from imgdl_pipeline.core.model.counted import Counted
 from imgdl_pipeline.core.model.outcome import Status
 from imgdl_pipeline.core.model.schemas import CATALOG
 from imgdl_pipeline.core.model.temporary import replacing
-from imgdl_pipeline.core.storage.layout import catalog_path
+from imgdl_pipeline.core.storage.parts import catalogs_of
 from imgdl_pipeline.core.storage.store import Store
 from imgdl_pipeline.core.view.page import BEGINNING, block, page_around
 from imgdl_pipeline.core.view.rows import index_of, near_duplicates, newest_rows, shown_row
@@ -72,7 +73,7 @@ def save_view(
 
     Args:
         store: The store of the gallery's files.
-        gallery: The gallery's name.
+        gallery: The gallery's name, or a shard's, such as `laion/0007`; a gallery's page has all shards.
         path: The file.
         jpegs: As for `write_view`.
         limit: As for `write_view`.
@@ -81,7 +82,7 @@ def save_view(
     Raises:
         FileExistsError: The file is no page of this kind, so that it is left alone.
         ResourceError: The file cannot be written.
-        FileNotFoundError, StoreError: As `write_view`.
+        FileNotFoundError, ReshardError, StoreError: As `write_view`.
     """
     if path.exists() and not _is_page(path):
         raise FileExistsError(f"{path} exists and is no page of a gallery: name another file")
@@ -112,7 +113,7 @@ def write_view(
 
     Args:
         store: The store of the gallery's files.
-        gallery: The gallery's name.
+        gallery: The gallery's name, or a shard's, such as `laion/0007`; a gallery's page has all shards.
         file: Where to write.
         jpegs: The worker processes that decode images; if None, start workers for this call and end them.
         limit: The most rows to show.
@@ -120,13 +121,10 @@ def write_view(
 
     Raises:
         FileNotFoundError: The gallery has no catalog.
+        ReshardError: The gallery is between two numbers of shards.
         StoreError: The store failed.
     """
-    catalog = store.read_table(catalog_path(gallery), CATALOG)
-    if catalog is None:
-        raise FileNotFoundError(f"{gallery} has no catalog in {store.root}: run the gallery first")
-    links, rows = catalog.num_rows, newest_rows(catalog, limit)
-    del catalog
+    links, rows = _newest(store, gallery, limit)
     known = near_duplicates(store, gallery)
     before, after = page_around(gallery, index_of(rows, known, links=links, block_rows=BLOCK_ROWS))
     file.write(before)
@@ -141,6 +139,18 @@ def write_view(
             on_progress(Counted(start + len(some), rows.num_rows, "rows written"))
     file.write(after)
     return View(links, rows.num_rows, pictures)
+
+
+def _newest(store: Store, gallery: str, limit: int) -> tuple[int, pa.Table]:
+    """Return the number of all rows, and the newest ones, in memory for those and one shard's."""
+    links, newest = 0, None
+    for catalog in catalogs_of(store, gallery, CATALOG):
+        links += catalog.num_rows
+        rows = newest_rows(catalog, limit)
+        newest = rows if newest is None else newest_rows(pa.concat_tables([newest, rows]), limit)
+    if newest is None:
+        raise FileNotFoundError(f"{gallery} has no catalog in {store.root}: run the gallery first")
+    return links, newest
 
 
 Thumbnails = tuple[list[bytes | None], dict[int, str]]

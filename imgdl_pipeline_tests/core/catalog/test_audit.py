@@ -12,9 +12,11 @@ from imgdl_pipeline.core.catalog.audit import (
     refreshed_at,
     unknown_files,
 )
+from imgdl_pipeline.core.listing.reshard import reshard
 from imgdl_pipeline.core.model.schemas import CATALOG
 from imgdl_pipeline.core.storage.layout import catalog_path
 from imgdl_pipeline_tests.support.rows import catalog_of
+from imgdl_pipeline_tests.support.shards import sharded
 
 MONDAY = datetime(2026, 11, 16, 6, tzinfo=timezone.utc)
 TUESDAY, WEDNESDAY = MONDAY + timedelta(days=1), MONDAY + timedelta(days=2)
@@ -51,6 +53,16 @@ def test_a_file_that_no_whole_image_has_is_unknown(catalog, store):
     assert unknown_files("g", catalog, store) == []
     store.put("images/g/stray.jpg", b"x")
     assert unknown_files("g", catalog, store) == ["images/g/stray.jpg"]
+
+
+def test_a_file_of_another_shards_row_is_not_called_unknown(store):
+    """After another number of shards, images stay in the folders that they were in."""
+    sharded(store)
+    stray = "images/g/0000/stray.jpg"
+    store.put(stray, b"x")
+    assert unknown_files("g/0000", store.read_table(catalog_path("g/0000"), CATALOG), store) == [stray]
+    reshard(store, "g", 2)
+    assert unknown_files("g/0000", store.read_table(catalog_path("g/0000"), CATALOG), store) == []
 
 
 def test_links_that_are_listed_no_more_are_named_the_latest_first():

@@ -8,6 +8,7 @@ from imgdl_pipeline.core.storage.layout import catalog_path
 from imgdl_pipeline.core.storage.object_store import UnreadableError
 from imgdl_pipeline.core.storage.store import Store
 from imgdl_pipeline_tests.support.rows import catalog_of
+from imgdl_pipeline_tests.support.shards import sharded
 
 MONDAY = datetime(2026, 11, 16, 6, tzinfo=timezone.utc)
 NONE = {"ok": 0, "invalid": 0, "failed": 0, "refused": 0}
@@ -61,3 +62,18 @@ def test_it_works_on_s3(s3_bucket):
     assert summarize(store, "g") is None
     store.write_table(catalog_path("g"), catalog_of({"url": "a", "bytes": 7, "last_seen": MONDAY}))
     assert summarize(store, "g") == CatalogSummary(1, {**NONE, "ok": 1}, 7, MONDAY)
+
+
+def test_the_shards_of_a_gallery_are_counted_together_and_each_alone(store):
+    shards = sharded(store)
+    for number, name in enumerate(shards):
+        rows = [{"url": f"{name}{each}", "bytes": 7} for each in range(number + 1)]
+        at = MONDAY + timedelta(days=number)
+        failed = {"url": f"{name} failed", "status": "failed"}
+        table = catalog_of(*({**each, "last_seen": at} for each in [*rows, failed]))
+        store.write_table(catalog_path(name), table)
+    assert summarize(store, "g") == CatalogSummary(9, {**NONE, "ok": 6, "failed": 3}, 42, MONDAY)
+    assert summarize(store, "g/0001") == CatalogSummary(
+        3, {**NONE, "ok": 2, "failed": 1}, 14, MONDAY + timedelta(days=1)
+    )
+    assert summarize(store, "g/0007") is None

@@ -9,6 +9,7 @@ from imgdl_pipeline.core.catalog.removal import removals, remove
 from imgdl_pipeline.core.dataset.manifest import INDEX, Manifest
 from imgdl_pipeline.core.dataset.parts import read_index
 from imgdl_pipeline.core.dataset.removal import left_in_datasets, remove_from_datasets
+from imgdl_pipeline.core.listing.reshard import reshard
 from imgdl_pipeline.core.model.schemas import NEAR_DUPLICATES, REMOVED
 from imgdl_pipeline.core.storage.layout import (
     NEAR_DUPLICATES_PATH,
@@ -32,6 +33,7 @@ from imgdl_pipeline_tests.support.datasets import (
     picture_of,
     url_of,
 )
+from imgdl_pipeline_tests.support.shards import sharded
 
 NOW = datetime(2026, 11, 22, tzinfo=timezone.utc)
 
@@ -290,3 +292,55 @@ def test_a_picture_that_has_lost_its_company_is_in_no_group(gallery):
     remove(gallery.store, asked(1))
     remove_from_datasets(gallery.store)
     assert gallery.store.read_table(NEAR_DUPLICATES_PATH, NEAR_DUPLICATES).num_rows == 0
+
+
+def test_what_was_removed_leaves_the_dataset_of_its_shard_only(any_store, format_):
+    shards = sharded(any_store)
+    for shard in shards.values():
+        shard.export(format=format_)
+    before = {name: files_of(any_store, name) for name in shards}
+    number = next(iter(shards["g/0001"].rows))
+    remove(any_store, asked(number))
+    assert [each.gallery for each in left_in_datasets(any_store)] == ["g/0001"]
+    assert remove_from_datasets(any_store) == ["g/0001"]
+    left = [each for each in shards["g/0001"].rows if each != number]
+    assert numbers_in(assert_whole(any_store, "g/0001"), format_) == left
+    for name in ("g/0000", "g/0002"):
+        assert files_of(any_store, name) == before[name]
+    assert list(left_in_datasets(any_store)) == []
+
+
+def test_a_stale_dataset_after_resharding_does_not_keep_what_was_removed(any_store):
+    """Its rows are those of the shard as it was: other shards' catalogs have them now."""
+    shards = sharded(any_store)
+    for shard in shards.values():
+        shard.export()
+    reshard(any_store, "g", 2)
+    kept = [next(iter(shards[name].rows)) for name in ("g/0000", "g/0001")]
+    remove(any_store, asked(*kept))
+    remove_from_datasets(any_store)
+    assert list(left_in_datasets(any_store)) == []
+    for name in ("g/0000", "g/0001"):
+        assert not set(kept) & set(numbers_in(assert_whole(any_store, name), "webdataset"))
+
+
+def test_the_dataset_and_drafts_of_a_shard_without_a_catalog_do_not_keep_what_was_removed(store):
+    shards = sharded(store)
+    shards["g/0001"].export()
+    number = next(iter(shards["g/0001"].rows))
+    store.put(f"{dataset_draft_path('g/0002')}/00000.tar", picture_of(number))
+    list_by_hand(store, url=url_of(number))
+    store.delete([catalog_path("g/0001")])
+    remove_from_datasets(store)
+    assert left_of(store, number) == [shards["g/0001"].rows[number]["path"]]
+    assert list(left_in_datasets(store)) == []
+
+
+def test_near_duplicates_lose_rows_of_a_gallery_with_shards(store):
+    shards = sharded(store)
+    number = next(iter(shards["g/0001"].rows))
+    write_near_duplicates(store, *range(12))
+    remove(store, asked(number))
+    assert [each.gallery for each in left_in_datasets(store)] == ["g"]
+    remove_from_datasets(store)
+    assert list(left_in_datasets(store)) == []

@@ -9,7 +9,7 @@ from imgdl_pipeline.core.model.schemas import CATALOG, NEAR_DUPLICATES, REMOVED
 from imgdl_pipeline.core.storage.layout import NEAR_DUPLICATES_PATH
 from imgdl_pipeline.core.storage.object_store import StoreError
 from imgdl_pipeline.core.storage.removed import Removed
-from imgdl_pipeline_tests.support.datasets import settings_of, url_of
+from imgdl_pipeline_tests.support.datasets import Gallery, settings_of, url_of
 from imgdl_pipeline_tests.support.rows import catalog_of
 
 NOTHING = Removed(REMOVED.empty_table())
@@ -138,3 +138,10 @@ def test_a_caption_is_a_column_or_a_value_in_one(caption, expected):
         }
     ).to_pylist()
     assert caption_of(row, caption) == expected
+
+
+def test_a_shard_has_the_groups_of_its_gallerys_images(store):
+    shard = Gallery(store, "g/0001").put(1, 2, 3)
+    write_groups(store, ("g", 1, 7, True), ("g", 2, 7, False), ("other", 3, 8, False))
+    assert urls(shard, "representative") == [1, 3]
+    assert urls(shard, '"group" = 7') == [1, 2]

@@ -2,13 +2,13 @@ import pytest
 
 from imgdl_pipeline.core.listing.build import lengths, read_links
 from imgdl_pipeline.core.listing.shards import hosts_spread, list_shards, shards_with_work
-from imgdl_pipeline.core.listing.split import ReshardError
 from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.sources import SourceError
 from imgdl_pipeline.core.sources.url_list import UrlListSource
 from imgdl_pipeline.core.storage.layout import catalog_path, links_path, shard_name
 from imgdl_pipeline.core.storage.lease import GalleryBusyError, Lease
 from imgdl_pipeline.core.storage.object_store import StoreError
+from imgdl_pipeline.core.storage.parts import ReshardError
 from imgdl_pipeline_tests.support.rows import catalog_of
 
 SHARDS = 3

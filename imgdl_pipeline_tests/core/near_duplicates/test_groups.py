@@ -4,12 +4,20 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from imgdl_pipeline.core.listing.reshard import reshard
 from imgdl_pipeline.core.model.schemas import NEAR_DUPLICATES
 from imgdl_pipeline.core.near_duplicates.groups import find_near_duplicates
-from imgdl_pipeline.core.storage.layout import GROUPED_HASHES_PATH, NEAR_DUPLICATES_PATH, catalog_path
+from imgdl_pipeline.core.storage.layout import (
+    GROUPED_HASHES_PATH,
+    NEAR_DUPLICATES_PATH,
+    catalog_path,
+    resharding_path,
+)
 from imgdl_pipeline.core.storage.object_store import StoreError
+from imgdl_pipeline.core.storage.parts import ReshardError
 from imgdl_pipeline_tests.support.hashes import components_by_brute_force, flipped, uniform
 from imgdl_pipeline_tests.support.rows import NOW, catalog_of
+from imgdl_pipeline_tests.support.shards import sharded
 
 
 def image(url, phash, **changes):
@@ -164,3 +172,31 @@ def test_the_largest_groups_name_their_different_members_first(grouped):
     assert [member.url for member in largest] == ["c11", "z", *(f"c{number:02}" for number in range(6))]
     assert largest[0].path == "images/g/c11.jpg"
     assert result.largest[0].number == pa.scalar(-(2**63)).as_py()
+
+
+def test_the_images_of_all_shards_are_grouped_under_their_gallerys_name(store, grouped):
+    sharded(store)
+    store.write_table(catalog_path("g/0000"), catalog_of(image("a", 0)))
+    store.write_table(catalog_path("g/0001"), catalog_of(image("far", 0xFFFF_FFFF)))
+    store.write_table(catalog_path("g/0002"), catalog_of(image("b", 1)))
+    find_near_duplicates(store, ["g"], 8)
+    rows = store.read_table(NEAR_DUPLICATES_PATH, NEAR_DUPLICATES).to_pylist()
+    assert [(row["gallery"], row["url"]) for row in rows] == [("g", "a"), ("g", "b")]
+
+
+def test_resharding_changes_no_group(store):
+    sharded(store)
+    find_near_duplicates(store, ["g"], 30)
+    before = store.get(NEAR_DUPLICATES_PATH)
+    assert store.read_table(NEAR_DUPLICATES_PATH, NEAR_DUPLICATES).num_rows
+    reshard(store, "g", 5)
+    find_near_duplicates(store, ["g"], 30)
+    assert store.get(NEAR_DUPLICATES_PATH) == before
+
+
+def test_a_gallery_between_two_numbers_of_shards_is_not_looked_at(store):
+    """Rows that are in two shards, or in none, would be taken for company, or be missed."""
+    sharded(store)
+    store.put(resharding_path("g"), b"6")
+    with pytest.raises(ReshardError, match="run `imgdl reshard g 6` again"):
+        find_near_duplicates(store, ["g"], 8)

@@ -1,5 +1,5 @@
 import hashlib
-import threading
+import shutil
 
 import pytest
 
@@ -11,7 +11,6 @@ from imgdl_pipeline.core.storage.gallery_files import (
     delete_gallery,
     gallery_files,
     rename_gallery,
-    stored_galleries,
 )
 from imgdl_pipeline.core.storage.layout import (
     catalog_path,
@@ -24,13 +23,19 @@ from imgdl_pipeline.core.storage.layout import (
     leases_path,
     links_path,
     renamed_from_path,
+    resharded_path,
+    resharding_path,
     unseen_links_path,
     validators_path,
 )
-from imgdl_pipeline.core.storage.lease import GalleryBusyError, Lease
+from imgdl_pipeline.core.storage.lease import GalleryBusyError, Lease, dataset_lease
 from imgdl_pipeline.core.storage.ledger import Ledger, download_table
+from imgdl_pipeline.core.storage.object_store import StoreError
+from imgdl_pipeline.core.storage.parts import stored_galleries
 from imgdl_pipeline.core.storage.store import Store
+from imgdl_pipeline_tests.support.mortal_store import Killed, MortalStore
 from imgdl_pipeline_tests.support.rows import NOW, catalog_of, row
+from imgdl_pipeline_tests.support.shards import sharded
 
 URLS = [f"https://example.org/{number}.jpg" for number in range(4)]
 DEAD = "https://example.org/dead.jpg"
@@ -152,6 +157,72 @@ class TestDelete:
             else:
                 break
         assert writes > 3
+
+
+def fill_shards(store):
+    """Store a gallery with shards, each with a dataset."""
+    for shard in sharded(store).values():
+        shard.export()
+    return store
+
+
+class TestShards:
+    def test_the_files_of_all_shards_are_counted(self, any_store):
+        fill_shards(any_store)
+        known = contents(any_store, "g")
+        assert len({path for path in known if path.startswith("images/")}) == 12
+        assert gallery_files(any_store, "g").files >= len(known)
+
+    def test_all_shards_are_deleted_and_no_other_gallery(self, any_store):
+        fill_shards(any_store)
+        for name in ("g2", "other"):
+            fill(any_store, name)
+        any_store.put(resharding_path("g"), b"6")
+        any_store.put(resharded_path(catalog_path("g/0005")), b"x")
+        others = {name: contents(any_store, name) for name in ("g2", "other")}
+        delete_gallery(any_store, "g")
+        assert stored_galleries(any_store) == {"g2", "other"}
+        assert gallery_files(any_store, "g") == GalleryFiles(0, 0)
+        assert {name: contents(any_store, name) for name in others} == others
+
+    @pytest.mark.parametrize("lease", [Lease, dataset_lease], ids=["a run", "an export"])
+    def test_a_shard_at_work_keeps_all_files(self, any_store, lease):
+        before = contents(fill_shards(any_store), "g")
+        with lease(any_store, "g/0001"), pytest.raises(GalleryBusyError, match="g/0001"):
+            delete_gallery(any_store, "g")
+        assert contents(any_store, "g") == before
+
+    def test_a_list_that_is_being_split_keeps_all_files(self, any_store):
+        before = contents(fill_shards(any_store), "g")
+        with Lease(any_store, "g"), pytest.raises(GalleryBusyError, match="at work on g:"):
+            delete_gallery(any_store, "g")
+        assert contents(any_store, "g") == before
+
+    def test_a_deletion_may_be_interrupted_before_any_of_its_writes_and_called_again(self, tmp_path):
+        fill_shards(Store(str(tmp_path / "whole")))
+        for writes in range(0, 1000, 7):
+            root = str(tmp_path / str(writes))
+            shutil.copytree(tmp_path / "whole", root)
+            try:
+                delete_gallery(MortalStore(root, writes), "g")
+            except Killed:
+                delete_gallery(Store(root), "g")
+                assert stored_galleries(Store(root)) == set()
+            else:
+                break
+        assert writes > 50
+
+    def test_a_gallery_with_shards_keeps_its_name(self, any_store):
+        before = contents(fill_shards(any_store), "g")
+        with pytest.raises(StoreError, match=r"^g has shards, and a gallery with shards keeps its name$"):
+            rename_gallery(any_store, "g", "new")
+        assert contents(any_store, "g") == before
+        assert stored_galleries(any_store) == {"g"}
+
+    def test_no_gallery_takes_the_name_of_one_with_shards(self, any_store):
+        fill(fill_shards(any_store), "old")
+        with pytest.raises(FileExistsError, match="g has files"):
+            rename_gallery(any_store, "old", "g")
 
 
 class TestRename:
@@ -276,41 +347,6 @@ class TestRename:
         rename_gallery(any_store, "old", "new")
         with Ledger(any_store, "new") as ledger:
             assert ledger.table.num_rows == len(URLS) + 1
-
-
-class Killed(BaseException):
-    """The process is gone."""
-
-
-class MortalStore(Store):
-    """Writes so many times; then the process that uses it is dead, and does nothing any more."""
-
-    def __init__(self, root, writes):
-        super().__init__(root)
-        self.left, self.lock = writes, threading.Lock()
-
-    def _lives(self):
-        with self.lock:
-            self.left -= 1
-            if self.left < 0:
-                raise Killed
-
-    def put(self, path, data):
-        self._lives()
-        super().put(path, data)
-
-    def create(self, path, data):
-        self._lives()
-        return super().create(path, data)
-
-    def move(self, path, to):
-        self._lives()
-        super().move(path, to)
-
-    def delete(self, paths):
-        for path in paths:  # a process can end between any two of them
-            self._lives()
-            super().delete([path])
 
 
 def interrupted_renames(tmp_path):

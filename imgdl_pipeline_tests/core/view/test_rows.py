@@ -50,6 +50,18 @@ class TestNewestRows:
 
 
 class TestNearDuplicates:
+    def test_a_shard_has_the_groups_of_its_gallerys_images(self, store):
+        row = {
+            "gallery": "g",
+            "url": "a",
+            "phash": "0" * 16,
+            "group": 7,
+            "distance": 0,
+            "representative": True,
+        }
+        store.write_table(NEAR_DUPLICATES_PATH, pa.Table.from_pylist([row], schema=NEAR_DUPLICATES))
+        assert near_duplicates(store, "g/0001").keys() == near_duplicates(store, "g").keys() == {"a"}
+
     def test_there_are_none_before_any_were_looked_for(self, store):
         assert near_duplicates(store, "g") == {}
 

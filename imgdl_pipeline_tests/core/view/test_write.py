@@ -8,7 +8,8 @@ from PIL import Image
 
 from imgdl_pipeline.core.model.outcome import ResourceError
 from imgdl_pipeline.core.model.schemas import CATALOG
-from imgdl_pipeline.core.storage.layout import catalog_path
+from imgdl_pipeline.core.storage.layout import catalog_path, resharding_path
+from imgdl_pipeline.core.storage.parts import ReshardError
 from imgdl_pipeline.core.storage.store import Store
 from imgdl_pipeline.core.view.write import (
     BLOCK_ROWS,
@@ -21,6 +22,7 @@ from imgdl_pipeline.core.view.write import (
 )
 from imgdl_pipeline_tests.support.pictures import jpeg
 from imgdl_pipeline_tests.support.rows import catalog_of
+from imgdl_pipeline_tests.support.shards import sharded
 from imgdl_pipeline_tests.support.view import HOSTILE, Page
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=timezone.utc)
@@ -189,3 +191,37 @@ class TestSaveView:
     def test_a_folder_that_is_not_there_is_named(self, store, jpegs, path):
         with pytest.raises(ResourceError, match=r"cannot write .*none/g.html: No such file or directory"):
             save_view(store, "g", path.parent / "none" / "g.html", jpegs=jpegs)
+
+
+@pytest.fixture
+def shard_page(store, jpegs):
+    """Three shards, whose images' numbers tell how new they are; write a page of the gallery or a shard."""
+    for number, name in enumerate(sharded(store)):
+        store.write_table(catalog_path(name), catalog_of(*(image(each) for each in range(number, 9, 3))))
+
+    def written(name, **options):
+        file = io.BytesIO()
+        view = write_view(store, name, file, jpegs=jpegs, **options)
+        page = Page(file.getvalue())
+        return view, [int(url.rpartition("/")[2].partition(".")[0]) for url in page.index["url"]]
+
+    return written
+
+
+def test_a_page_of_a_gallery_with_shards_has_the_newest_rows_of_all(shard_page):
+    assert shard_page("g") == (View(9, 9, 0), [8, 7, 6, 5, 4, 3, 2, 1, 0])
+    assert shard_page("g", limit=4) == (View(9, 4, 0), [8, 7, 6, 5])
+
+
+def test_a_page_of_one_shard_has_its_rows_only(shard_page):
+    assert shard_page("g/0001") == (View(3, 3, 0), [7, 4, 1])
+
+
+def test_a_shard_that_is_not_there_and_a_gallery_between_two_numbers_of_shards_have_no_page(
+    store, shard_page
+):
+    with pytest.raises(FileNotFoundError, match="g/0005 has no catalog"):
+        shard_page("g/0005")
+    store.put(resharding_path("g"), b"6")
+    with pytest.raises(ReshardError, match="run `imgdl reshard g 6` again"):
+        shard_page("g")
