@@ -564,3 +564,38 @@ def test_every_make_target_is_documented():
     targets = set(re.findall(r"^([a-z]+):.*##", MAKEFILE, re.MULTILINE))
     documented = {code(row[0])[0].removeprefix("make ") for row in table("target", "what it does")}
     assert targets <= documented
+
+
+LARGE_PAGE = PAGES[ROOT / "docs/how-to/very-large-galleries.md"]
+
+
+def test_the_commands_and_the_query_of_very_large_galleries_run(tmp_path, server):
+    """The page's file with a list of this machine; the numbers of shards are those that the commands name."""
+    links = [server.url(f"/{number}.jpg") for number in range(24)]
+    for number in range(24):
+        server.serve(f"/{number}.jpg", jpeg(number))
+    (tmp_path / "links.csv").write_text("\n".join(["URL,TEXT", *(f"{url},a picture" for url in links)]))
+    [text] = blocks("yaml", LARGE_PAGE)
+    text = text.replace("s3://lists/laion/*.parquet", "links.csv").replace("s3://pictures/laion", "data")
+    text = text.replace("{workers: 32}", "{allow_addresses: [127.0.0.0/8], robots_txt: false}")
+    file = tmp_path / "laion.yaml"
+    file.write_text(text.replace("shards: 256", "shards: 8"))
+    environ = {
+        **{name: value for name, value in os.environ.items() if name not in ("DAGSTER_HOME", "IMGDL_STORE")},
+        "IMGDL_CONFIG": str(file),
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+    }
+    run, reshard = blocks("sh", LARGE_PAGE)
+    ran = subprocess.run(["sh", "-ec", run], cwd=tmp_path, env=environ, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith("laion: 24 links in 8 shards\n")
+    [query] = blocks("sql", LARGE_PAGE)
+    counted = query.replace("'data/", f"'{tmp_path}/data/")
+    assert duckdb.sql(counted).fetchall() == [("laion", "ok", 24)]
+    asked = len(server.requests)
+    divided = subprocess.run(
+        ["sh", "-ec", reshard], cwd=tmp_path, env=environ, capture_output=True, text=True
+    )
+    assert divided.returncode == 0, divided.stderr
+    assert duckdb.sql(counted).fetchall() == [("laion", "ok", 24)]
+    assert len(server.requests) == asked
