@@ -33,6 +33,7 @@ from imgdl_pipeline.core.catalog.removal import removals, would_remove
 from imgdl_pipeline.core.catalog.summary import CatalogSummary, summarize
 from imgdl_pipeline.core.dataset.removal import left_in_datasets, remove_everywhere
 from imgdl_pipeline.core.dataset.where import WhereError
+from imgdl_pipeline.core.listing.reshard import Resharded, reshard
 from imgdl_pipeline.core.model.counted import amount
 from imgdl_pipeline.core.model.outcome import ResourceError, Status
 from imgdl_pipeline.core.model.settings import did_you_mean
@@ -45,9 +46,10 @@ from imgdl_pipeline.core.storage.gallery_files import (
     rename_gallery,
     unfinished_renames,
 )
+from imgdl_pipeline.core.storage.layout import MOST_SHARDS, whole_gallery
 from imgdl_pipeline.core.storage.lease import GalleryBusyError
 from imgdl_pipeline.core.storage.object_store import StoreError
-from imgdl_pipeline.core.storage.parts import stored_galleries
+from imgdl_pipeline.core.storage.parts import is_sharded, stored_galleries
 from imgdl_pipeline.core.storage.store import Store
 from imgdl_pipeline.core.view.write import LIMIT as VIEW_LIMIT
 from imgdl_pipeline.core.view.write import save_view
@@ -131,7 +133,7 @@ def _complete_galleries(
 ) -> list[CompletionItem]:
     """Return the names that a shell offers; a file that cannot be used has none."""
     try:
-        known = galleries().galleries
+        known = _with_whole(galleries())
     except Exception:  # noqa: BLE001 -- nothing may be printed while someone types
         return []
     return [CompletionItem(each.name) for each in known if each.name.startswith(incomplete)]
@@ -395,11 +397,21 @@ def _galleries_in_words(count: int) -> str:
 @_command
 @_names
 def status(names: tuple[str, ...], as_json: bool) -> None:
-    """Show what each gallery's catalog holds, and how old it is."""
+    """Show what each gallery's catalog holds, and how old it is.
+
+    Of a very large gallery, the first row is of all shards together, and as old as the oldest.
+    """
     known = galleries()
     store, now = open_store(known), datetime.now(timezone.utc)
-    rows = [_status_row(known, each, summarize(store, each.name), now) for each in _chosen(known, names)]
+    is_whole = isinstance(known, Shards) and (not names or known.whole.name in names)
+    chosen = _with_whole(known) if is_whole else _chosen(known, names)
+    rows = [_status_row(known, each, summarize(store, each.name), now) for each in chosen]
     _print_rows(rows, as_json=as_json, store=_root(known))
+
+
+def _with_whole(known: Galleries) -> Sequence[Gallery]:
+    """Return the galleries, or a very large gallery before its shards."""
+    return (known.whole, *known.galleries) if isinstance(known, Shards) else known.galleries
 
 
 def _status_row(
@@ -428,7 +440,7 @@ _COUNTED = ("links", *(status.value for status in Status), "bytes")
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="The file to write; NAME.html in this folder by default.",
+    help="The file to write; NAME.html in this folder by default, of a shard laion-0007.html.",
 )
 @click.option(
     "--limit", type=click.IntRange(min=1), default=VIEW_LIMIT, show_default=True, help="Show the newest rows."
@@ -437,11 +449,13 @@ def view(name: str, out: Path | None, limit: int, as_json: bool) -> None:
     """Write an HTML page with the pictures and the catalog rows of gallery NAME, to be opened in a browser.
 
     The page is one file, which loads nothing. It holds small copies of the pictures: after a removal, write
-    it again.
+    it again. Of a very large gallery, NAME is the gallery, with all of its shards, or one shard, such as
+    laion/0007.
     """
     known = galleries()
-    [gallery] = _chosen(known, [name])
-    file = out or Path(f"{gallery.name}.html")
+    is_whole = isinstance(known, Shards) and name == known.whole.name
+    gallery = known.whole if isinstance(known, Shards) and is_whole else _chosen(known, [name])[0]
+    file = out or Path(f"{gallery.name.replace('/', '-')}.html")
     with RunDisplay() as display:
         display(gallery.name, "view", None)
         made = save_view(
@@ -488,31 +502,82 @@ def rename(old: str, new: str, as_json: bool) -> None:
 
 
 @_command
+@click.argument("name", metavar="GALLERY", shell_complete=_complete_galleries)
+@click.argument("shards", metavar="SHARDS", type=click.IntRange(1, MOST_SHARDS))
+def reshard_(name: str, shards: int, as_json: bool) -> None:
+    """Give the very large gallery GALLERY another number of SHARDS, without moving an image.
+
+    Change the number in its file, too. Nothing else can work on the gallery meanwhile. If the command is
+    interrupted, run it again.
+    """
+    if not is_gallery_name(name):
+        raise click.UsageError(f"{name!r} is no gallery name: {NAME_RULE}")
+    known = galleries()
+    done = reshard(open_store(known), name, shards)
+    if as_json:
+        numbers = {"before": done.before, "shards": shards, "links": done.links, "moved": done.moved}
+        _print_json({"name": name, **numbers, "deleted_datasets": list(done.datasets)})
+        return
+    click.echo(_resharded(name, done))
+    for shard in done.datasets:
+        click.echo(f"{shard}: its dataset was deleted with the shard")
+    if isinstance(known, Shards) and known.whole.name == name and len(known.galleries) != shards:
+        click.echo(f"{galleries_file()} still has {len(known.galleries)} shards: change it, too", err=True)
+
+
+def _resharded(name: str, done: Resharded) -> str:
+    now = f"{name} has {amount(done.places.shards, 'shard')}"
+    if done.moved is None:
+        return f"{now} now: what an interrupted call began is completed, and no image was moved"
+    if done.before == done.places.shards:
+        return f"{now} already: nothing was changed"
+    moved = f"{done.moved} of {amount(done.links, 'link')} moved to another one"
+    return f"{now} now, and had {done.before}: {moved}, and no image was moved"
+
+
+@_command
+@click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.option("--yes", "is_sure", is_flag=True, help="Delete the files.")
-def prune(is_sure: bool, as_json: bool) -> None:
+def prune(names: tuple[str, ...], is_sure: bool, as_json: bool) -> None:
     """Name the galleries that have files but are not in the galleries file; with --yes, delete their files.
 
-    All files in the store count that belong to no gallery of this file. If several galleries files share a
-    store, do not use it.
+    All files in the store count that belong to no gallery of this file, or those of each NAME. If several
+    galleries files share a store, give names. Very large galleries are only deleted by name: each has a file
+    of its own.
     """
     known = galleries()
     store = open_store(known)
     _check_known(known)
-    gone = sorted(stored_galleries(store) - {each.name for each in known.galleries})
+    gone, sharded = _gone(known, store, names)
     unfinished = unfinished_renames(store)
     if unfinished:
         old, new = next(iter(unfinished.items()))
         raise _Stop(f"{old} is not renamed yet: complete it with imgdl rename {old} {new}", FAILED)
     rows = [{"name": name, **asdict(gallery_files(store, name))} for name in gone]
     busy = _delete(store, known, gone) if is_sure else {}
+    kept = busy | {name: f"it has shards; imgdl prune {name} deletes it" for name in sharded}
     if gone or as_json:
-        _print_rows(rows, as_json=as_json, store=_root(known), deleted=is_sure, kept=busy)
+        _print_rows(rows, as_json=as_json, store=_root(known), deleted=is_sure, kept=kept)
     if not as_json:
-        for name, words in busy.items():
+        for name, words in kept.items():
             click.echo(f"{name} was kept: {words}", err=True)
         click.echo(_pruned(len(gone) - len(busy), is_sure=is_sure), err=bool(gone))
     if busy:
         raise SystemExit(FAILED)
+
+
+def _gone(known: Galleries, store: Store, names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the galleries that are gone, or the named ones of these, and those that only a name deletes."""
+    if isinstance(known, Shards) and not names:
+        raise click.UsageError(f"{galleries_file()} has only {known.whole.name}: name what to delete")
+    gone = sorted(stored_galleries(store) - {whole_gallery(each.name) for each in known.galleries})
+    for name in names:
+        if name not in gone:
+            raise click.UsageError(f"{name} has no files, or is in {galleries_file()}: it cannot be pruned")
+    if names:
+        return sorted(set(names)), []
+    sharded = [name for name in gone if is_sharded(store, name)]
+    return [name for name in gone if name not in sharded], sharded
 
 
 def _forget(known: Galleries, names: Sequence[str]) -> None:

@@ -49,8 +49,10 @@ TABLES: tuple[tuple[Callable[[str], str], pa.Schema], ...] = (
     (downloads_path, DOWNLOADS),
     (links_path, LINKS),
 )
-"""The tables of a shard. Lists are written and moved last: a shard whose list is newer than its catalog is due
-for a run. All shards are then, to finish what was not done, and to renew their datasets."""
+"""The tables of a shard, the lists last: a shard whose list is newer than its catalog is due for a run.
+
+All shards are then, to finish what was not done, and to renew their datasets.
+"""
 
 DATASET_PLACES = (dataset_path, dataset_draft_path, replaced_dataset_path)
 
