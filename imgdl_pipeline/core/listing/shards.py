@@ -45,6 +45,11 @@ class ShardsListed:
     warnings: tuple[str, ...]
     seconds: float
 
+    @property
+    def links(self) -> tuple[int, ...]:
+        """Distinct links by shard."""
+        return self.split.links
+
 
 def list_shards(
     gallery: str,
