@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import imgdl_pipeline
+import imgdl_pipeline.shards as public_shards
 import imgdl_pipeline.sources as public_sources
 from imgdl_pipeline.cli import main
 from imgdl_pipeline.config.galleries import AssetSettings, Galleries, Gallery
@@ -533,7 +534,7 @@ def test_the_site_loads_nothing_from_elsewhere(tmp_path):
     assert "http" not in config
 
 
-@pytest.mark.parametrize("module", [imgdl_pipeline, public_sources], ids=["root", "sources"])
+@pytest.mark.parametrize("module", [imgdl_pipeline, public_shards, public_sources])
 def test_the_api_page_has_every_exported_name(module):
     api = (ROOT / "docs/api.md").read_text()
     for name in module.__all__:

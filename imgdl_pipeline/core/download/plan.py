@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import count, repeat
@@ -214,14 +214,15 @@ MOST_LARGE_HOSTS = 32
 """From so many links to fetch on, a run shares a host's slots with other runs, of so many hosts at most."""
 
 
-def large_hosts(todo: pa.Table) -> list[str]:
-    """Return the hosts that have many of the links to fetch."""
+def large_hosts(todo: pa.Table, spread: Collection[str] = ()) -> list[str]:
+    """Return the hosts that have many of the links to fetch, and those of `spread` that have any."""
     origins = pc.replace_substring_regex(todo["url"], r"^(\w+://[^/?#]*)(.|\n)*$", r"\1")
     counts: Counter[str] = Counter()
     for each in pc.value_counts(origins).to_pylist():
         counts[host_of(each["values"])] += each["counts"]
     largest = counts.most_common(MOST_LARGE_HOSTS)
-    return [host for host, links in largest if host and links >= LARGE_HOST_LINKS]
+    large = [host for host, links in largest if host and links >= LARGE_HOST_LINKS]
+    return list(dict.fromkeys([*large, *(host for host in spread if host in counts)]))
 
 
 def interleaved(todo: pa.Table, hosts_at_a_time: int = 1_000_000) -> pa.Table:

@@ -228,7 +228,7 @@ def download_gallery(
         retry, breaker = retry or Retry(settings.attempts), CircuitBreaker(settings.host_patience)
         work = _Work(gallery, store, fetcher, retry, breaker, paces, jpegs, limits, eager, now, by_age)
         counter = ProgressCounter(todo.num_rows, started, on_progress)
-        leases = HostLeases(store, settings.slots, large_hosts(todo))
+        leases = HostLeases(store, settings.slots, large_hosts(todo, spread))
         for host, runs in spread.items():
             if leases.slots(host) is None:
                 paces.share(host, 1 / runs)

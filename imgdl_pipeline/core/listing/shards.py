@@ -46,6 +46,11 @@ class ShardsListed:
     warnings: tuple[str, ...]
     seconds: float
 
+    @property
+    def links(self) -> tuple[int, ...]:
+        """Distinct links by shard."""
+        return self.split.links
+
 
 def list_shards(
     gallery: str,
@@ -142,12 +147,19 @@ def hosts_spread(store: Store, name: str) -> dict[str, int]:
     return shard_places(store, whole_gallery(name)).spread_hosts() if shard_mark(name) else {}
 
 
-def shards_with_work(store: Store, gallery: str, shards: int) -> dict[int, datetime]:
+def shards_with_work(store: Store, gallery: str, shards: int | None = None) -> dict[int, datetime]:
     """Return the shards whose list is newer than their catalog, and when each list was written.
 
+    Args:
+        store: The store of the gallery's files.
+        gallery: The gallery's own name.
+        shards: The number of shards; None for as many as the store has.
+
     Raises:
-        StoreError: The store failed.
+        ReshardError: The gallery is being given another number of shards; not raised if that is named.
+        StoreError: The store failed, or has no list of the gallery and no number of shards is named.
     """
+    shards = shard_places(store, gallery).shards if shards is None else shards
     written = {
         file.path: file.modified
         for path in (links_path, catalog_path)

@@ -7,17 +7,17 @@ group `imgdl_pipeline.sources`.
 
 import functools
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import entry_points
 from types import ModuleType
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from imgdl_pipeline.core.deprecated import moved
 from imgdl_pipeline.core.http.deadline import Cancelled
 from imgdl_pipeline.core.model.links import Link
 from imgdl_pipeline.core.model.outcome import ResourceError
-from imgdl_pipeline.core.model.settings import MissingSecretError, SourceSettings
+from imgdl_pipeline.core.model.settings import MissingSecretError, SourceSettings, did_you_mean
 from imgdl_pipeline.core.sources import (
     demo,
     feed,
@@ -97,6 +97,23 @@ def source_types() -> tuple[type[SourceSettings], ...]:
     return tuple(_modules())
 
 
+def source_of(attributes: Mapping[str, Any]) -> SourceSettings:
+    """Return the settings of a source, as a galleries file has them.
+
+    Args:
+        attributes: The source's keys: its `type` and its own.
+
+    Raises:
+        ValueError: There is no such type, or something in a value is not allowed.
+    """
+    by_name = {type_name(each): each for each in source_types()}
+    name = str(attributes.get("type"))
+    if name not in by_name:
+        allowed = f"type: must be one of {', '.join(by_name)}, not {name!r}{did_you_mean(name, by_name)}"
+        raise ValueError(BROKEN.get(name) or allowed)
+    return by_name[name].model_validate(dict(attributes))
+
+
 def list_links(source: SourceSettings, client: SourceClient) -> Iterator[Link]:
     """Yield a source's links one at a time, in the source's order; a link may occur more than once.
 
@@ -124,4 +141,13 @@ def serving(source: SourceSettings) -> AbstractContextManager[object]:
 
 __getattr__ = moved(__name__, {"Web": "imgdl_pipeline.core.sources.client:SourceClient"})
 
-__all__ = ["SourceClient", "SourceError", "Unchanged", "list_links", "serving", "source_types", "type_name"]
+__all__ = [
+    "SourceClient",
+    "SourceError",
+    "Unchanged",
+    "list_links",
+    "serving",
+    "source_of",
+    "source_types",
+    "type_name",
+]

@@ -80,6 +80,10 @@ class ObjectStore:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.root}>"
 
+    def __reduce__(self) -> tuple[type, tuple[str]]:
+        """Open the store again where it is unpickled, with the environment's credentials there."""
+        return type(self), (self.root,)
+
     @property
     def is_local(self) -> bool:
         """Whether the files are on a disk of this machine."""

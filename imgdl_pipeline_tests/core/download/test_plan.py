@@ -42,3 +42,7 @@ def test_only_hosts_with_many_links_to_fetch_are_shared_with_other_runs():
     assert large_hosts(pa.table({"url": urls})) == ["b.org:443"]
     many = [f"https://h{host}.org/{number}" for host in range(40) for number in range(100)]
     assert len(large_hosts(pa.table({"url": many}))) == 32
+    assert large_hosts(pa.table({"url": urls}), ["a.org:443", "b.org:443", "other.org:443"]) == [
+        "b.org:443",
+        "a.org:443",
+    ]

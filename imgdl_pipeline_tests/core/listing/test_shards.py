@@ -113,10 +113,16 @@ def test_hosts_are_spread_only_where_there_are_shards(listed, store):
 def test_a_shard_has_work_until_its_catalog_is_newer_than_its_list(listed, store):
     assert shards_with_work(store, "g", SHARDS) == {}
     listed(*LINKS)
-    work = shards_with_work(store, "g", SHARDS)
+    work = shards_with_work(store, "g")
+    assert work == shards_with_work(store, "g", SHARDS)
     assert sorted(work) == [0, 1, 2]
     store.write_table(catalog_path("g/0001"), catalog_of())
     assert sorted(shards_with_work(store, "g", SHARDS)) == [0, 2]
     listed(*LINKS[1:])
     assert sorted(shards_with_work(store, "g", SHARDS)) == [0, 1, 2]
     assert all(shards_with_work(store, "g", SHARDS)[number] > at for number, at in work.items())
+
+
+def test_without_a_list_nobody_knows_how_many_shards_there_are(store):
+    with pytest.raises(StoreError, match="g has no shards"):
+        shards_with_work(store, "g")

@@ -9,7 +9,8 @@ import pytest
 
 from imgdl_pipeline.core import sources
 from imgdl_pipeline.core.model.settings import SourceSettings
-from imgdl_pipeline.core.sources import settings_type, source_types, type_name
+from imgdl_pipeline.core.sources import settings_type, source_of, source_types, type_name
+from imgdl_pipeline.core.sources.url_list import UrlListSource
 
 CONTRACT = {
     *("demo", "url_list", "imgur", "wikimedia_commons", "feed", "sitemap", "web_page", "iiif", "openverse"),
@@ -19,6 +20,15 @@ CONTRACT = {
 
 def test_every_source_of_the_contract_is_there():
     assert {type_name(each) for each in source_types()} == CONTRACT
+
+
+def test_a_source_is_made_of_the_attributes_of_a_galleries_file():
+    source = source_of({"type": "url_list", "path": "links.txt"})
+    assert source == UrlListSource(type="url_list", path="links.txt")
+    with pytest.raises(ValueError, match=r"must be one of demo, .* not 'url_lists'; did you mean 'url_list'"):
+        source_of({"type": "url_lists"})
+    with pytest.raises(ValueError, match="unknown key 'url'"):
+        source_of({"type": "url_list", "url": "links.txt"})
 
 
 @pytest.mark.parametrize("module", sources.OURS, ids=lambda module: module.__name__.rpartition(".")[2])

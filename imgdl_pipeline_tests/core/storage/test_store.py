@@ -1,5 +1,6 @@
 import errno
 import os
+import pickle
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -201,3 +202,20 @@ def test_a_file_that_cannot_be_created_is_an_error_that_says_why(store, tmp_path
     store.put("a", b"a file")
     with pytest.raises(StoreError, match=r"cannot store .*(Not a directory|File exists)"):
         store.create("a/b.json", b"x")
+
+
+def test_a_store_is_pickled_as_its_root_and_opened_again_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    store = Store("relative")
+    store.put("a/b", b"data")
+    pickled = pickle.dumps(store)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = pickle.loads(pickled)
+    assert (type(again), again.root, again.get("a/b")) == (Store, str(tmp_path / "relative"), b"data")
+
+
+def test_a_pickled_store_has_no_credentials(s3_bucket):
+    pickled = pickle.dumps(Store(f"{s3_bucket}/prefix"))
+    assert pickle.loads(pickled).root == f"{s3_bucket}/prefix"
+    assert len(pickled) < 200

