@@ -38,8 +38,8 @@ class KeptRobots:
 
     Args:
         store: The store that all runs share.
-        user_agent: The User-Agent that is sent. That a host has no file, or is in trouble, holds only for this
-            one: some hosts refuse some agents.
+        user_agent: The User-Agent that is sent. That a host has no file, or is in trouble, holds only for the
+            one that was sent: some hosts refuse some agents.
         clock: Returns the time in seconds since 1970.
     """
 

@@ -69,8 +69,8 @@ class Answer:
     def is_trouble(self) -> bool:
         """Whether the host is overloaded or broken.
 
-        All of the host is off limits until it serves its file. RFC 9309 treats 429 as a missing file, but here
-        it counts as a failure: a host that limits the rate of requests means requests for images, too.
+        All of the host is off limits until it serves its file. RFC 9309 treats 429 as a missing file, but
+        here it counts as a failure: a host that limits the rate of requests means requests for images, too.
         """
         return self.status >= 500 or self.status == 429
 

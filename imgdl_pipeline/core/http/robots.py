@@ -30,9 +30,7 @@ class Robots:
         kept: The robots.txt that other runs have fetched; None if none are kept.
     """
 
-    def __init__(
-        self, user_agent: str, paces: Paces | None = None, kept: KeptAnswers | None = None
-    ) -> None:
+    def __init__(self, user_agent: str, paces: Paces | None = None, kept: KeptAnswers | None = None) -> None:
         agent, paces = product_token(user_agent), paces or Paces()
 
         def read(body: bytes) -> tuple[RobotsRules, int]:

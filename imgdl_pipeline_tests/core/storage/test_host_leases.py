@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from imgdl_pipeline.core.storage.host_leases import HostLeases
+from imgdl_pipeline.core.storage.host_leases import HostLeases, HostLimits
 from imgdl_pipeline.core.storage.layout import host_leases_path
 from imgdl_pipeline.core.storage.lease import process_identity
 from imgdl_pipeline.core.storage.object_store import StoreError
@@ -22,7 +22,7 @@ class Run:
     def __init__(self, store, now, total=8):
         self.used = 0
         self.leases = HostLeases(
-            store, lambda _: total, [HOST], busy=lambda _: self.used, clock=lambda: now[0]
+            store, lambda _: HostLimits(total), [HOST], busy=lambda _: self.used, clock=lambda: now[0]
         )
 
     def renew(self, *, answered=True):
@@ -96,7 +96,7 @@ def test_slots_are_given_back_at_the_end(store, now):
 
 
 def declare(store, slots, **changes):
-    holder = {**process_identity(), "slots": slots, **changes}
+    holder = {**process_identity(), "slots": slots, "of": 8, **changes}
     store.put(f"{host_leases_path(HOST)}/other.json", json.dumps(holder).encode())
 
 
@@ -141,6 +141,8 @@ def test_a_declaration_that_cannot_be_read_counts_as_all_slots_until_it_lapses(s
     run = Run(store, now)
     run.renew()
     assert run.slots == 0
+    now[0] = 29.0
+    run.renew()
     now[0] = 31.0
     run.renew()
     assert run.slots == 8
