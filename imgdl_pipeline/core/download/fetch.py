@@ -26,6 +26,7 @@ from imgdl_pipeline.core.download.body import CHUNK_BYTES, Body, read_body
 from imgdl_pipeline.core.http.address_guard import AddressGuard
 from imgdl_pipeline.core.http.connections import Connections
 from imgdl_pipeline.core.http.deadline import Deadline, deadline_scope
+from imgdl_pipeline.core.http.host_files import KeptAnswers
 from imgdl_pipeline.core.http.opt_outs import from_headers, says_reservation
 from imgdl_pipeline.core.http.pace import Paces, TooSoon
 from imgdl_pipeline.core.http.robots import Robots
@@ -146,6 +147,7 @@ class Fetcher:
         paces: How fast each host is asked; None for a pace as the settings have it.
         removed: Links that are never asked for, spelled as they would be sent.
         tls: The TLS context; None uses the shared one.
+        kept_robots: The robots.txt that other runs have fetched; None if none are kept.
     """
 
     def __init__(
@@ -156,6 +158,7 @@ class Fetcher:
         paces: Paces | None = None,
         removed: Container[str] = frozenset(),
         tls: ssl.SSLContext | None = None,
+        kept_robots: KeptAnswers | None = None,
     ) -> None:
         self._settings = settings
         self._stop = stop
@@ -164,7 +167,7 @@ class Fetcher:
         self._guard = AddressGuard(settings.allow_addresses)
         self._connections = Connections(self._guard, tls, KEPT_PER_WORKER * settings.workers)
         self._paces = paces or Paces(settings.requests_per_second)
-        self._robots = Robots(settings.user_agent_header, self._paces)
+        self._robots = Robots(settings.user_agent_header, self._paces, kept_robots)
         self._local = threading.local()
         self._sessions: list[requests.Session] = []
 

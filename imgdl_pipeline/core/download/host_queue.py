@@ -146,9 +146,10 @@ class Schedule(Generic[T]):
         """Return how many items of a host are handed out."""
         return self._out.get(host, 0)
 
-    def slots_changed(self, host: str) -> None:
-        """Give a host a turn if it has more slots now than before."""
+    def slots_changed(self, host: str) -> bool:
+        """Give a host a turn if it has more slots now than before; return whether items wait for it."""
         self._offer(host)
+        return bool(self._waiting.get(host))
 
     def is_left_alone(self, item: T) -> bool:
         """Return whether an item that was handed out must wait, because its host is in a pause."""

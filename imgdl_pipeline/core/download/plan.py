@@ -211,7 +211,7 @@ def _is_refused_by_its_file(before: dict[str, Any], settings: DownloadSettings) 
 
 LARGE_HOST_LINKS = 100
 MOST_LARGE_HOSTS = 32
-"""From so many links to fetch on, a run shares a host's slots with other runs, of so many hosts at most."""
+"""From so many links to fetch on, a run shares a host with other runs; so many hosts at most, the largest."""
 
 
 def large_hosts(todo: pa.Table, spread: Collection[str] = ()) -> list[str]:

@@ -196,11 +196,12 @@ class DownloadPool(Generic[T, R]):
         with self._lock:
             return self._schedule.busy(host)
 
-    def slots_changed(self, host: str) -> None:
-        """Work on more items of a host if it has more slots now than before."""
+    def slots_changed(self, host: str) -> bool:
+        """Work on more items of a host if it has more slots now than before; return whether any wait."""
         with self._lock:
-            self._schedule.slots_changed(host)
+            are_waiting = self._schedule.slots_changed(host)
             self._fill_queue()
+        return are_waiting
 
     def take(self) -> T | None:
         """Return a worker's next item, or None if the worker must end."""

@@ -26,7 +26,9 @@ from imgdl_pipeline.core.download.fetch import (
     Redirect,
     check_expected,
 )
+from imgdl_pipeline.core.download.host_budget import HostBudget
 from imgdl_pipeline.core.download.host_queue import Requeue, Throttled
+from imgdl_pipeline.core.download.kept_robots import KeptRobots
 from imgdl_pipeline.core.download.plan import (
     BATCH_JOBS,
     Job,
@@ -58,7 +60,6 @@ from imgdl_pipeline.core.model.outcome import (
 )
 from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS, LINKS, columns, filter_table
 from imgdl_pipeline.core.model.settings import AgeGradedRecheck, DownloadSettings
-from imgdl_pipeline.core.storage.host_leases import HostLeases
 from imgdl_pipeline.core.storage.judged import discard_opted_out, discard_removed, note_usage
 from imgdl_pipeline.core.storage.layout import (
     catalog_path,
@@ -209,10 +210,11 @@ def download_gallery(
     """
     started, started_at = time.monotonic(), datetime.now(timezone.utc)
     stop, paces, now = threading.Event(), Paces(settings.requests_per_second), RemovedNow(store)
+    robots = KeptRobots(store, settings.user_agent_header)
     with (
         open_links(store, gallery) as links,
         Ledger(store, gallery) as ledger,
-        Fetcher(settings, stop, paces=paces, removed=RemovedLinks(now)) as fetcher,
+        Fetcher(settings, stop, paces=paces, removed=RemovedLinks(now), kept_robots=robots) as fetcher,
         opened(jpegs) as jpegs,
     ):
         store.sweep(images_path(gallery))
@@ -222,38 +224,25 @@ def download_gallery(
         )
         if todo.num_rows:
             jpegs.start()
+            robots.forget_past_days()
         limits = Limits.of(settings)
         eager = EagerValidator(store, gallery, jpegs, limits, now) if checks_early else None
         by_age = isinstance(settings.recheck, AgeGradedRecheck)
         retry, breaker = retry or Retry(settings.attempts), CircuitBreaker(settings.host_patience)
         work = _Work(gallery, store, fetcher, retry, breaker, paces, jpegs, limits, eager, now, by_age)
         counter = ProgressCounter(todo.num_rows, started, on_progress)
-        leases = HostLeases(store, settings.slots, large_hosts(todo, spread))
-        for host, runs in spread.items():
-            if leases.slots(host) is None:
-                paces.share(host, 1 / runs)
-
-        def slots(host: str) -> int:
-            held = leases.slots(host)
-            return max(1, settings.slots(host) // spread.get(host, 1)) if held is None else held
-
+        budget = HostBudget(store, settings, large_hosts(todo, spread), paces, spread)
         pool = DownloadPool(
             work,
             workers=settings.workers,
-            slots=slots,
+            slots=budget.slots,
             host_of=lambda job: job.host,
             stop=stop,
-            paced=work.handed_out,
+            paced=budget.counting(work.handed_out),
             until=started + (settings.time_limit or float("inf")),
             on_wait=counter.waited,
         )
-
-        def renewed(host: str, part: float) -> None:
-            paces.share(host, part)
-            pool.slots_changed(host)
-
-        leases.busy, leases.on_renewal = pool.busy_with, renewed
-        with leases:
+        with budget.of(pool.busy_with, pool.slots_changed):
             _download(pool, jobs(todo, links, ledger, settings), ledger, work, counter)
         if now.list() is not removed:  # something was removed while this run was at work
             ledger.merge()

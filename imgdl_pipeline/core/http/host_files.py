@@ -1,10 +1,14 @@
-"""Fetch a file that every host may have, once per host and run, and keep what it says."""
+"""Fetch a file that every host may have, once per host and run, and keep what it says.
+
+What hosts answer can be kept for later runs, too, by an object that is passed in. It is the answer that is
+kept, not what it means for a run: that depends on the run's settings.
+"""
 
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import requests
@@ -44,6 +48,54 @@ class HostFile(Generic[T]):
     error: FetchError | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a host answered when it was asked for a file.
+
+    Args:
+        status: The HTTP status.
+        body: The file's first `MAX_BYTES`, decompressed; empty unless the status is 2xx.
+    """
+
+    status: int
+    body: bytes = b""
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the host has the file."""
+        return 200 <= self.status < 300
+
+    @property
+    def is_trouble(self) -> bool:
+        """Whether the host is overloaded or broken.
+
+        All of the host is off limits until it serves its file. RFC 9309 treats 429 as a missing file, but
+        here it counts as a failure: a host that limits the rate of requests means requests for images, too.
+        """
+        return self.status >= 500 or self.status == 429
+
+
+class KeptAnswers(Protocol):
+    """The answers of hosts that other runs have received."""
+
+    def get(self, origin: str) -> Answer | None:
+        """Return what a host has answered, or None if nothing is kept that still counts."""
+
+    def put(self, origin: str, answer: Answer) -> None:
+        """Keep what a host has answered."""
+
+
+class NotKept:
+    """Keeps nothing, so that each run asks each host."""
+
+    def get(self, origin: str) -> Answer | None:  # noqa: ARG002
+        """Return None."""
+        return None
+
+    def put(self, origin: str, answer: Answer) -> None:
+        """Keep nothing."""
+
+
 @dataclass(slots=True)
 class _Asking:
     """The lock that is held while a host's file is fetched, the failures so far, and where it goes on.
@@ -68,6 +120,7 @@ class HostFiles(Generic[T]):
         path: The path of the file at each host.
         read: Returns what a file says, and the bytes that this takes in memory.
         on_read: Called with the origin and what its file says, once it is fetched.
+        kept: Where what a host answers is kept for other runs.
     """
 
     def __init__(
@@ -75,8 +128,10 @@ class HostFiles(Generic[T]):
         path: str,
         read: Callable[[bytes], tuple[T, int]],
         on_read: Callable[[str, T], None] = lambda *_: None,
+        kept: KeptAnswers | None = None,
     ) -> None:
         self._path, self._read, self._on_read = path, read, on_read
+        self._kept = kept or NotKept()
         self._lock = threading.Lock()
         self._files: OrderedDict[str, HostFile[T]] = OrderedDict()
         self._size = 0
@@ -132,10 +187,7 @@ class HostFiles(Generic[T]):
                 return known
             if asking.error is not None and asking.failures > failures_before:
                 raise asking.error  # all threads that waited for this request share its failure
-            file = self._fetch(asking, session)
-            if file.content is not None:
-                self._on_read(origin, file.content)
-            return self._keep(origin, file)
+            return self._keep(origin, self._read_kept(origin) or self._read_anew(origin, asking, session))
         except (requests.RequestException, u3.HTTPError, OSError, RetryAfter) as error:
             if error is not asking.error:
                 self._note_failure(origin, asking, error)
@@ -149,43 +201,71 @@ class HostFiles(Generic[T]):
         asking.url, asking.redirects = origin + self._path, 0
         if asking.failures < MAX_FAILURES:
             return
-        name = self._path.rpartition("/")[2]
-        if isinstance(error, RetryAfter):
-            refusal = FetchError(Reason.ROBOTS, f"{error.detail}, so all of the host is off limits")
-        else:
-            words = f"not tried: {name} could not be asked for: {error}"
-            refusal = FetchError(Reason.CONNECTION, words)
-        self._keep(origin, HostFile(error=refusal))
+        if isinstance(error, RetryAfter) and error.http_status is not None:
+            answer = Answer(error.http_status)
+            self._kept.put(origin, answer)
+            file = self._file(origin, answer)
+        else:  # no answer: perhaps it is our own network, so other runs shall ask, too
+            words = f"not tried: {self._name} could not be asked for: {error}"
+            file = HostFile(error=FetchError(Reason.CONNECTION, words))
+        self._keep(origin, file)
 
-    def _fetch(self, asking: _Asking, session: requests.Session) -> HostFile[T]:
-        """Fetch a host's file, and treat each failure as RFC 9309, 2.3.1 specifies for robots.txt."""
+    @property
+    def _name(self) -> str:
+        return self._path.rpartition("/")[2]
+
+    def _read_kept(self, origin: str) -> HostFile[T] | None:
+        answer = self._kept.get(origin)
+        return None if answer is None else self._file(origin, answer)
+
+    def _read_anew(self, origin: str, asking: _Asking, session: requests.Session) -> HostFile[T]:
+        answer = self._fetch(asking, session)
+        if answer is None:
+            return HostFile()
+        self._kept.put(origin, answer)
+        return self._file(origin, answer)
+
+    def _file(self, origin: str, answer: Answer) -> HostFile[T]:
+        if answer.is_trouble:
+            words = f"{self._name} answered {answer.status}, so all of the host is off limits"
+            return HostFile(error=FetchError(Reason.ROBOTS, words))
+        if not answer.is_file:
+            return HostFile()
+        content, size = self._read(answer.body)
+        self._on_read(origin, content)
+        return HostFile(content, size)
+
+    def _fetch(self, asking: _Asking, session: requests.Session) -> Answer | None:
+        """Fetch a host's file, and treat each failure as RFC 9309, 2.3.1 specifies for robots.txt.
+
+        Return None if a redirect leads to no answer, which is as if there were no file.
+        """
         while asking.redirects <= MAX_FILE_REDIRECTS:
             try:
                 answer = self._ask(asking.url, session)
             except FetchError as error:
                 if isinstance(error, RetryAfter) or not (asking.redirects or error.reason is Reason.SCHEME):
                     raise
-                return HostFile()  # a failure behind a redirect is as if there were no file
-            if isinstance(answer, HostFile):
+                return None
+            if isinstance(answer, Answer):
                 return answer
             asking.url, asking.redirects = answer, asking.redirects + 1
-        return HostFile()  # too many redirects: treated as if there were no file
+        return None
 
-    def _ask(self, url: str, session: requests.Session) -> HostFile[T] | str:
-        """Return the file, or the target of a redirect.
+    def _ask(self, url: str, session: requests.Session) -> Answer | str:
+        """Return the answer, or the target of a redirect.
 
         Raises:
-            RetryAfter: The host is overloaded or broken. All of the host is off limits until it serves its
-                file. RFC 9309 treats 429 as a missing file, but here it counts as a failure: a host that
-                limits the rate of requests means requests for images, too.
+            RetryAfter: The host is overloaded or broken.
         """
         with get(session, url) as response:
             target = redirect_target(response)
             if target is not None:
                 return target
-            if 200 <= response.status_code < 300:
-                return HostFile(*self._read(response.raw.read(MAX_BYTES, decode_content=True)))
-            if response.status_code >= 500 or response.status_code == 429:
-                words = f"{self._path.rpartition('/')[2]} answered {response.status_code}"
-                raise RetryAfter(words, retry_after(response.headers), http_status=response.status_code)
-            return HostFile()
+            answer = Answer(response.status_code)
+            if answer.is_trouble:
+                words = f"{self._name} answered {answer.status}"
+                raise RetryAfter(words, retry_after(response.headers), http_status=answer.status)
+            if answer.is_file:
+                return Answer(answer.status, response.raw.read(MAX_BYTES, decode_content=True))
+            return answer

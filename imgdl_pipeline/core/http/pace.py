@@ -64,13 +64,13 @@ class Pace:
     """
 
     __slots__ = (
-        *("_changed_at", "_gap", "_good", "_last_good", "_lowest", "_next_out", "_next_sent", "_steps"),
-        *("limit", "rate"),
+        *("_changed_at", "_gap", "_good", "_last_good", "_lowest", "_next_out", "_next_sent", "_part"),
+        *("_set", "_steps", "limit", "rate"),
     )
 
     def __init__(self, limit: float = float("inf")) -> None:
-        self.limit = self.rate = limit
-        self._lowest = float("inf")
+        self.limit = self.rate = self._set = limit
+        self._lowest, self._part = float("inf"), 1.0
         self._next_out = self._next_sent = 0.0
         self._changed_at = float("-inf")
         self._good = self._steps = 0
@@ -80,12 +80,16 @@ class Pace:
     def lower_limit(self, limit: float) -> None:
         """Lower the limit; a higher one changes nothing."""
         self._lowest = min(self._lowest, limit)
-        self.set_limit(min(self.limit, limit))
+        self._apply()
 
-    def set_limit(self, limit: float) -> None:
-        """Replace the limit; a lower one that the host has asked for still counts."""
+    def share(self, part: float, limit: float) -> None:
+        """Replace the limit, and take only a part of it and of what the host has asked for."""
+        self._part, self._set = part, limit
+        self._apply()
+
+    def _apply(self) -> None:
         is_full = self.rate == self.limit
-        self.limit = min(limit, self._lowest)
+        self.limit = min(self._set, self._lowest) * self._part
         self.rate = self.limit if is_full else min(self.rate, self.limit)
 
     def handed_out(self, now: float) -> float:
@@ -157,11 +161,17 @@ class Paces:
             with self._lock:
                 self._of(host).lower_limit(1 / min(seconds, LONGEST_CRAWL_DELAY_S))
 
-    def share(self, host: str, part: float) -> None:
-        """Ask a host at a part of the limit, because other runs ask it, too."""
-        if part > 0 and self._limit < float("inf"):
+    def share(self, host: str, part: float, per_second: float | None = None) -> None:
+        """Ask a host at a part of its limits, because other runs ask it, too.
+
+        Args:
+            host: The host.
+            part: The part; none is taken of 0, because there are no requests then.
+            per_second: The limit of all runs together; None for the one that all hosts have.
+        """
+        if part > 0:
             with self._lock:
-                self._of(host).set_limit(self._limit * part)
+                self._of(host).share(part, self._limit if per_second is None else per_second)
 
     def answered(self, host: str) -> None:
         """Note a good answer of a host."""

@@ -1,4 +1,7 @@
-"""Ask each host's robots.txt and tdmrep.json, once per run, before its links are asked for."""
+"""Ask each host's robots.txt and tdmrep.json, once per run, before its links are asked for.
+
+A robots.txt that another run has fetched on the same day is not asked for again, where such are kept.
+"""
 
 from urllib.parse import urlsplit
 
@@ -6,7 +9,7 @@ import requests
 from urllib3 import exceptions as u3
 
 from imgdl_pipeline.core.http import deadline
-from imgdl_pipeline.core.http.host_files import HostFiles
+from imgdl_pipeline.core.http.host_files import HostFiles, KeptAnswers
 from imgdl_pipeline.core.http.opt_outs import product_token
 from imgdl_pipeline.core.http.pace import Paces
 from imgdl_pipeline.core.http.robots_rules import RobotsRules, read_rules
@@ -24,9 +27,10 @@ class Robots:
     Args:
         user_agent: The User-Agent whose product token selects the rules of a robots.txt.
         paces: How fast each host is asked; a robots.txt with a Crawl-delay slows its host.
+        kept: The robots.txt that other runs have fetched; None if none are kept.
     """
 
-    def __init__(self, user_agent: str, paces: Paces | None = None) -> None:
+    def __init__(self, user_agent: str, paces: Paces | None = None, kept: KeptAnswers | None = None) -> None:
         agent, paces = product_token(user_agent), paces or Paces()
 
         def read(body: bytes) -> tuple[RobotsRules, int]:
@@ -36,7 +40,7 @@ class Robots:
         def slow_down(origin: str, rules: RobotsRules) -> None:
             paces.crawl_delay(host_of(origin), rules.crawl_delay_s)
 
-        self._files = HostFiles("/robots.txt", read, slow_down)
+        self._files = HostFiles("/robots.txt", read, slow_down, kept)
         self._tdmrep = HostFiles(TDMREP_PATH, _read_tdmrep)
 
     def __repr__(self) -> str:

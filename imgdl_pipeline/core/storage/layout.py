@@ -94,6 +94,16 @@ def host_leases_path(host: str) -> str:
     return f"hosts/{hashlib.sha256(host.encode()).hexdigest()[:HASH_DIGITS]}/_leases"
 
 
+ROBOTS_DAYS = "hosts/_robots"
+"""The folder with a folder for each day, of the robots.txt files that were fetched on that day."""
+
+
+def robots_path(day: str, origin: str) -> str:
+    """Return the path of what a host answered when it was asked for its robots.txt on a day."""
+    digest = hashlib.sha256(origin.encode()).hexdigest()[:HASH_DIGITS]
+    return f"{ROBOTS_DAYS}/{day}/{digest[:2]}/{digest}.txt"
+
+
 NEAR_DUPLICATES_PATH = "near_duplicates/near_duplicates.parquet"
 """The groups of images that look alike, of all galleries."""
 

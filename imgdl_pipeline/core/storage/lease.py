@@ -249,9 +249,13 @@ def _is_running(pid: int) -> bool:
 
 
 def _started(pid: int) -> str:
-    """Return when a process started, in kernel ticks, because process ids are reused."""
+    """Return when a process started, in kernel ticks, because process ids are reused.
+
+    Return an empty text for a process that was killed, but whose parent has not asked how it ended.
+    """
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "" if fields[0] in "ZX" else fields[19]
     except (OSError, IndexError):
         return ""
 

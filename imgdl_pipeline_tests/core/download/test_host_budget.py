@@ -1,30 +1,42 @@
 """Two processes that ask one host never have more requests in flight than one may have."""
 
+import json
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from datetime import datetime, timezone
 
 import pytest
 
+from imgdl_pipeline.core.download.host_budget import HostBudget
+from imgdl_pipeline.core.download.plan import LARGE_HOST_LINKS
+from imgdl_pipeline.core.download.run import NOT_SPREAD
+from imgdl_pipeline.core.http.pace import Paces
 from imgdl_pipeline.core.model.links import Link, links_table
 from imgdl_pipeline.core.model.schemas import DOWNLOADS
-from imgdl_pipeline.core.storage.layout import downloads_path, links_path
+from imgdl_pipeline.core.model.settings import DownloadSettings
+from imgdl_pipeline.core.storage.layout import downloads_path, host_leases_path, links_path
 from imgdl_pipeline.core.storage.store import Store
 from imgdl_pipeline_tests.support.pictures import jpeg
 
 LINKS = 150
 
 RUN = """
+import json
 import sys
 from imgdl_pipeline.core.download import run
 from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.storage import host_leases
 from imgdl_pipeline.core.storage.store import Store
 
-host_leases.HostLeases.__init__.__kwdefaults__["renew_s"] = 0.2
-settings = DownloadSettings(allow_addresses=("127.0.0.0/8",), robots_txt=False, workers=8, per_host=4)
+host_leases.HostLeases.__init__.__kwdefaults__.update(renew_s=0.2, lapse_s=3.0)
+more = json.loads(sys.argv[3]) if sys.argv[3:] else {}
+settings = DownloadSettings(
+    allow_addresses=("127.0.0.0/8",), robots_txt=False, workers=8, per_host=4, **more
+)
 run.download_gallery(sys.argv[2], Store(sys.argv[1]), settings, checks_early=False)
 """
 
@@ -62,3 +74,171 @@ def test_two_processes_together_keep_to_the_slots_of_a_host(request, tmp_path, s
         assert statuses == ["ok"] * LINKS
     assert most[0] == 4
     assert together[0] > 0
+
+
+# In one process
+
+
+def budget(store, settings=DownloadSettings(per_host=4), hosts=(), spread=NOT_SPREAD, paces=None):  # noqa: B008
+    return HostBudget(store, settings, hosts, paces or Paces(), spread)
+
+
+def declared(store, host):
+    files = [file.path for file in store.list(host_leases_path(host))]
+    return [json.loads(store.get(path))["slots"] for path in files]
+
+
+class Changes:
+    """Waits for hosts to get slots."""
+
+    def __init__(self):
+        self.changed = threading.Event()
+
+    def __call__(self, host):
+        self.changed.set()
+        return True
+
+
+def test_a_host_with_few_links_is_not_shared(store):
+    hosts = budget(store, spread={"s.org:443": 3})
+    with hosts.of(lambda _: 0, lambda _: True):
+        assert (hosts.slots("h.org:443"), hosts.slots("s.org:443")) == (4, 1)
+    assert list(store.list("hosts")) == []
+
+
+def test_a_host_that_many_links_lead_to_is_shared_from_then_on(store):
+    hosts, changes, host = budget(store), Changes(), "cdn.org:443"
+    paced = hosts.counting(lambda _, now: now)
+    with hosts.of(lambda _: 3, changes):
+        for _ in range(LARGE_HOST_LINKS - 1):
+            assert (paced(host, 1.0), hosts.slots(host)) == (1.0, 4)
+        paced(host, 1.0)
+        hosts.slots(host)
+        assert changes.changed.wait(10)
+        assert (hosts.slots(host), declared(store, host)) == (4, [4])
+
+
+def test_a_host_whose_owner_allows_few_requests_is_shared_at_its_first_link(store):
+    hosts, changes, host = budget(store), Changes(), "upload.wikimedia.org"
+    with hosts.of(lambda _: 0, changes):
+        assert hosts.slots(host) == 0
+        assert changes.changed.wait(10)
+        assert (hosts.slots(host), declared(store, host)) == (2, [2])
+        other = budget(store)
+        with other.of(lambda _: 0, Changes()):
+            other.slots(host)
+            other._leases.renew()
+            assert other.slots(host) == 0
+    assert declared(store, host) == []
+
+
+# Several processes
+
+
+class Counted:
+    """A server's slow answers, with the time of each request and how many are in flight, by gallery."""
+
+    def __init__(self, server, seconds, galleries="ab"):
+        self.server, self.seconds = server, seconds
+        self.lock, self.never, self.picture = threading.Lock(), threading.Event(), jpeg()
+        self.in_flight = dict.fromkeys(galleries, 0)
+        self.times: dict[str, list[float]] = {gallery: [] for gallery in galleries}
+        self.most, self.changed = 0, threading.Condition(self.lock)
+
+    def __call__(self, handler):
+        gallery = handler.path[1]
+        with self.lock:
+            self.in_flight[gallery] += 1
+            self.times[gallery].append(time.monotonic())
+            self.most = max(self.most, sum(self.in_flight.values()))
+            self.changed.notify_all()
+        self.never.wait(self.seconds)
+        with self.lock:
+            self.in_flight[gallery] -= 1
+        handler.answer(200, self.picture, Content_Type="image/jpeg")
+
+    def wait_for(self, condition):
+        with self.lock:
+            assert self.changed.wait_for(condition, 60)
+
+    def list(self, store, gallery, links):
+        urls = [self.server.url(f"/{gallery}/{number}.jpg") for number in range(links)]
+        self.server.routes.update(
+            dict.fromkeys((f"/{gallery}/{number}.jpg" for number in range(links)), self)
+        )
+        store.write_table(links_path(gallery), links_table(map(Link, urls), datetime.now(timezone.utc)))
+
+
+@pytest.fixture
+def start(tmp_path):
+    started = []
+
+    def begin(gallery, **settings):
+        words = [sys.executable, "-c", RUN, str(tmp_path / "store"), gallery, json.dumps(settings)]
+        started.append(subprocess.Popen(words))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.wait(10)
+
+
+def most_in(times, seconds):
+    times = sorted(times)
+    return max(sum(first <= each < first + seconds for each in times) for first in times)
+
+
+def test_two_processes_together_keep_to_the_rate_of_a_host(tmp_path, server, start):
+    store, counted, rate = Store(str(tmp_path / "store")), Counted(server, 0.01), 60
+    counted.list(store, "a", 240)
+    counted.list(store, "b", 120)
+    first = start("a", requests_per_second=rate)
+    counted.wait_for(lambda: len(counted.times["a"]) >= 60)
+    second = start("b", requests_per_second=rate)
+    assert [second.wait(120), first.wait(120)] == [0, 0]
+    times = counted.times["a"] + counted.times["b"]
+    assert len(times) == 360
+    assert most_in(times, 1.0) <= rate + 1, "each run begins a second of its own"
+    assert most_in(times, 3.0) <= 3 * rate
+    assert (len(times) - 1) / (max(times) - min(times)) > rate / 2
+
+
+def test_the_slots_of_a_killed_process_are_used_by_the_other_at_once(tmp_path, server, start):
+    store, counted = Store(str(tmp_path / "store")), Counted(server, 0.05)
+    counted.list(store, "a", 2_000)
+    counted.list(store, "b", 400)
+    first = start("a")
+    counted.wait_for(lambda: counted.in_flight["a"] == 4)
+    second = start("b")
+    counted.wait_for(lambda: all(counted.in_flight.values()))
+    first.kill()  # and its parent, this process, does not ask how it ended
+    counted.wait_for(lambda: counted.in_flight["b"] == 4)
+    assert second.wait(120) == 0
+    assert counted.most <= 4 + 2, "a killed run's last requests are still being answered"
+
+
+@pytest.mark.long
+def test_a_process_that_was_asleep_sends_no_more_than_it_was_about_to(tmp_path, server, start):
+    store, counted = Store(str(tmp_path / "store")), Counted(server, 0.05)
+    counted.list(store, "a", 800)
+    counted.list(store, "b", 800)
+    first, second = start("a"), start("b")
+    counted.wait_for(lambda: all(counted.in_flight.values()))
+    first.send_signal(signal.SIGSTOP)
+    counted.wait_for(lambda: counted.in_flight["b"] == 4)  # the lapse is 3 seconds here
+    first.send_signal(signal.SIGCONT)
+    assert [first.wait(120), second.wait(120)] == [0, 0]
+    assert counted.most <= 4 + 2
+    assert {len(times) for times in counted.times.values()} == {800}
+
+
+@pytest.mark.long
+def test_ten_processes_for_four_slots_are_all_done_at_last(tmp_path, server, start):
+    galleries = "abcdefghij"
+    store, counted = Store(str(tmp_path / "store")), Counted(server, 0.01, galleries)
+    for gallery in galleries:
+        counted.list(store, gallery, 120)
+    runs = [start(gallery) for gallery in galleries]
+    assert {run.wait(300) for run in runs} == {0}
+    assert counted.most <= 4

@@ -173,8 +173,16 @@ def test_a_host_that_other_runs_ask_too_is_asked_at_a_part_of_the_limit():
     paces.share("h", 1.0)
     assert paces.handed_out("h", 10.0) == pytest.approx(10 + 1.05 / 8)
     paces.crawl_delay("h", 2.0)
-    paces.share("h", 0.75)
-    assert paces.handed_out("h", 20.0) == pytest.approx(20 + 1.05 * 2)
+    paces.share("h", 0.5)
+    assert paces.handed_out("h", 20.0) == pytest.approx(20 + 1.05 * 2 * 2), "a Crawl-delay is shared, too"
+
+
+def test_the_lower_limit_of_another_run_counts_as_long_as_it_is_there():
+    paces = Paces(8.0, clock=lambda: 0.0)
+    paces.share("h", 0.5, 2.0)
+    assert paces.handed_out("h", 0.0) == pytest.approx(1.05 / 1)
+    paces.share("h", 1.0, 8.0)
+    assert paces.handed_out("h", 10.0) == pytest.approx(10 + 1.05 / 8)
 
 
 def test_a_part_of_no_limit_is_no_limit():
