@@ -112,6 +112,24 @@ def test_dg_scaffolds_a_file_that_works(project):
     assert dg_(project, "check", "defs")[0]
 
 
+def test_a_very_large_gallery_is_scaffolded_beside_galleries_and_a_wrong_key_is_told_with_its_line(project):
+    assert dg_(project, "scaffold", "defs", "imgdl_pipeline.ShardedGallery", "laion")[0]
+    file = project / "src/shop/defs/laion/defs.yaml"
+    assert "shards: 4" in file.read_text()
+    assert dg_(project, "check", "yaml")[0]
+    succeeded, listed = dg_(project, "list", "defs", "--json")
+    assert succeeded
+    for name in ("laion/gallery_list", "laion/gallery_catalog", "laion_shards_with_work", "gallery_links"):
+        assert f'"{name}"' in listed
+    file.write_text(file.read_text().replace("shards: 4", "shards: 0"))
+    succeeded, words = dg_(project, "check", "yaml")
+    assert not succeeded
+    assert "laion/defs.yaml:4" in words
+    succeeded, words = dg_(project, "check", "defs")
+    assert not succeeded
+    assert "attributes.shards: Input should be greater than or equal to 1, not 0" in words
+
+
 def load(galleries=FILE):
     import yaml
 
