@@ -16,8 +16,9 @@ from itertools import islice
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imgdl_pipeline.core.catalog.assemble import Sources, assemble, known_rows
+from imgdl_pipeline.core.catalog.assemble import assemble
 from imgdl_pipeline.core.catalog.facts import FreshFacts, add_early, said_in_files
+from imgdl_pipeline.core.catalog.row_places import Sources, known_rows
 from imgdl_pipeline.core.jpeg.facts import InvalidImageError, JpegFacts, Limits
 from imgdl_pipeline.core.jpeg.worker_client import Image
 from imgdl_pipeline.core.jpeg.workers import JpegWorkers, opened
