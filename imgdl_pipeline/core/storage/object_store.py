@@ -43,6 +43,10 @@ RETRIES: Any = {"retry_timeout": timedelta(seconds=60)}
 """For how long the library retries a request to an object store; ten times at most."""
 
 
+_used_by: dict[str, int] = {}
+"""The process that has started the library's threads, which no process has that is forked from it."""
+
+
 class StoreError(Exception):
     """The store could not write or read a file; the message says which, where and why."""
 
@@ -75,7 +79,7 @@ class ObjectStore:
     def __init__(self, root: str) -> None:
         self.root = str(Path(root).absolute()) if "://" not in root else root.rstrip("/")
         self._folder = _local_folder(root)
-        self._objects = _open(root)
+        self._opened = _open(root)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.root}>"
@@ -83,6 +87,20 @@ class ObjectStore:
     def __reduce__(self) -> tuple[type, tuple[str]]:
         """Open the store again where it is unpickled, with the environment's credentials there."""
         return type(self), (self.root,)
+
+    @property
+    def _objects(self) -> Any:
+        """What the library has opened, for whoever may use its threads.
+
+        Raises:
+            StoreError: This process was forked from one that has used a store: it would wait for ever.
+        """
+        if _used_by.setdefault("pid", os.getpid()) != os.getpid():
+            raise StoreError(
+                f"{self.root} cannot be used in a process that was forked from one that has used a store; "
+                'start processes by the method "spawn" or "forkserver"'
+            )
+        return self._opened
 
     @property
     def is_local(self) -> bool:

@@ -2,6 +2,8 @@ import errno
 import os
 import pickle
 import re
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -219,3 +221,31 @@ def test_a_pickled_store_has_no_credentials(s3_bucket):
     pickled = pickle.dumps(Store(f"{s3_bucket}/prefix"))
     assert pickle.loads(pickled).root == f"{s3_bucket}/prefix"
     assert len(pickled) < 200
+
+
+FORKED = """
+import os, sys
+from imgdl_pipeline.core.storage.object_store import StoreError
+from imgdl_pipeline.core.storage.store import Store
+
+store = Store(sys.argv[1])
+if sys.argv[2] == "used":
+    store.put("parent", b"")
+pid = os.fork()
+if not pid:
+    try:
+        store.put("child", b"")
+    except StoreError as error:
+        print(error, flush=True)
+    os._exit(0)
+os.waitpid(pid, 0)
+"""
+
+
+@pytest.mark.parametrize(("before", "words"), [("used", "was forked from one that has used"), ("unused", "")])
+def test_a_process_that_is_forked_from_one_that_has_used_a_store_is_told_so(tmp_path, before, words):
+    """It would wait for ever for threads that it does not have."""
+    command = [sys.executable, "-c", FORKED, str(tmp_path), before]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert words in told
+    assert (tmp_path / "child").exists() is (not words)
