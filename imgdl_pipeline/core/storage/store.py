@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from imgdl_pipeline.core.model.schemas import SCHEMA_VERSION, SCHEMA_VERSION_KEY
 from imgdl_pipeline.core.model.temporary import needing_room, opened_temporary
-from imgdl_pipeline.core.storage.object_store import ObjectStore, StoreError, UnreadableError, first_line
+from imgdl_pipeline.core.storage.object_store import ObjectStore, StoreError, UnreadableError
 
 _DICTIONARY_COLUMNS = ["status", "reason", "detail", "mode"]
 """Columns with few distinct values; for other columns, a dictionary only costs time."""
@@ -148,7 +148,7 @@ class Store(ObjectStore):
         except FileNotFoundError:
             return False
         except (OSError, obstore.exceptions.BaseError) as error:
-            raise StoreError(f"cannot read {self.location(path)}: {first_line(error)}") from error
+            raise StoreError(f"cannot read {self.location(path)}: {self.words_of(error)}") from error
         if size != file.tell():
             return False
         file.seek(0)
