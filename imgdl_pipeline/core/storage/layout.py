@@ -52,6 +52,10 @@ REMOVED_LEASES = "removed/_leases"
 """The folder of the leases of those who write the list."""
 
 
+SIGNS_OF_LIFE = "_runs"
+"""The folder of the signs of life of active runs, one folder per run; see `sign_of_life.py`."""
+
+
 NEAR_DUPLICATES_PATH = "near_duplicates/near_duplicates.parquet"
 """The groups of images that look alike, of all galleries."""
 

@@ -90,7 +90,7 @@ class ObjectStore:
         return f"{self.root}/{path}"
 
     def words_of(self, error: Exception) -> str:
-        """Return what an error of the library says, in one line, and which environment variable explains it."""
+        """Return what an error of the library says, in one line, and which variable explains it."""
         return _words_of(self.root, error)
 
     def put(self, path: str, data: bytes | IO[bytes]) -> None:

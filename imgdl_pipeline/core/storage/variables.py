@@ -1,4 +1,4 @@
-"""Say which environment variable of an object store is missing or wrong; no message holds a variable's value."""
+"""Say which environment variable of an object store is missing or wrong, without the values of keys."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -139,7 +139,7 @@ _REFUSED = (
     "metadata.google.internal",
     "token request",
 )
-"""Signs that a request had no right: the library asks the machine's own address for a role as a last resort."""
+"""Signs that a request had no right: as a last resort, the library asks the machine for a role."""
 
 
 def _kind(root: str) -> str:

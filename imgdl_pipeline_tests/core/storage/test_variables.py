@@ -15,6 +15,9 @@ S3 = {
     "AWS_ACCESS_KEY_ID": "whoever",
     "AWS_SECRET_ACCESS_KEY": "whatever",
 }
+WRONG_SECRET = "AWS_SECRET_ACCESS_KEY does not belong to AWS_ACCESS_KEY_ID"
+REFUSED = "the server refuses the key in AWS_ACCESS_KEY_ID, or its owner may not do this"
+NO_KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set"
 HTTP = {**S3, "AWS_ENDPOINT_URL": "http://127.0.0.1:9000"}
 
 
@@ -70,9 +73,9 @@ def test_a_key_file_of_google_that_does_not_exist_is_named():
 @pytest.mark.parametrize(
     ("root", "error", "environ", "words"),
     [
-        ("s3://b", "<Code>SignatureDoesNotMatch</Code>", S3, "AWS_SECRET_ACCESS_KEY does not belong to AWS_ACCESS_KEY_ID"),
+        ("s3://b", "<Code>SignatureDoesNotMatch</Code>", S3, WRONG_SECRET),
         ("s3://b", "<Code>ExpiredToken</Code>", S3, "AWS_SESSION_TOKEN has expired"),
-        ("s3a://b", "403 Forbidden: ", S3, "the server refuses the key in AWS_ACCESS_KEY_ID, or its owner may not do this"),
+        ("s3a://b", "403 Forbidden: ", S3, REFUSED),
         ("s3://b", "<Code>PermanentRedirect</Code>", S3, "AWS_REGION is not the bucket's region"),
         (
             "s3://b",
@@ -80,7 +83,7 @@ def test_a_key_file_of_google_that_does_not_exist_is_named():
             without("AWS_REGION"),
             "AWS_REGION is not the bucket's region; AWS_REGION is not set, which means us-east-1",
         ),
-        ("s3://b", "no answer of 169.254.169.254", {}, "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set"),
+        ("s3://b", "no answer of 169.254.169.254", {}, NO_KEYS),
         ("s3://b", "no answer", {"AWS_WEB_IDENTITY_TOKEN_FILE": "/a"}, ""),
         ("s3://b", "HTTP error: sending", S3, "AWS_ENDPOINT_URL names a server that does not answer"),
         ("gs://b", "403 Forbidden", {}, "GOOGLE_APPLICATION_CREDENTIALS is not set"),
@@ -95,7 +98,7 @@ def test_a_key_file_of_google_that_does_not_exist_is_named():
         ("az://b", "500", {}, ""),
         ("a/folder", "403 Forbidden", {}, ""),
     ],
-)  # fmt: skip
+)
 def test_an_error_is_explained_by_the_variable_behind_it(root, error, environ, words):
     assert advice(root, error, environ) == words
 
