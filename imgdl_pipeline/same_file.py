@@ -118,16 +118,17 @@ def _elsewhere(step: dg.OpExecutionContext) -> str | None:
 
 def _relative(store: str, gallery: Gallery | None, place: str) -> str | None:
     """Return which path every machine would take for a folder or file of its own, or None."""
+    why = f"is a relative path, and {place} runs steps on other machines"
     if _is_relative(store):
         return (
-            f"the store {store!r} is a relative path, and {place} runs steps on other machines: write an "
-            "absolute path of a folder that all of them share, or s3://bucket/prefix, in `store` or in IMGDL_STORE"
+            f"the store {store!r} {why}: write an absolute path of a folder that all of them share, "
+            "or s3://bucket/prefix, in `store` or in IMGDL_STORE"
         )
     path = getattr(gallery.source, "path", None) if gallery is not None else None
     if gallery is not None and isinstance(path, str) and _is_relative(path):
         return (
-            f"the gallery {gallery.name}: source.path: {path!r} is a relative path, and {place} runs steps on "
-            "other machines: write an absolute path of a file that all of them share, or the list's URL"
+            f"the gallery {gallery.name}: source.path: {path!r} {why}: write an absolute path of a file "
+            "that all of them share, or the list's URL"
         )
     return None
 

@@ -41,14 +41,15 @@ class Deployment:
 
     def start(self) -> None:
         """Start the daemon, which starts the code server, in a process group of their own."""
-        self.daemon = subprocess.Popen(
-            [BIN / "dagster-daemon", "run", *MODULE],
-            cwd=self.folder,
-            env=self.environ,
-            stdout=(self.folder / "daemon.log").open("ab"),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        with (self.folder / "daemon.log").open("ab") as log:
+            self.daemon = subprocess.Popen(
+                [BIN / "dagster-daemon", "run", *MODULE],
+                cwd=self.folder,
+                env=self.environ,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
     def kill(self) -> None:
         """End the daemon, the code server and every run as a power failure does."""
