@@ -40,6 +40,7 @@ from imgdl_pipeline.core.storage.layout import (
 )
 from imgdl_pipeline.core.storage.lease import GalleryBusyError
 from imgdl_pipeline.core.storage.object_store import StoreError
+from imgdl_pipeline.core.storage.sign_of_life import alive
 from imgdl_pipeline.core.storage.store import Store
 from imgdl_pipeline.metadata import (
     REPORTED,
@@ -52,6 +53,7 @@ from imgdl_pipeline.metadata import (
 )
 from imgdl_pipeline.progress import reporting
 from imgdl_pipeline.resources import ImageDownloads
+from imgdl_pipeline.same_file import Context, make_sure_of_file, version_tags
 
 STORE_VARIABLE = "IMGDL_STORE"
 NEAR_DUPLICATES = "near_duplicates"
@@ -335,7 +337,7 @@ def materialize(
     """
     if stage.gallery is None:
         raise ValueError("a stage runs for one gallery")
-    with failing_in_words(stage.gallery):
+    with failing_in_words(stage.gallery), working(galleries, context, stage.gallery):
         return _STAGES[stage.name].materialize(context, galleries, stage.gallery, downloads)
 
 
@@ -377,6 +379,7 @@ def _asset(
     @dg.multi_asset(
         name=unique_name("__".join(spec.key.path)),
         specs=[spec],
+        op_tags=version_tags(galleries),
         pool=galleries.assets.pool if stage.name == "images" else None,
     )
     def gallery_asset(
@@ -431,6 +434,20 @@ FAILURES = (SourceError, MissingSecretError, StoreError, ResourceError, GalleryB
 
 
 @contextmanager
+def working(galleries: Galleries, context: Context, gallery: Gallery | None = None) -> Iterator[None]:
+    """Make sure of the galleries file, then show in the store that the run is alive; see `lost_runs.py`.
+
+    Raises:
+        dagster.Failure: This process has another galleries file than the run was requested with.
+        StoreError: The store cannot be opened.
+    """
+    step = context.op_execution_context if isinstance(context, dg.AssetExecutionContext) else context
+    make_sure_of_file(context, galleries, store_root(galleries), gallery)
+    with alive(open_store(galleries), step.run_id, str(step.op_handle)):
+        yield
+
+
+@contextmanager
 def failing_in_words(gallery: Gallery | None = None) -> Iterator[None]:
     """End a step that a source, a secret, the store or the disk fails with the cause as its description.
 
@@ -470,4 +487,9 @@ def near_duplicates_key(galleries: Galleries) -> dg.AssetKey:
 
 def open_store(galleries: Galleries) -> Store:
     """Open the store that IMGDL_STORE names, or else the one in the galleries file."""
-    return Store(os.environ.get(STORE_VARIABLE) or galleries.store)
+    return Store(store_root(galleries))
+
+
+def store_root(galleries: Galleries) -> str:
+    """Return the store that IMGDL_STORE names, or else the one in the galleries file."""
+    return os.environ.get(STORE_VARIABLE) or galleries.store

@@ -18,9 +18,10 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationTargetMaterializationData,
 )
 
-from imgdl_pipeline.assets import gallery_of, partitions_of, unique_name
+from imgdl_pipeline.assets import gallery_of, partitions_of, store_root, unique_name
 from imgdl_pipeline.config.galleries import Galleries, partition_of
 from imgdl_pipeline.metadata import markdown_table
+from imgdl_pipeline.same_file import make_sure_of_file, version_tags
 from imgdl_pipeline.verdicts import CHECKS, Judged, judge
 
 Catalogs = Mapping[str, dg.AssetKey]
@@ -203,8 +204,13 @@ def build_check_job(galleries: Galleries, catalogs: Catalogs, name: str) -> dg.J
     It logs its verdicts as events, because a job of asset checks has no partitions to choose from.
     """
 
-    @dg.op(name=f"{name}_step", description="Checks the gallery of one partition, or every gallery.")
+    @dg.op(
+        name=f"{name}_step",
+        description="Checks the gallery of one partition, or every gallery.",
+        tags=version_tags(galleries),
+    )
     def check(context: dg.OpExecutionContext) -> None:
+        make_sure_of_file(context, galleries, store_root(galleries))
         if context.has_partition_key:
             gallery = gallery_of(context.partition_key, galleries).name
             log_verdicts(context, galleries, gallery, catalogs[gallery])
@@ -214,6 +220,7 @@ def build_check_job(galleries: Galleries, catalogs: Catalogs, name: str) -> dg.J
     @dg.job(
         name=name,
         partitions_def=partitions_of(galleries),
+        tags=version_tags(galleries),
         executor_def=dg.in_process_executor,
         description="Checks the gallery of one partition; without a partition, every gallery.",
     )

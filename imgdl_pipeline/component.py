@@ -29,12 +29,14 @@ from imgdl_pipeline.config.galleries_file import GalleriesFileError, KeyPath, Pr
 from imgdl_pipeline.config.sharded import Sharded
 from imgdl_pipeline.freshness import build_freshness_sensor
 from imgdl_pipeline.jobs import build_remove_job
+from imgdl_pipeline.lost_runs import build_lost_runs_sensor
 from imgdl_pipeline.near_duplicates import (
     build_near_duplicates,
     near_duplicates_job,
     near_duplicates_schedule,
 )
 from imgdl_pipeline.resources import IMAGE_DOWNLOADS, RESOURCE_KEY, ImageDownloads
+from imgdl_pipeline.same_file import version_tags
 from imgdl_pipeline.tables import GalleryTables
 
 JOB_NAME = "download_galleries"
@@ -42,6 +44,7 @@ CHECK_JOB_NAME = "check_galleries"
 REMOVE_JOB_NAME = "remove_images"
 SCHEDULE_NAME = "daily_galleries"
 FRESHNESS_SENSOR = "gallery_freshness"
+LOST_RUNS_SENSOR = "lost_runs"
 TABLES_KEY = "gallery_tables"
 """Names of the definitions. Two galleries files in one code location need key prefixes to keep them apart."""
 
@@ -206,7 +209,7 @@ class ImageGalleries(dg.StateBackedComponent):
             yield result
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        """Return the assets, their checks, the jobs, schedules and sensor, and the resource.
+        """Return the assets, their checks, the jobs, schedules and sensors, and the resource.
 
         Raises:
             GalleriesFileError: Another component of the project has the same asset keys.
@@ -217,6 +220,7 @@ class ImageGalleries(dg.StateBackedComponent):
         job = dg.define_asset_job(
             self.galleries.assets.named(JOB_NAME),
             selection=self._run_together(assets),
+            tags=version_tags(self.galleries),
             executor_def=dg.in_process_executor,
             description=self._job_description,
         )
@@ -229,7 +233,10 @@ class ImageGalleries(dg.StateBackedComponent):
             assets=assets,
             asset_checks=build_checks(self.galleries, self._catalogs),
             jobs=[job, check_job, remove_job],
-            sensors=[build_freshness_sensor(self.galleries, check_job, sensor)],
+            sensors=[
+                build_freshness_sensor(self.galleries, check_job, sensor),
+                build_lost_runs_sensor(self.galleries, self.galleries.assets.named(LOST_RUNS_SENSOR)),
+            ],
             resources={**self._resources, self._tables_key: GalleryTables(self.galleries)},
         )
         return dg.Definitions.merge(own, self._beside(assets, job))

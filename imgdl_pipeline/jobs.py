@@ -3,7 +3,7 @@
 import dagster as dg
 from pydantic import Field
 
-from imgdl_pipeline.assets import open_store
+from imgdl_pipeline.assets import open_store, store_root
 from imgdl_pipeline.config.galleries import Galleries
 from imgdl_pipeline.core.catalog.removal import Found, removals, would_remove
 from imgdl_pipeline.core.dataset.removal import remove_everywhere
@@ -13,6 +13,7 @@ from imgdl_pipeline.core.model.shown import hide_secrets
 from imgdl_pipeline.core.storage.lease import GalleryBusyError
 from imgdl_pipeline.core.storage.object_store import StoreError
 from imgdl_pipeline.metadata import markdown_table
+from imgdl_pipeline.same_file import make_sure_of_file, version_tags
 
 SHOWN = 100
 """The most links in the table of a run."""
@@ -37,8 +38,13 @@ def build_remove_job(galleries: Galleries, name: str) -> dg.JobDefinition:
         name: The job's name.
     """
 
-    @dg.op(name=f"{name}_step", description="Removes images for good, or names them.")
+    @dg.op(
+        name=f"{name}_step",
+        description="Removes images for good, or names them.",
+        tags=version_tags(galleries),
+    )
     def remove_step(context: dg.OpExecutionContext, config: RemovalConfig) -> None:
+        make_sure_of_file(context, galleries, store_root(galleries))
         try:
             asked = removals(
                 config.urls, config.sha256s, config.phashes, config.distance, reason=config.reason
@@ -56,6 +62,7 @@ def build_remove_job(galleries: Galleries, name: str) -> dg.JobDefinition:
 
     @dg.job(
         name=name,
+        tags=version_tags(galleries),
         executor_def=dg.in_process_executor,
         description="Removes images for good, from every gallery of the store; at first, only names them.",
     )

@@ -14,6 +14,7 @@ from imgdl_pipeline.assets import (
     near_duplicates_key,
     open_store,
     unique_name,
+    working,
 )
 from imgdl_pipeline.config.galleries import Galleries
 from imgdl_pipeline.core.model.schemas import NEAR_DUPLICATES
@@ -22,6 +23,7 @@ from imgdl_pipeline.core.near_duplicates.sheet import near_duplicates_sheet
 from imgdl_pipeline.core.storage.layout import NEAR_DUPLICATES_PATH
 from imgdl_pipeline.metadata import column_schema, near_duplicates_metadata
 from imgdl_pipeline.resources import ImageDownloads
+from imgdl_pipeline.same_file import version_tags
 
 JOB_NAME = "find_near_duplicates"
 
@@ -48,6 +50,7 @@ def build_near_duplicates(
         owners=list(galleries.assets.owners),
         tags=dict(galleries.assets.tags),
         kinds={"parquet", *galleries.assets.kinds},
+        op_tags=version_tags(galleries),
         metadata={
             "dagster/column_schema": column_schema(NEAR_DUPLICATES),
             "dagster/code_references": code_references(
@@ -56,9 +59,9 @@ def build_near_duplicates(
         },
     )
     def near_duplicates(
-        image_downloads: ImageDownloads,
+        context: dg.AssetExecutionContext, image_downloads: ImageDownloads
     ) -> dg.MaterializeResult[None]:
-        with failing_in_words():
+        with failing_in_words(), working(galleries, context):
             return find(galleries, settings.distance, image_downloads)
 
     return near_duplicates
@@ -78,6 +81,7 @@ def near_duplicates_job(galleries: Galleries, asset: dg.AssetsDefinition) -> Any
     return dg.define_asset_job(
         galleries.assets.named(JOB_NAME),
         selection=[asset],
+        tags=version_tags(galleries),
         executor_def=dg.in_process_executor,
         description="Looks for images that look alike, over all galleries.",
     )

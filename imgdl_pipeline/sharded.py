@@ -18,6 +18,7 @@ from imgdl_pipeline.assets import (
     file_reference,
     open_store,
     specs_of,
+    working,
 )
 from imgdl_pipeline.component import GalleriesScaffolder, ImageGalleries, LooseAttributes
 from imgdl_pipeline.config.galleries import Galleries, Gallery, partition_of
@@ -28,6 +29,7 @@ from imgdl_pipeline.core.storage.layout import links_path, shard_name
 from imgdl_pipeline.metadata import column_schema, shards_metadata
 from imgdl_pipeline.progress import reporting
 from imgdl_pipeline.resources import ImageDownloads
+from imgdl_pipeline.same_file import version_tags
 
 LIST: Final = "gallery_list"
 LIST_JOB_NAME = "list_gallery"
@@ -113,7 +115,8 @@ class ShardedGallery(ImageGalleries):
         if stage.name != "links":
             yield from super().execute(context, stage, image_downloads)
             return
-        with failing_in_words(self.galleries.whole):
+        whole = self.galleries.whole
+        with failing_in_words(whole), working(self.galleries, context, whole):
             yield _list(context, self.galleries, image_downloads)
 
     @cached_property
@@ -140,6 +143,7 @@ class ShardedGallery(ImageGalleries):
         list_job = dg.define_asset_job(
             self.galleries.assets.named(LIST_JOB_NAME),
             selection=assets[:1],
+            tags=version_tags(self.galleries),
             executor_def=dg.in_process_executor,
             description=f"Lists the links of {self.galleries.whole.name}, and divides them into shards.",
         )

@@ -14,6 +14,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     PlainValidator,
+    PrivateAttr,
     ValidationError,
     WithJsonSchema,
     field_validator,
@@ -22,6 +23,7 @@ from pydantic import (
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
+from imgdl_pipeline.config.file_version import FileVersion
 from imgdl_pipeline.config.galleries_from import GalleriesFrom
 from imgdl_pipeline.core.dataset.where import WhereError, check_where
 from imgdl_pipeline.core.listing.build import LIST_TIMEOUT_S
@@ -362,6 +364,18 @@ class Galleries(InAFile):
     galleries_from: GalleriesFrom | None = Field(
         None, description="a table or a IIIF collection whose rows are galleries, too; null for none"
     )
+
+    _version: FileVersion | None = PrivateAttr(None)
+
+    @property
+    def version(self) -> FileVersion | None:
+        """The version of the file that they were loaded from; None for settings that come from no file."""
+        return self._version
+
+    def loaded_as(self, version: FileVersion) -> "Galleries":
+        """Return these settings, as loaded from a version of a file."""
+        self._version = version
+        return self
 
     @field_validator("galleries")
     @classmethod

@@ -14,6 +14,7 @@ import pydantic
 import yaml
 from jinja2.nativetypes import NativeEnvironment
 
+from imgdl_pipeline.config.file_version import FileVersion
 from imgdl_pipeline.config.galleries import NOT_ACCEPTED, SECRET_KEYS, Galleries, Gallery
 from imgdl_pipeline.config.galleries_from import GalleriesFrom
 from imgdl_pipeline.config.sharded import Sharded
@@ -216,7 +217,7 @@ def parse_attributes(
         ) from None
     if problems:
         raise GalleriesFileError(*problems)
-    return galleries
+    return galleries.loaded_as(FileVersion.of(attributes, template.rows, file))
 
 
 _ANY_SECRET_KEY = frozenset().union(*SECRET_KEYS.values())
@@ -332,6 +333,7 @@ class _Templates:
     def __init__(self, locate: Locate, scope: Mapping[str, Any], problems: list[Problem]) -> None:
         self._locate, self._scope, self._problems = locate, scope, problems
         self._around: list[int] = []
+        self.rows: list[dict[str, Any]] = []
 
     def galleries(
         self, given: dict[str, Any], path: KeyPath, file: Path, taken: Iterable[str]
@@ -355,6 +357,7 @@ class _Templates:
         except SourceError as error:
             self._problems.append(Problem.at(path, str(error), self._locate))
             return []
+        self.rows = rows
         names = {name.lower() for name in taken}
         made, wrong = [], []
         for number, row in enumerate(rows, start=1):

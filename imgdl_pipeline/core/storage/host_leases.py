@@ -28,7 +28,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple
 
 from imgdl_pipeline.core.storage.layout import host_leases_path
-from imgdl_pipeline.core.storage.lease import LAPSE_S, is_process_over, process_identity
+from imgdl_pipeline.core.storage.lease import LAPSE_S, is_running_here, this_process
 from imgdl_pipeline.core.storage.object_store import StoredFile, StoreError
 from imgdl_pipeline.core.storage.store import Store
 
@@ -269,7 +269,7 @@ class HostLeases:
         now = self._clock()  # before the write, which may take long
         limits = share.limits
         holder = {
-            **process_identity(),
+            **this_process(),
             "identity": self._identity,
             "slots": slots,
             "of": limits.slots,
@@ -301,7 +301,7 @@ class HostLeases:
 
         A silent run might renew it at this very moment, and would then use slots that nobody sees.
         """
-        if is_process_over(holder):
+        if is_running_here(holder) is False:
             self._store.delete([file.path])
             return True
         now = self._clock()

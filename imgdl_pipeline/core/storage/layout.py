@@ -104,6 +104,10 @@ def robots_path(day: str, origin: str) -> str:
     return f"{ROBOTS_DAYS}/{day}/{digest[:2]}/{digest}.txt"
 
 
+SIGNS_OF_LIFE = "_runs"
+"""The folder of the signs of life of active runs, one folder per run; see `sign_of_life.py`."""
+
+
 NEAR_DUPLICATES_PATH = "near_duplicates/near_duplicates.parquet"
 """The groups of images that look alike, of all galleries."""
 

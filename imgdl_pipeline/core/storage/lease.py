@@ -16,6 +16,9 @@ import re
 import socket
 import threading
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -35,6 +38,20 @@ _LEASE = re.compile(r"(\d+)\.json")
 
 _held: set[str] = set()
 """The identities of the leases that this process holds: an earlier process may have had the same id."""
+
+
+_run: ContextVar[str] = ContextVar("run", default="")
+"""The run that this context works for, for whoever has to find out whose lease it is."""
+
+
+@contextmanager
+def working_for(run: str) -> Iterator[None]:
+    """Put a run's id into the leases that are taken until the block ends."""
+    token = _run.set(run)
+    try:
+        yield
+    finally:
+        _run.reset(token)
 
 
 class GalleryBusyError(Exception):
@@ -67,6 +84,7 @@ class Lease:
         self._lapse_s = lapse_s
         self._number = 0
         self._identity = uuid.uuid4().hex
+        self._run = _run.get()
         self._started = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self._released = threading.Event()
         self._lost = threading.Event()
@@ -137,9 +155,11 @@ class Lease:
 
     def _busy(self, text: bytes) -> GalleryBusyError:
         holder = _parsed(text)
+        run = f", run {holder['run']}" if holder.get("run") else ""
         return GalleryBusyError(
             f"another run is at work on {self._gallery}: process {holder.get('pid')} "
-            f"on {holder.get('host')}, since {holder.get('started')}; run it again when that one has ended"
+            f"on {holder.get('host')}, since {holder.get('started')}{run}; "
+            "run it again when that one has ended"
         )
 
     def _renew_on(self) -> None:
@@ -154,14 +174,9 @@ class Lease:
                 logger.warning("the lease of %s was not renewed: %s", self._gallery, error)
 
     def _text(self) -> bytes:
-        return json.dumps(
-            {
-                **process_identity(),
-                "identity": self._identity,
-                "started": self._started,
-                "renewed": datetime.now(timezone.utc).isoformat(),
-            }
-        ).encode()
+        own = {"identity": self._identity, "started": self._started, "run": self._run}
+        renewed = datetime.now(timezone.utc).isoformat()
+        return json.dumps({**this_process(), **own, "renewed": renewed}).encode()
 
     def _highest(self) -> int:
         names = (_LEASE.fullmatch(file.path.rpartition("/")[2]) for file in self._store.list(self._folder))
@@ -190,8 +205,8 @@ class Lease:
             logger.warning("a lease of %s that is over was not removed: %s", self._gallery, error)
 
 
-def process_identity() -> dict[str, Any]:
-    """Return what a process on the same machine can find out from whether this one still runs."""
+def this_process() -> dict[str, Any]:
+    """Return what lets others find out whether this process still runs."""
     return {
         "host": socket.gethostname(),
         "pid": os.getpid(),
@@ -200,12 +215,12 @@ def process_identity() -> dict[str, Any]:
     }
 
 
-def is_process_over(holder: dict[str, Any]) -> bool:
-    """Return whether the process that has written `process_identity` is visible from here, and is over."""
+def is_running_here(holder: dict[str, Any]) -> bool | None:
+    """Return whether a process that `this_process` told of runs; None if it cannot be seen from this one."""
     pid = holder.get("pid")
     if not _is_near(holder) or not isinstance(pid, int) or pid < 1:
-        return False
-    return not (_is_running(pid) and holder.get("process_started") == _started(pid))
+        return None
+    return _is_running(pid) and holder.get("process_started") == _started(pid)
 
 
 def _parsed(text: bytes) -> dict[str, Any]:

@@ -22,7 +22,9 @@ import obstore
 import obstore.store
 import pyarrow as pa
 
+from imgdl_pipeline.core.model.shown import HIDDEN_CHARS, hide_secrets
 from imgdl_pipeline.core.model.temporary import needing_room
+from imgdl_pipeline.core.storage.variables import advice, wrong_variables
 
 LISTED_FILES = 10_000
 """How many files of a listing are held as Python objects at a time."""
@@ -115,6 +117,10 @@ class ObjectStore:
         """Return a path including the store's root, for a person or DuckDB to open."""
         return f"{self.root}/{path}"
 
+    def words_of(self, error: Exception) -> str:
+        """Return what an error of the library says, in one line, and which variable explains it."""
+        return _words_of(self.root, error)
+
     def put(self, path: str, data: bytes | IO[bytes]) -> None:
         """Store a file, whole or not at all.
 
@@ -124,7 +130,7 @@ class ObjectStore:
         try:
             obstore.put(self._objects, path, data, max_concurrency=PARTS_AT_A_TIME)
         except (OSError, obstore.exceptions.BaseError) as error:
-            raise StoreError(f"cannot store {self.location(path)}: {first_line(error)}") from error
+            raise StoreError(f"cannot store {self.location(path)}: {self.words_of(error)}") from error
 
     def create(self, path: str, data: bytes) -> bool:
         """Store a file unless it exists; if several callers try at the same time, only one succeeds.
@@ -139,7 +145,7 @@ class ObjectStore:
         except (obstore.exceptions.AlreadyExistsError, FileExistsError):
             return False
         except (OSError, obstore.exceptions.BaseError) as error:
-            raise StoreError(f"cannot store {self.location(path)}: {first_line(error)}") from error
+            raise StoreError(f"cannot store {self.location(path)}: {self.words_of(error)}") from error
         return True
 
     def _create_on_disk(self, file: Path, data: bytes) -> bool:
@@ -208,7 +214,7 @@ class ObjectStore:
         except FileNotFoundError:
             return None
         except (OSError, obstore.exceptions.BaseError) as error:
-            raise StoreError(f"cannot read {self.location(path)}: {first_line(error)}") from error
+            raise StoreError(f"cannot read {self.location(path)}: {self.words_of(error)}") from error
 
     def holds(self, path: str, file: IO[bytes]) -> bool:
         """Return whether a stored file has exactly the bytes of another one, comparing them piece by piece.
@@ -226,7 +232,7 @@ class ObjectStore:
         except FileNotFoundError:
             return False
         except (OSError, obstore.exceptions.BaseError) as error:
-            raise StoreError(f"cannot read {self.location(path)}: {first_line(error)}") from error
+            raise StoreError(f"cannot read {self.location(path)}: {self.words_of(error)}") from error
 
     def _get(self, path: str) -> obstore.Bytes | None:
         """Return a file's bytes like `get`, but without a copy."""
@@ -235,7 +241,7 @@ class ObjectStore:
         except FileNotFoundError:
             return None
         except (OSError, obstore.exceptions.BaseError) as error:
-            raise StoreError(f"cannot read {self.location(path)}: {first_line(error)}") from error
+            raise StoreError(f"cannot read {self.location(path)}: {self.words_of(error)}") from error
 
     def delete(self, paths: list[str]) -> None:
         """Delete files; missing files are not an error.
@@ -250,7 +256,7 @@ class ObjectStore:
                 for path in paths:
                     self.delete([path])
         except (OSError, obstore.exceptions.BaseError) as error:
-            raise StoreError(f"cannot delete in {self.root}: {first_line(error)}") from error
+            raise StoreError(f"cannot delete in {self.root}: {self.words_of(error)}") from error
 
     def move(self, path: str, to: str) -> None:
         """Give a file another path, replacing what is there; do nothing if the file does not exist.
@@ -263,7 +269,7 @@ class ObjectStore:
         except FileNotFoundError:
             return
         except (OSError, obstore.exceptions.BaseError) as error:
-            raise StoreError(f"cannot move {self.location(path)}: {first_line(error)}") from error
+            raise StoreError(f"cannot move {self.location(path)}: {self.words_of(error)}") from error
 
     def delete_folder(self, folder: str) -> None:
         """Delete everything below a folder, and the folder itself; raises like `delete` and `list`."""
@@ -280,7 +286,7 @@ class ObjectStore:
         except FileNotFoundError:
             return
         except (OSError, obstore.exceptions.BaseError) as error:
-            raise StoreError(f"cannot list {self.location(folder)}: {first_line(error)}") from error
+            raise StoreError(f"cannot list {self.location(folder)}: {self.words_of(error)}") from error
 
     def sweep(self, folder: str, older_than_s: float = 0.0, *, mark: str = "") -> None:
         """Delete unfinished files below a folder that killed writers left behind.
@@ -315,7 +321,7 @@ class ObjectStore:
                 for entry in chunk:
                     yield StoredFile(entry["path"], entry["size"], entry["last_modified"])
         except (OSError, obstore.exceptions.BaseError) as error:
-            raise StoreError(f"cannot list {self.location(folder)}: {first_line(error)}") from error
+            raise StoreError(f"cannot list {self.location(folder)}: {self.words_of(error)}") from error
 
     def files(self, folder: str) -> pa.Table:
         """Return every file below a folder as an Arrow table of `path` and `bytes`; raises like `list`."""
@@ -348,11 +354,19 @@ def _open(root: str) -> Any:
     try:
         if "://" not in root:
             return obstore.store.LocalStore(Path(root).absolute(), mkdir=True)
+        if wrong := wrong_variables(root, os.environ):
+            raise StoreError(f"cannot open the store {root}: {'; '.join(wrong)}")
         return obstore.store.from_url(root, retry_config=RETRIES)
     except (OSError, ValueError, obstore.exceptions.BaseError) as error:
-        raise StoreError(f"cannot open the store {root}: {first_line(error)}") from error
+        raise StoreError(f"cannot open the store {root}: {_words_of(root, error)}") from error
 
 
-def first_line(error: Exception) -> str:
-    """Return the first line of an object store's error, whose full text is several pages long."""
-    return str(error).partition("\n")[0] or type(error).__name__
+def _words_of(root: str, error: Exception) -> str:
+    """Return what an object store's error says in its first line, and which variables explain it.
+
+    The full text is several pages long. Its URLs may have signatures.
+    """
+    text = hide_secrets(str(error)[:HIDDEN_CHARS])
+    line = text.partition("\n")[0].partition(": <?xml")[0] or type(error).__name__
+    hint = advice(root, text, os.environ)
+    return f"{line} ({hint})" if hint else line

@@ -10,7 +10,7 @@ import pytest
 from imgdl_pipeline.core.storage import host_leases
 from imgdl_pipeline.core.storage.host_leases import HostLeases, HostLimits, Part
 from imgdl_pipeline.core.storage.layout import host_leases_path
-from imgdl_pipeline.core.storage.lease import process_identity
+from imgdl_pipeline.core.storage.lease import this_process
 from imgdl_pipeline.core.storage.object_store import StoreError
 from imgdl_pipeline.core.storage.store import Store
 from imgdl_pipeline_tests.support.lockstep import Lockstep, SteppedStore
@@ -103,7 +103,7 @@ def test_slots_are_given_back_at_the_end(store, now):
 
 
 def declare(store, declared, **changes):
-    holder = {**process_identity(), "slots": declared, "of": 8, **changes}
+    holder = {**this_process(), "slots": declared, "of": 8, **changes}
     store.put(f"{host_leases_path(HOST)}/other.json", json.dumps(holder).encode())
 
 
@@ -174,7 +174,7 @@ def test_a_run_that_wakes_up_uses_no_slots_until_it_knows_what_others_use(proces
     process.finish(asleep.renew)
     assert asleep.slots(HOST) == 8
     now[0] = 40.0
-    taken = {**process_identity(), "slots": 8, "of": 8}
+    taken = {**this_process(), "slots": 8, "of": 8}
     files[f"{host_leases_path(HOST)}/other.json"] = json.dumps(taken).encode()
     process.step(asleep.renew)
     while process.is_at_work:
@@ -290,7 +290,7 @@ def test_the_file_of_a_silent_run_is_deleted_only_when_it_is_old(store, now, mon
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not show a process's end")
 def test_a_killed_process_that_its_parent_has_not_waited_for_is_over(store, now):
-    code = "import json, sys; from imgdl_pipeline.core.storage.lease import process_identity as identity; "
+    code = "import json, sys; from imgdl_pipeline.core.storage.lease import this_process as identity; "
     with subprocess.Popen(
         [sys.executable, "-c", code + "print(json.dumps(identity()), flush=True); sys.stdin.read()"],
         stdin=subprocess.PIPE,
