@@ -60,7 +60,7 @@ def galleries_yaml(store: str, links: Mapping[str, Iterable[str]], folder: Path,
     return yaml.safe_dump({"type": "imgdl_pipeline.ImageGalleries", "attributes": attributes})
 
 
-def wait_until(is_so: Callable[[], object], why: str, seconds: float = 120) -> None:
+def wait_until(is_so: Callable[[], object], why: str, seconds: float = 300) -> None:
     """Look again and again: what is waited for happens in other programs."""
     end_at = time.monotonic() + seconds
     while not is_so():
@@ -121,7 +121,7 @@ def postgres(folder: Path) -> Iterator[dict[str, str]]:
     words = ["--auth=trust", "--username=dagster", "--encoding=UTF8", "--locale=C", "--no-sync"]
     initdb = [*other, str(programs / "initdb"), "-D", str(data), *words]
     subprocess.run(initdb, check=True, capture_output=True)
-    ready = [programs / "pg_isready", "-h", "127.0.0.1", "-p", str(port), "-U", "dagster"]
+    ready = [str(programs / "pg_isready"), "-h", "127.0.0.1", "-p", str(port), "-U", "dagster"]
     server = [*other, programs / "postgres", "-D", data, "-p", port, "-h", "127.0.0.1", "-k", "", "-F"]
     with running(server, folder, "postgres", stop=signal.SIGINT):  # which does not wait for clients
         wait_until(lambda: not subprocess.run(ready, capture_output=True).returncode, "PostgreSQL answers")
@@ -181,7 +181,7 @@ class Machines:
             env=self.environ,
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=300,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
@@ -195,10 +195,13 @@ class Machines:
     def daemon(self) -> AbstractContextManager[Process]:
         return running(["dagster-daemon", "run", "-m", MODULE], self.folder, "daemon", environ=self.environ)
 
-    def launch(self, *names: str) -> None:
+    def launch(self, name: str) -> None:
+        """Ask for a run of a gallery."""
+        self.run(block("job launch", "sh").replace("hubble", name))
+
+    def backfill(self, *names: str) -> None:
         """Ask for a run of each of these galleries."""
-        backfill = block("job backfill", "sh")
-        self.run(backfill.replace("hubble,earth", ",".join(names)))
+        self.run(block("job backfill", "sh").replace("hubble,earth", ",".join(names)))
 
     def said(self, program: str) -> str:
         return (self.folder / f"{program}.log").read_text()
