@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from imgdl_pipeline.core.model.links import Link
 from imgdl_pipeline.core.model.outcome import Reason
-from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS
+from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS, columns
 from imgdl_pipeline.core.storage.checkpoints import Checkpoints
 from imgdl_pipeline.core.storage.layout import (
     REMOVED_LEASES,
@@ -34,6 +34,10 @@ from imgdl_pipeline.core.storage.store import Store
 
 _KEPT = ("url", "first_seen", "last_seen", "tried_at", "attempts", "elapsed_s")
 """The columns of a row that say nothing of the picture."""
+
+
+_FOUND = columns(DOWNLOADS, "url", "sha256", "path", "reason")
+"""The columns of a ledger that tell what is found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +165,7 @@ def find(store: Store, removed: Removed) -> Iterator[Found]:
         StoreError: The store failed.
     """
     for part in chain.from_iterable(stored_parts(store).values()):
-        yield from found_in(part, removed, [*ledgers_of(store, part), *_catalogs_of(store, part)])
+        yield from found_in(part, removed, [*ledgers_of(store, part, _FOUND), *_catalogs_of(store, part)])
 
 
 def found_in(name: str, removed: Removed, tables: Sequence[pa.Table]) -> Iterator[Found]:
@@ -233,7 +237,7 @@ def _their_bytes(store: Store, removed: Removed, entries: Sequence[Removal]) -> 
         return
     wanted = pa.array(list(reasons), pa.string())
     for part in chain.from_iterable(stored_parts(store).values()):
-        for ledger in ledgers_of(store, part):
+        for ledger in ledgers_of(store, part, _FOUND):
             has_bytes = pc.and_(pc.is_in(ledger["url"], value_set=wanted), pc.is_valid(ledger["sha256"]))
             for row in ledger.filter(has_bytes).select(["url", "sha256"]).to_pylist():
                 if not removed.names("", row["sha256"]):
