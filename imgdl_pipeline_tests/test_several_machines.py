@@ -287,6 +287,7 @@ def test_the_launcher_for_kubernetes_asks_for_the_job_that_the_page_configures(s
     ]
     mounts = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
     assert mounts["galleries"] == "/etc/imgdl"
-    assert {each["configMap"]["name"] for each in pod["volumes"]} == {"imgdl-galleries", "dagster-instance"}
+    assert [each["configMap"]["name"] for each in pod["volumes"]] == ["imgdl-galleries"]
+    assert "InstanceRef" in container["args"][3], "the instance travels in the arguments"
     assert pod["terminationGracePeriodSeconds"] == 30
     assert pod["serviceAccountName"] == "dagster"
