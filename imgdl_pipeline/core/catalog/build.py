@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from imgdl_pipeline.core.catalog.assemble import Sources, assemble, known_rows
 from imgdl_pipeline.core.catalog.facts import FreshFacts, add_early, said_in_files
+from imgdl_pipeline.core.catalog.stored import StoredCatalog
 from imgdl_pipeline.core.jpeg.facts import InvalidImageError, JpegFacts, Limits
 from imgdl_pipeline.core.jpeg.worker_client import Image
 from imgdl_pipeline.core.jpeg.workers import JpegWorkers, opened
@@ -53,19 +54,15 @@ class StoredImage:
 
 
 @dataclass(frozen=True, slots=True)
-class CatalogRun:
+class CatalogRun(StoredCatalog):
     """The result of building a catalog. Its rows stay in the store, and are read as far as they are wanted.
 
     Args:
-        store: The store of the gallery's files.
-        gallery: The gallery's name.
         checked: How many files were checked since the last catalog, most of them during their download.
         new: How many links are new in the catalog.
         seconds: How long the run took.
     """
 
-    store: Store
-    gallery: str
     checked: int
     new: int
     seconds: float
@@ -75,19 +72,10 @@ class CatalogRun:
         """All of the gallery's rows, with all columns."""
         return self.rows(*CATALOG.names)
 
-    def rows(self, *names: str) -> pa.Table:
-        """Return some columns of all rows.
-
-        Raises:
-            StoreError: The catalog could not be read.
-        """
-        table = self.store.read_table(catalog_path(self.gallery), columns(CATALOG, *names))
-        return columns(CATALOG, *names).empty_table() if table is None else table
-
     def digest(self, *names: str) -> str:
         """Return the digest of some columns of text; raises like `rows`."""
         digest = TableDigest(*names)
-        for batch in self.store.batches(catalog_path(self.gallery), columns(CATALOG, *names)):
+        for batch in self.batches(*names):
             digest.update(batch)
         return digest.hex()
 
