@@ -22,8 +22,7 @@ from imgdl_pipeline.core.model.schemas import CATALOG
 from imgdl_pipeline.core.storage.layout import catalog_path, dataset_path, image_path
 from imgdl_pipeline.core.storage.lease import dataset_lease
 from imgdl_pipeline.core.storage.store import Store
-from imgdl_pipeline.core.storage.table_file import TableFile
-from imgdl_pipeline_tests.support.rows import NOW, catalog_of
+from imgdl_pipeline_tests.support.rows import NOW, catalog_of, file_of
 
 
 def url_of(number):
@@ -105,10 +104,7 @@ class Gallery:
 
 def rows_in(table):
     """A catalog's rows, all of them, as an export reads them."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    file = TableFile(pa.BufferReader(sink.getvalue()), lambda batch, schema: batch.select(schema.names))
-    return CatalogRows(file, np.ones(table.num_rows, bool))
+    return CatalogRows(file_of(table), np.ones(table.num_rows, bool))
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from imgdl_pipeline.core.dataset.samples import Samples
 from imgdl_pipeline.core.jpeg.workers import JpegWorkers, opened
 from imgdl_pipeline.core.model.counted import Counted, amount
 from imgdl_pipeline.core.model.dataset_settings import DatasetSettings
+from imgdl_pipeline.core.model.memory import release_memory
 from imgdl_pipeline.core.model.shown import shown
 from imgdl_pipeline.core.storage.layout import dataset_path
 from imgdl_pipeline.core.storage.lease import dataset_lease
@@ -127,6 +128,7 @@ def _export(
     on_progress: Callable[[Counted], None],
 ) -> DatasetRun:
     started, done, total = time.monotonic(), 0, rows.num_rows
+    release_memory()
 
     def count(images: int = 1) -> None:
         nonlocal done
@@ -140,7 +142,8 @@ def _export(
     index = parts.write(rows)
     draft.write(INDEX, partial(pq.write_table, index, compression="zstd"))
     there = rows.filter(index["is_there"].to_numpy())
-    del index  # it may be large
+    del index
+    release_memory()
     _write_texts(draft, gallery, settings, there)
     manifest = Manifest(settings, MADE_BY, there.num_rows, draft.files)
     is_new = draft.publish(manifest)

@@ -20,8 +20,10 @@ from imgdl_pipeline.core.dataset.samples import Sample, Samples, rows_of
 from imgdl_pipeline.core.dataset.shards import assigned
 from imgdl_pipeline.core.model.dataset_settings import DatasetSettings
 from imgdl_pipeline.core.model.digest import TableDigest
+from imgdl_pipeline.core.model.memory import release_memory
 from imgdl_pipeline.core.model.schemas import CATALOG
 from imgdl_pipeline.core.storage.store import Store
+from imgdl_pipeline.core.storage.table_file import BUFFER_BYTES
 
 FORM = "1"
 """The version of how samples are written: with another one, all parts are written anew."""
@@ -51,11 +53,11 @@ def read_index(
         StoreError: The store failed.
     """
     file = manifest.files.get(INDEX)
-    data = store.get(f"{folder}/{file.name}") if file else None
+    data = store.snapshot(f"{folder}/{file.name}") if file else None
     if data is None:
         return None
-    schema = pa.schema([INDEXED.field(name) for name in names])
-    return pq.read_table(pa.BufferReader(data), schema=schema, columns=list(names), use_threads=False)
+    with data, pq.ParquetFile(data, buffer_size=BUFFER_BYTES, pre_buffer=False) as table:
+        return table.read(list(names), use_threads=False)
 
 
 def there_of(index: pa.Table) -> pa.Table:
@@ -122,7 +124,8 @@ class _Shards(Parts):
         """
         name, write = SHARDS[self._settings.format]
         shards = assigned(rows.column("url"), self._earlier, self._settings.shard_images)
-        self._earlier = INDEXED.empty_table()  # it may be large
+        self._earlier = INDEXED.empty_table()
+        release_memory()  # of all links
         digests: dict[int, str] = {}
         images = dict(zip(*(each.tolist() for each in np.unique(shards, return_counts=True)), strict=True))
         for number, tables in _by_shard(rows, shards, [*DIGESTED, *_captioned(self._settings)]):

@@ -20,7 +20,6 @@ from imgdl_pipeline.core.jpeg.facts import InvalidImageError
 from imgdl_pipeline.core.jpeg.workers import JpegWorkers, opened
 from imgdl_pipeline.core.model.counted import Counted
 from imgdl_pipeline.core.model.outcome import Status
-from imgdl_pipeline.core.model.schemas import CATALOG
 from imgdl_pipeline.core.model.temporary import replacing
 from imgdl_pipeline.core.storage.layout import catalog_path
 from imgdl_pipeline.core.storage.store import Store
@@ -122,11 +121,11 @@ def write_view(
         FileNotFoundError: The gallery has no catalog.
         StoreError: The store failed.
     """
-    catalog = store.read_table(catalog_path(gallery), CATALOG)
+    catalog = store.open_table(catalog_path(gallery))
     if catalog is None:
         raise FileNotFoundError(f"{gallery} has no catalog in {store.root}: run the gallery first")
-    links, rows = catalog.num_rows, newest_rows(catalog, limit)
-    del catalog
+    with catalog, store.reading(catalog_path(gallery)):
+        links, rows = catalog.num_rows, newest_rows(catalog, limit)
     known = near_duplicates(store, gallery)
     before, after = page_around(gallery, index_of(rows, known, links=links, block_rows=BLOCK_ROWS))
     file.write(before)
