@@ -1,7 +1,7 @@
 """What each step of a whole Dagster run takes of a gallery of very many links: processor time and memory.
 
-`python benchmarks/scale_dagster.py [LINKS …]` makes a gallery as yesterday's run left it, with its dataset, and
-runs its job again in a process of its own, where nothing has changed. Options:
+`python benchmarks/scale_dagster.py [LINKS …]` makes a gallery as yesterday's run left it, with its dataset,
+and runs its job again in a process of its own, where nothing has changed. Options:
 
 - `--shard`: the one shard of a `ShardedGallery`, with 1.3 kB of captions and EXIF per link;
 - `--new`: the images are stored, but no catalog knows them, and there is no dataset: the first run after the
@@ -27,6 +27,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
@@ -108,11 +109,11 @@ def make(folder: Path, count: int, options: argparse.Namespace) -> None:
     if options.shard:
         del kept[links_path(name)]
     for path, schema in kept.items():
+        numbers = list(range(made.num_row_groups))
+        if schema is DOWNLOADS:  # which has links in the order in which they were answered
+            random.Random(1).shuffle(numbers)
         with tempfile.TemporaryFile() as file:
-            batches = (
-                rows(pa.Table.from_batches([each]).to_pydict(), schema) for each in made.iter_batches(CHUNK)
-            )
-            write_batches(file, schema, batches)
+            write_batches(file, schema, (part(made.read_row_group(each), schema) for each in numbers))
             store.write_file(path, file)
     (folder / "rows").unlink()
     if options.shard:
@@ -123,6 +124,14 @@ def make(folder: Path, count: int, options: argparse.Namespace) -> None:
 def rows(known: dict[str, object], schema: pa.Schema) -> pa.Table:
     count = len(known["url"])
     return pa.table({each: known.get(each, pa.nulls(count)) for each in schema.names}).cast(schema)
+
+
+def part(made: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The rows of one file of a gallery."""
+    if schema is DOWNLOADS:
+        made = made.take(np.random.default_rng(1).permutation(made.num_rows))
+    there = {each: made[each] for each in schema.names if each in made.schema.names}
+    return rows(there, schema)
 
 
 def chunk(root: Path, name: str, numbers: range, text: int, comment: str, facts: dict[str, object]):
@@ -211,8 +220,6 @@ def run(folder: Path, *, is_shard: bool) -> None:
             told[step.rpartition("gallery_")[2]] = sampled.between(start, end)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     decoder = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6
-    if "DUMP" in os.environ:
-        Path(os.environ["DUMP"]).write_text(json.dumps([sampled.samples, [[*k, v] for k, v in [((s, str(t)), v) for (s, t), v in times.items()]]]))
     told["all"] = {
         "s": sampled.samples[-1][0] - sampled.samples[0][0],
         "cpu_s": time.process_time() - before,
@@ -223,7 +230,7 @@ def run(folder: Path, *, is_shard: bool) -> None:
 
 def shown(folder: Path, options: argparse.Namespace) -> None:
     command = [sys.executable, __file__, "--run", str(folder), *(["--shard"] if options.shard else [])]
-    told = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False, text=True)
+    told = subprocess.run(command, capture_output=True, check=False, text=True)
     if told.returncode:
         sys.exit(told.stderr)
     found = json.loads(told.stdout.splitlines()[-1])

@@ -22,6 +22,7 @@ from imgdl_pipeline.core.catalog.audit import (
 )
 from imgdl_pipeline.core.catalog.stored import StoredCatalog
 from imgdl_pipeline.core.listing.build import lengths
+from imgdl_pipeline.core.model.memory import release_memory
 from imgdl_pipeline.core.model.outcome import Reason, Status
 from imgdl_pipeline.core.model.schemas import CATALOG, columns
 from imgdl_pipeline.core.model.settings import CheckSettings
@@ -290,6 +291,7 @@ def judge(galleries: Galleries, gallery: Gallery, checks: Iterable[str]) -> list
 
 
 def _verdict(check: str, seen: Inspected) -> Verdict:
+    release_memory()  # which another check has freed
     try:
         return CHECKS[check](seen)
     except StoreError as error:

@@ -16,7 +16,7 @@ from itertools import islice
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imgdl_pipeline.core.catalog.assemble import Sources, assemble, known_rows
+from imgdl_pipeline.core.catalog.assemble import Mask, Sources, assemble, known_rows
 from imgdl_pipeline.core.catalog.facts import FreshFacts, add_early, said_in_files
 from imgdl_pipeline.core.catalog.stored import StoredCatalog
 from imgdl_pipeline.core.jpeg.facts import InvalidImageError, JpegFacts, Limits
@@ -119,9 +119,8 @@ def build_catalog(
         early = add_early(fresh, store, gallery, ledger)
         to_check = _unchecked(ledger, [known, early])
         limits = Limits.of(settings)
-        with closing(_check_all(to_check, store, jpegs, limits, removed, on_progress)) as rows:
+        with closing(_check_all(ledger, to_check, store, jpegs, limits, removed, on_progress)) as rows:
             _add_checked(fresh, rows, checkpoints)
-        del to_check
         said = _said_before(previous, known)
         discard_invalid(ledger, store, fresh.invalid())
         discard_opted_out(ledger, store, settings, {**said, **fresh.opt_outs})
@@ -141,12 +140,17 @@ def _write(store: Store, gallery: str, sources: Sources) -> int:
     return sources.ledger.num_rows
 
 
-def _unchecked(ledger: Ledger, known: list[Places]) -> pa.Table:
-    """Return the ledger's stored files whose facts are not known yet, by the rows of those that are."""
-    wanted = pc.equal(ledger.select(["status"])["status"], Status.OK.value).to_numpy().copy()
+def _unchecked(ledger: Ledger, known: list[Places]) -> Mask:
+    """Return for each row of the ledger whether it has a file whose facts are not known yet.
+
+    Args:
+        ledger: The ledger.
+        known: The rows of the files whose facts are known.
+    """
+    wanted: Mask = pc.equal(ledger.select(["status"])["status"], Status.OK.value).to_numpy().copy()
     for rows in known:
         wanted[rows[rows != NOWHERE]] = False
-    return ledger.filter(wanted, ["url", "path", "sha256", "bytes"])
+    return wanted
 
 
 def _said_before(previous: TableFile, known: Places) -> dict[str, list[OptOut]]:
@@ -181,7 +185,8 @@ def check_file(image: StoredImage, store: Store, jpegs: JpegWorkers, limits: Lim
 
 
 def _check_all(
-    images: pa.Table,
+    ledger: Ledger,
+    is_wanted: Mask,
     store: Store,
     jpegs: JpegWorkers,
     limits: Limits,
@@ -206,15 +211,25 @@ def _check_all(
     def check_batch(batch: pa.Table) -> list[dict[str, object]]:
         return [check(StoredImage(**row)) for row in batch.to_pylist() if not stopped.is_set()]
 
-    size = max(1, min(BATCH_FILES, images.num_rows // (4 * threads)))
-    batches = (images.slice(start, size) for start in range(0, images.num_rows, size))
+    count = int(is_wanted.sum())
+    size = max(1, min(BATCH_FILES, count // (4 * threads)))
+    batches = _files(ledger, is_wanted, size) if count else iter(())
     with ThreadPoolExecutor(threads, thread_name_prefix="validate") as executor:
         try:
             for number, facts in enumerate(_mapped(executor, check_batch, batches, threads * 2), start=1):
-                on_progress(Counted(number, images.num_rows, "new images checked"))
+                on_progress(Counted(number, count, "new images checked"))
                 yield facts
         finally:
             stopped.set()
+
+
+def _files(ledger: Ledger, is_wanted: Mask, size: int) -> Iterator[pa.Table]:
+    """Yield some of the ledger's rows, as StoredImage, so many at a time."""
+    start = 0
+    for batch in ledger.batches(["url", "path", "sha256", "bytes"]):
+        wanted = batch.filter(pa.array(is_wanted[start : start + batch.num_rows]))
+        start += batch.num_rows
+        yield from (wanted.slice(first, size) for first in range(0, wanted.num_rows, size))
 
 
 def _mapped(
