@@ -22,7 +22,7 @@ from imgdl_pipeline.config.galleries import Galleries, Gallery
 from imgdl_pipeline.core import sources
 from imgdl_pipeline.core.catalog.audit import fresh_for
 from imgdl_pipeline.core.catalog.build import build_catalog
-from imgdl_pipeline.core.catalog.contact_sheet import contact_sheet
+from imgdl_pipeline.core.catalog.contact_sheet import SHOWN, contact_sheet
 from imgdl_pipeline.core.dataset.export import export_dataset
 from imgdl_pipeline.core.dataset.where import WhereError
 from imgdl_pipeline.core.listing.build import list_digest, list_gallery, list_warnings
@@ -43,7 +43,6 @@ from imgdl_pipeline.core.storage.object_store import StoreError
 from imgdl_pipeline.core.storage.sign_of_life import alive
 from imgdl_pipeline.core.storage.store import Store
 from imgdl_pipeline.metadata import (
-    REPORTED,
     catalog_metadata,
     column_schema,
     dataset_metadata,
@@ -156,11 +155,10 @@ def _materialize_catalog(
     report = reporting(gallery.name, "catalog", context.log.info)
     settings, store = downloads.settings(galleries, gallery), open_store(galleries)
     run = build_catalog(gallery.name, store, settings, jpegs=downloads.jpegs, on_progress=report)
-    catalog = run.rows(*REPORTED)
-    context.log.info("%d images checked; %s", run.checked, format_counts(catalog))
-    sheet = contact_sheet(gallery.name, catalog, store, downloads.jpegs)
+    context.log.info("%d images checked; %s", run.checked, format_counts(run.rows("status", "reason")))
+    sheet = contact_sheet(gallery.name, run.batches(*SHOWN), store, downloads.jpegs)
     return dg.MaterializeResult(
-        metadata=catalog_metadata(run, catalog, store.location(catalog_path(gallery.name)), sheet),
+        metadata=catalog_metadata(run, store.location(catalog_path(gallery.name)), sheet),
         data_version=dg.DataVersion(run.digest(*DIGESTED)),
     )
 
@@ -175,7 +173,7 @@ def _materialize_dataset(
     run = export_dataset(store, gallery.name, gallery.dataset, jpegs=downloads.jpegs, on_progress=report)
     for words in run.warnings:
         context.log.warning(words)
-    if not run.rows.num_rows and not gallery.allow_empty:
+    if not run.images and not gallery.allow_empty:
         words = f"the dataset of {gallery.name} has no images: {run.why_empty}"
         if not shard_mark(gallery.name):
             raise dg.Failure(words, allow_retries=False)

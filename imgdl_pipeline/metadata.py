@@ -1,7 +1,6 @@
 """Build the metadata of materializations: numbers for plots, the column schema, and the file's location."""
 
 import base64
-from collections import Counter
 from typing import Any
 
 import dagster as dg
@@ -32,10 +31,10 @@ def column_schema(schema: pa.Schema) -> dg.TableSchema:
     )
 
 
-def table_metadata(table: pa.Table, schema: pa.Schema, location: str) -> Metadata:
+def table_metadata(rows: int, schema: pa.Schema, location: str) -> Metadata:
     """Return the row count, columns and location of a Parquet file."""
     return {
-        "dagster/row_count": table.num_rows,
+        "dagster/row_count": rows,
         "dagster/column_schema": column_schema(schema),
         "path": dg.MetadataValue.path(location),
     }
@@ -57,7 +56,7 @@ def links_metadata(links: pa.Table, location: str) -> Metadata:
     """Return the metadata of `gallery_links`; `links` is what `list_gallery` returns."""
     warnings = list_warnings(links)
     said = {"warnings": markdown_table(["warning"], [[words] for words in warnings])} if warnings else {}
-    return {**table_metadata(links, LINKS, location), "links": links.num_rows, **said}
+    return {**table_metadata(links.num_rows, LINKS, location), "links": links.num_rows, **said}
 
 
 SHOWN_HOSTS = 20
@@ -87,12 +86,12 @@ def shards_metadata(listed: ShardsListed, folder: str) -> Metadata:
 
 def images_metadata(run: DownloadRun, location: str) -> Metadata:
     """Return the metadata of `gallery_images`: the contents of the ledger, and what this run did."""
-    rows, tried = run.rows("url", "status", "reason", "detail"), run.tried_rows("attempts", "elapsed_s")
-    fetched, counted = run.fetched_rows("bytes"), counts(rows)
+    failures, rows = failures_markdown(run.without_image()), run.rows("status", "reason")
+    tried, fetched, counted = run.tried_rows("attempts", "elapsed_s"), run.fetched_rows("bytes"), counts(rows)
     per_second = fetched.num_rows / run.seconds if run.seconds else 0.0
     return {
-        "failures": dg.MetadataValue.md(failures_markdown(rows)),
-        **table_metadata(rows, DOWNLOADS, location),
+        "failures": dg.MetadataValue.md(failures),
+        **table_metadata(rows.num_rows, DOWNLOADS, location),
         **counted,
         "share_failed": round(share_failed(counted), 4),
         "tried": tried.num_rows,
@@ -120,31 +119,27 @@ def _latency(tried: pa.Table) -> Metadata:
     return {"latency_p50_s": round(p50, 4), "latency_p95_s": round(p95, 4), "latency_p99_s": round(p99, 4)}
 
 
-REPORTED = (
-    *("url", "status", "reason", "detail", "path", "sha256", "bytes", "duplicate_of", "attempts"),
-    *("elapsed_s", "fetched_at"),
-)
-"""The catalog's columns that a run reports something of."""
-
-
-def catalog_metadata(run: CatalogRun, catalog: pa.Table, location: str, sheet: bytes | None) -> Metadata:
+def catalog_metadata(run: CatalogRun, location: str, sheet: bytes | None) -> Metadata:
     """Return the metadata of `gallery_catalog`.
 
     Args:
         run: The run.
-        catalog: The columns REPORTED of its catalog.
         location: Where the catalog is stored.
         sheet: A JPEG of its newest images.
     """
+    failures = failures_markdown(run.without_image())
+    names = (batch["duplicate_of"] for batch in run.batches("duplicate_of"))
+    duplicates = sum(len(each) - each.null_count for each in names)
+    catalog = run.rows("status", "reason", "bytes", "attempts", "elapsed_s")
     counted = counts(catalog)
     return {
         **({"contact_sheet": dg.MetadataValue.md(picture_markdown(sheet))} if sheet else {}),
-        "failures": dg.MetadataValue.md(failures_markdown(catalog)),
-        **table_metadata(catalog, CATALOG, location),
+        "failures": dg.MetadataValue.md(failures),
+        **table_metadata(catalog.num_rows, CATALOG, location),
         **counted,
         "new": run.new,
         "share_failed": round(share_failed(counted), 4),
-        "duplicates": catalog.num_rows - catalog["duplicate_of"].null_count,
+        "duplicates": duplicates,
         "bytes": pc.sum(catalog["bytes"]).as_py() or 0,
         "checked": run.checked,
         "images_per_second": round(run.checked / run.seconds, 2) if run.seconds else 0.0,
@@ -156,17 +151,17 @@ def catalog_metadata(run: CatalogRun, catalog: pa.Table, location: str, sheet: b
 def dataset_metadata(run: DatasetRun, location: str) -> Metadata:
     """Return the metadata of `gallery_dataset`: what is in it, and what this run wrote."""
     settings = run.manifest.settings
-    licences = Counter(each or "none known" for each in run.rows["license_id"].to_pylist())
+    licences = [[license_id or "none known", count] for license_id, count in run.licenses.most_common(20)]
     return {
         "path": dg.MetadataValue.path(location),
-        "dagster/row_count": run.rows.num_rows,
+        "dagster/row_count": run.images,
         "format": settings.format,
-        "images": run.rows.num_rows,
+        "images": run.images,
         "bytes": run.bytes,
         "files": len(run.manifest.files),
         "written": run.written,
         "missing": len(run.missing),
-        "licences": markdown_table(["licence", "images"], [list(each) for each in licences.most_common(20)]),
+        "licences": markdown_table(["licence", "images"], licences),
         "settings": dg.MetadataValue.json(settings.model_dump(mode="json")),
         "seconds": round(run.seconds, 3),
     }

@@ -14,6 +14,7 @@ from imgdl_pipeline.config.galleries import Galleries, Gallery
 from imgdl_pipeline.core.download.run import DownloadRun, Progress, download_gallery
 from imgdl_pipeline.core.jpeg.workers import JpegWorkers
 from imgdl_pipeline.core.listing.shards import hosts_spread
+from imgdl_pipeline.core.model.memory import keep_little_memory
 from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.storage.store import Store
 
@@ -59,6 +60,7 @@ def _system_memory() -> Iterator[None]:
     if "ARROW_DEFAULT_MEMORY_POOL" in os.environ:
         yield
         return
+    keep_little_memory()
     before = pa.default_memory_pool()
     pa.set_memory_pool(pa.system_memory_pool())
     try:

@@ -1,7 +1,8 @@
 """Judge a gallery by what its last run left: one function for each check, whose docstring describes it."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
@@ -14,19 +15,20 @@ from imgdl_pipeline.config.galleries import Galleries, Gallery
 from imgdl_pipeline.core.catalog.audit import (
     altered_files,
     is_stale,
+    last_refreshed,
     lost_links,
-    refreshed_at,
     unknown_files,
     untried_links,
 )
+from imgdl_pipeline.core.catalog.stored import StoredCatalog
 from imgdl_pipeline.core.listing.build import lengths
+from imgdl_pipeline.core.model.memory import release_memory
 from imgdl_pipeline.core.model.outcome import Reason, Status
 from imgdl_pipeline.core.model.schemas import CATALOG, columns
 from imgdl_pipeline.core.model.settings import CheckSettings
 from imgdl_pipeline.core.model.shown import hide_secrets
 from imgdl_pipeline.core.storage.layout import catalog_path
 from imgdl_pipeline.core.storage.object_store import StoreError
-from imgdl_pipeline.core.storage.store import Store
 from imgdl_pipeline.metadata import failures_markdown, markdown_table
 
 SHOWN = 20
@@ -67,15 +69,13 @@ class Inspected:
 
     Args:
         gallery: The gallery's name.
-        catalog: The columns JUDGED of the catalog.
-        store: The store of the gallery's files.
+        catalog: The catalog, of which each check reads the columns that it needs.
         settings: The limits of the checks.
         schedule: The cron expression of the gallery's runs, if they have one.
     """
 
     gallery: str
-    catalog: pa.Table
-    store: Store
+    catalog: StoredCatalog
     settings: CheckSettings
     schedule: str | None
 
@@ -84,7 +84,7 @@ def files_are_intact(seen: Inspected) -> Verdict:
     """No stored file is missing or altered; 100 files are read by default, different ones every day."""
     sample = None if seen.settings.files == "all" else seen.settings.files
     today = datetime.now(timezone.utc).toordinal()
-    read, found = altered_files(seen.catalog, seen.store, sample, seed=today)
+    read, found = altered_files(seen.catalog, sample, seed=today)
     rows = [[each.what, each.path, each.url] for each in found[:SHOWN]]
     return Verdict(
         passed=not found,
@@ -100,7 +100,7 @@ def files_are_intact(seen: Inspected) -> Verdict:
 
 def no_damaged_file_is_stored(seen: Inspected) -> Verdict:
     """Every stored image is one that the catalog has checked from its first byte to its last."""
-    unknown = unknown_files(seen.gallery, seen.catalog, seen.store)
+    unknown = unknown_files(seen.catalog)
     return Verdict(
         passed=not unknown,
         severity=ERROR,
@@ -124,8 +124,6 @@ def few_links_are_invalid(seen: Inspected) -> Verdict:
 
 def few_links_were_refused(seen: Inspected) -> Verdict:
     """The share of links that a rule forbids is not above `refused_warn`, nor above `refused_error`."""
-    is_removed = pc.fill_null(pc.equal(seen.catalog["reason"], Reason.REMOVED.value), fill_value=False)
-    seen = replace(seen, catalog=seen.catalog.filter(pc.invert(is_removed)))  # which is no trouble
     return _few_links(seen, Status.REFUSED, seen.settings.refused_warn, seen.settings.refused_error)
 
 
@@ -133,10 +131,25 @@ _WORDS = {Status.FAILED: "failed", Status.INVALID: "are invalid", Status.REFUSED
 _WORD = {Status.FAILED: "failed", Status.INVALID: "is invalid", Status.REFUSED: "was refused"}
 
 
+def _with_status(catalog: StoredCatalog, status: Status) -> tuple[int, pa.Table]:
+    """Return the number of all rows and the rows with a status, as `failures_markdown` wants them.
+
+    Among refused ones, what was removed does not count: it is no trouble.
+    """
+    names = ("url", "status", "reason", "detail")
+    total, found = 0, [columns(CATALOG, *names).empty_table()]
+    for batch in catalog.batches(*names):
+        if status is Status.REFUSED:
+            is_removed = pc.equal(batch["reason"], Reason.REMOVED.value)
+            batch = batch.filter(pc.invert(pc.fill_null(is_removed, fill_value=False)))
+        total += batch.num_rows
+        found.append(batch.filter(pc.equal(batch["status"], status.value)))
+    return total, pa.concat_tables(found)
+
+
 def _few_links(seen: Inspected, status: Status, warn_above: float, error_above: float) -> Verdict:
     """Judge the share of links with a status that is not `ok`."""
-    total = seen.catalog.num_rows
-    rows = seen.catalog.filter(pc.equal(seen.catalog["status"], status.value))
+    total, rows = _with_status(seen.catalog, status)
     share = rows.num_rows / total if total else 0.0
     return Verdict(
         passed=share <= min(warn_above, error_above),
@@ -153,7 +166,7 @@ def _few_links(seen: Inspected, status: Status, warn_above: float, error_above: 
 
 def every_link_was_tried(seen: Inspected) -> Verdict:
     """Every listed link has its row: none waits for the next run because of `time_limit` or `limit`."""
-    waiting = untried_links(seen.catalog, seen.store, seen.gallery)
+    waiting = untried_links(seen.catalog)
     return Verdict(
         passed=not waiting,
         severity=WARN,
@@ -164,7 +177,7 @@ def every_link_was_tried(seen: Inspected) -> Verdict:
 
 def list_is_as_long_as_before(seen: Inspected) -> Verdict:
     """The source lists about as many links as last time; a source that lists far fewer may be in trouble."""
-    lists = lengths(seen.store, seen.gallery)
+    lists = lengths(seen.catalog.store, seen.gallery)
     lost = [[row["url"], row["last_seen"]] for row in lost_links(seen.catalog, SHOWN)]
     before = "this is the first list" if lists.before is None else f"{lists.before} were before"
     return Verdict(
@@ -183,26 +196,28 @@ def list_is_as_long_as_before(seen: Inspected) -> Verdict:
 
 def licenses_are_known(seen: Inspected) -> Verdict:
     """The share of images without a `license_id` is not above `unlicensed_warn`."""
-    images = seen.catalog.filter(pc.equal(seen.catalog["status"], Status.OK.value))
-    unknown = images.filter(pc.is_null(images["license_id"]))
-    share = unknown.num_rows / images.num_rows if images.num_rows else 0.0
-    counted = pc.value_counts(images["license_id"].drop_null()).to_pylist()
-    rows = [[each["values"], each["counts"]] for each in sorted(counted, key=lambda each: -each["counts"])]
+    counted: Counter[str | None] = Counter()
+    for batch in seen.catalog.with_status(Status.OK, "license_id"):
+        counted.update(batch["license_id"].to_pylist())
+    images, unknown = counted.total(), counted.pop(None, 0)
+    share = unknown / images if images else 0.0
     return Verdict(
         passed=share <= seen.settings.unlicensed_warn,
         severity=WARN,
-        words=f"{unknown.num_rows} of {images.num_rows} images have no known licence",
+        words=f"{unknown} of {images} images have no known licence",
         metadata={
             "share_unlicensed": round(share, 4),
             "allowed": f"a warning above {seen.settings.unlicensed_warn:g}",
-            "licences": markdown_table(["license_id", "images"], rows[:SHOWN]),
+            "licences": markdown_table(
+                ["license_id", "images"], [list(each) for each in counted.most_common(SHOWN)]
+            ),
         },
     )
 
 
 def is_fresh(seen: Inspected) -> Verdict:
     """The list and the catalog are newer than the last but one scheduled run; checked hourly, too."""
-    seen_at = refreshed_at(seen.catalog)
+    seen_at = last_refreshed(seen.catalog.store, seen.gallery)
     metadata: dict[str, Any] = {"schedule": seen.schedule or "none"}
     if seen_at is None:
         return Verdict(passed=True, severity=WARN, words="the catalog has no rows", metadata=metadata)
@@ -253,10 +268,6 @@ class Judged:
         return 0 if self.verdict.passed else 1 + (self.verdict.severity is ERROR)
 
 
-JUDGED = columns(CATALOG, *(name for name in CATALOG.names if name not in ("attributes", "embedded", "exif")))
-"""The catalog's columns without those that may be large, of which no check needs one."""
-
-
 def judge(galleries: Galleries, gallery: Gallery, checks: Iterable[str]) -> list[Judged]:
     """Return the verdicts on what a gallery's last run left.
 
@@ -268,23 +279,19 @@ def judge(galleries: Galleries, gallery: Gallery, checks: Iterable[str]) -> list
     store = open_store(galleries)
     location = store.location(catalog_path(gallery.name))
     try:
-        catalog = store.read_table(catalog_path(gallery.name), JUDGED)
+        is_there = store.metadata(catalog_path(gallery.name)) is not None
     except StoreError as error:
         verdict = _unreadable(error)
         return [Judged(gallery.name, check, verdict, location) for check in checks]
-    if catalog is None:
+    if not is_there:
         return [Judged(gallery.name, check, _without_catalog(check), location) for check in checks]
-    seen = inspected(galleries, gallery, store, catalog)
+    settings, schedule = galleries.check_settings(gallery), galleries.schedule_of(gallery)
+    seen = Inspected(gallery.name, StoredCatalog(store, gallery.name), settings, schedule)
     return [Judged(gallery.name, check, _verdict(check, seen), location) for check in checks]
 
 
-def inspected(galleries: Galleries, gallery: Gallery, store: Store, catalog: pa.Table) -> Inspected:
-    """Return the input of a gallery's checks."""
-    settings, schedule = galleries.check_settings(gallery), galleries.schedule_of(gallery)
-    return Inspected(gallery.name, catalog, store, settings, schedule)
-
-
 def _verdict(check: str, seen: Inspected) -> Verdict:
+    release_memory()  # which another check has freed
     try:
         return CHECKS[check](seen)
     except StoreError as error:

@@ -103,7 +103,7 @@ def run_shard(
         )
         catalog = build_catalog(name, store, settings, jpegs=jpegs, on_progress=on_progress)
         made = export_dataset(store, name, dataset, jpegs=jpegs, on_progress=on_progress) if dataset else None
-    in_dataset = None if made is None else made.rows.num_rows
+    in_dataset = None if made is None else made.manifest.images
     return _counted(name, images, catalog, in_dataset, time.monotonic() - started)
 
 

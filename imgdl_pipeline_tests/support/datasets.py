@@ -8,18 +8,21 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from imgdl_pipeline.core.dataset.draft import Draft
 from imgdl_pipeline.core.dataset.export import export_dataset
-from imgdl_pipeline.core.dataset.rows import key_of
+from imgdl_pipeline.core.dataset.manifest import Manifest
+from imgdl_pipeline.core.dataset.parts import read_index, there_of
+from imgdl_pipeline.core.dataset.rows import CatalogRows, key_of
 from imgdl_pipeline.core.model.dataset_settings import DatasetSettings
 from imgdl_pipeline.core.model.schemas import CATALOG
 from imgdl_pipeline.core.storage.layout import catalog_path, dataset_path, image_path
 from imgdl_pipeline.core.storage.lease import dataset_lease
 from imgdl_pipeline.core.storage.store import Store
-from imgdl_pipeline_tests.support.rows import NOW, catalog_of
+from imgdl_pipeline_tests.support.rows import NOW, catalog_of, file_of
 
 
 def url_of(number):
@@ -99,6 +102,11 @@ class Gallery:
         return export_dataset(self.store, self.name, settings_of(**settings), on_progress=on_progress)
 
 
+def rows_in(table):
+    """A catalog's rows, all of them, as an export reads them."""
+    return CatalogRows(file_of(table), np.ones(table.num_rows, bool))
+
+
 @contextmanager
 def drafted(store, gallery="g"):
     """A draft of a dataset, whose writer has the lease."""
@@ -159,6 +167,12 @@ def inodes(folder: Path):
 
 def folder_of(store, gallery="g") -> Path:
     return store.local_path(dataset_path(gallery))
+
+
+def urls_in(store, gallery="g"):
+    """The links of a dataset's images, in the catalog's order."""
+    index = read_index(store, dataset_path(gallery), Manifest.read(store, gallery))
+    return there_of(index)["url"].to_pylist()
 
 
 def copy_of(store, root) -> Store:

@@ -9,15 +9,18 @@ from functools import lru_cache
 from itertools import islice, pairwise
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from cronsim import CronSim, CronSimError
 
+from imgdl_pipeline.core.catalog.stored import StoredCatalog
 from imgdl_pipeline.core.jpeg.memory_budget import MemoryBudget
 from imgdl_pipeline.core.listing.build import read_links
 from imgdl_pipeline.core.listing.places import Places
 from imgdl_pipeline.core.model.outcome import Status
-from imgdl_pipeline.core.model.schemas import CATALOG, LINKS
+from imgdl_pipeline.core.model.schemas import CATALOG, LINKS, columns
 from imgdl_pipeline.core.storage.layout import catalog_path, images_path, is_shard, whole_gallery
 from imgdl_pipeline.core.storage.store import Store
 
@@ -31,57 +34,60 @@ class Trouble:
     what: str
 
 
-def _stored(catalog: pa.Table) -> pa.Table:
-    is_ok = pc.equal(catalog["status"], Status.OK.value)
-    return catalog.select(["url", "path", "sha256", "bytes"]).filter(is_ok)
-
-
-def altered_files(
-    catalog: pa.Table, store: Store, sample: int | None, seed: int
-) -> tuple[int, list[Trouble]]:
+def altered_files(catalog: StoredCatalog, sample: int | None, seed: int) -> tuple[int, list[Trouble]]:
     """Read stored files, and compare them with the catalog.
 
     Args:
-        catalog: The catalog, as CATALOG.
-        store: The store of the gallery's files.
+        catalog: The catalog.
         sample: How many files to read; None for all.
         seed: Selects the sample: each seed gives another one.
 
     Returns:
         How many files were read, and the files that are missing or altered.
     """
-    stored = _stored(catalog)
-    count = stored.num_rows
+    count = sum(batch.num_rows for batch in catalog.with_status(Status.OK, "path"))
+    chosen = np.arange(count)
     if sample is not None and sample < count:
-        stored = stored.take(pa.array(sorted(random.Random(seed).sample(range(count), sample))))  # noqa: S311 -- not for a secret
+        chosen = np.array(sorted(random.Random(seed).sample(range(count), sample)))  # noqa: S311 -- not for a secret
     found, budget = [], MemoryBudget()
-    for row in stored.to_pylist():
+    for row in _ok_rows(catalog, chosen):
         with budget.reserve(row["bytes"]):
-            data = store.get(row["path"])
+            data = catalog.store.get(row["path"])
             if data is None:
                 found.append(Trouble(row["url"], row["path"], "missing"))
             elif hashlib.sha256(data).hexdigest() != row["sha256"]:
                 found.append(Trouble(row["url"], row["path"], "altered"))
-    return stored.num_rows, found
+    return len(chosen), found
 
 
-def unknown_files(gallery: str, catalog: pa.Table, store: Store) -> list[str]:
+def _ok_rows(catalog: StoredCatalog, places: npt.NDArray[np.int64]) -> Iterator[dict[str, Any]]:
+    """Yield some of the rows that are ok, by their places among these, ascending."""
+    start = 0
+    for batch in catalog.with_status(Status.OK, "url", "path", "sha256", "bytes"):
+        first, last = np.searchsorted(places, [start, start + batch.num_rows])
+        yield from batch.take(pa.array(places[first:last] - start)).to_pylist()
+        start += batch.num_rows
+
+
+def unknown_files(catalog: StoredCatalog) -> list[str]:
     """Return the image files that no valid catalog row refers to; damaged files must not be stored.
 
     After another number of shards, a shard's folder has images of other shards' rows, so nothing is unknown.
     """
+    store, gallery = catalog.store, catalog.gallery
     places = Places.read(store, whole_gallery(gallery)) if is_shard(gallery) else None
     if places is not None and places.is_resharded:
         return []
-    known = _stored(catalog)["path"].combine_chunks()
+    batches = (batch["path"].combine_chunks() for batch in catalog.with_status(Status.OK, "path"))
+    known = pa.chunked_array(list(batches), pa.string())
     paths = store.files(images_path(gallery))["path"]
     unknown: list[str] = paths.filter(pc.invert(pc.is_in(paths, value_set=known))).to_pylist()
     return unknown
 
 
-def lost_links(catalog: pa.Table, most: int) -> list[dict[str, Any]]:
+def lost_links(catalog: StoredCatalog, most: int) -> list[dict[str, Any]]:
     """Return up to `most` links that are no longer listed, with `url` and `last_seen`, the latest first."""
-    known = catalog.select(["url", "last_seen"])
+    known = catalog.rows("url", "last_seen")
     lost = known.filter(pc.less(known["last_seen"], pc.max(known["last_seen"])))
     rows: list[dict[str, Any]] = lost.sort_by([("last_seen", "descending"), ("url", "ascending")])[
         :most
@@ -89,15 +95,14 @@ def lost_links(catalog: pa.Table, most: int) -> list[dict[str, Any]]:
     return rows
 
 
-def untried_links(catalog: pa.Table, store: Store, gallery: str) -> int:
+def untried_links(catalog: StoredCatalog) -> int:
     """Return the number of listed links that have no row yet, because a run's limit left them to the next.
 
     Raises:
         StoreError: There is no list yet, or it could not be read.
     """
-    url = pa.schema([LINKS.field("url")], metadata=LINKS.metadata)
-    listed = read_links(store, gallery, url)["url"]
-    is_known = pc.is_in(listed, value_set=catalog["url"].combine_chunks())
+    listed = read_links(catalog.store, catalog.gallery, columns(LINKS, "url"))["url"]
+    is_known = pc.is_in(listed, value_set=catalog.rows("url")["url"])
     return len(listed) - (pc.sum(is_known).as_py() or 0)
 
 

@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 
 from imgdl_pipeline.core.catalog.assemble import assemble
 from imgdl_pipeline.core.catalog.facts import FreshFacts, add_early, said_in_files
-from imgdl_pipeline.core.catalog.row_places import Sources, known_rows
+from imgdl_pipeline.core.catalog.row_places import Mask, Sources, known_rows
+from imgdl_pipeline.core.catalog.stored import StoredCatalog
 from imgdl_pipeline.core.jpeg.facts import InvalidImageError, JpegFacts, Limits
 from imgdl_pipeline.core.jpeg.worker_client import Image
 from imgdl_pipeline.core.jpeg.workers import JpegWorkers, opened
@@ -54,19 +55,15 @@ class StoredImage:
 
 
 @dataclass(frozen=True, slots=True)
-class CatalogRun:
+class CatalogRun(StoredCatalog):
     """The result of building a catalog. Its rows stay in the store, and are read as far as they are wanted.
 
     Args:
-        store: The store of the gallery's files.
-        gallery: The gallery's name.
         checked: How many files were checked since the last catalog, most of them during their download.
         new: How many links are new in the catalog.
         seconds: How long the run took.
     """
 
-    store: Store
-    gallery: str
     checked: int
     new: int
     seconds: float
@@ -76,19 +73,10 @@ class CatalogRun:
         """All of the gallery's rows, with all columns."""
         return self.rows(*CATALOG.names)
 
-    def rows(self, *names: str) -> pa.Table:
-        """Return some columns of all rows.
-
-        Raises:
-            StoreError: The catalog could not be read.
-        """
-        table = self.store.read_table(catalog_path(self.gallery), columns(CATALOG, *names))
-        return columns(CATALOG, *names).empty_table() if table is None else table
-
     def digest(self, *names: str) -> str:
         """Return the digest of some columns of text; raises like `rows`."""
         digest = TableDigest(*names)
-        for batch in self.store.batches(catalog_path(self.gallery), columns(CATALOG, *names)):
+        for batch in self.batches(*names):
             digest.update(batch)
         return digest.hex()
 
@@ -132,9 +120,8 @@ def build_catalog(
         early = add_early(fresh, store, gallery, ledger)
         to_check = _unchecked(ledger, [known, early])
         limits = Limits.of(settings)
-        with closing(_check_all(to_check, store, jpegs, limits, removed, on_progress)) as rows:
+        with closing(_check_all(ledger, to_check, store, jpegs, limits, removed, on_progress)) as rows:
             _add_checked(fresh, rows, checkpoints)
-        del to_check
         said = _said_before(previous, known)
         discard_invalid(ledger, store, fresh.invalid())
         discard_opted_out(ledger, store, settings, {**said, **fresh.opt_outs})
@@ -154,12 +141,17 @@ def _write(store: Store, gallery: str, sources: Sources) -> int:
     return sources.ledger.num_rows
 
 
-def _unchecked(ledger: Ledger, known: list[Places]) -> pa.Table:
-    """Return the ledger's stored files whose facts are not known yet, by the rows of those that are."""
-    wanted = pc.equal(ledger.select(["status"])["status"], Status.OK.value).to_numpy().copy()
+def _unchecked(ledger: Ledger, known: list[Places]) -> Mask:
+    """Return for each row of the ledger whether it has a file whose facts are not known yet.
+
+    Args:
+        ledger: The ledger.
+        known: The rows of the files whose facts are known.
+    """
+    wanted: Mask = pc.equal(ledger.select(["status"])["status"], Status.OK.value).to_numpy().copy()
     for rows in known:
         wanted[rows[rows != NOWHERE]] = False
-    return ledger.filter(wanted, ["url", "path", "sha256", "bytes"])
+    return wanted
 
 
 def _said_before(previous: TableFile, known: Places) -> dict[str, list[OptOut]]:
@@ -194,7 +186,8 @@ def check_file(image: StoredImage, store: Store, jpegs: JpegWorkers, limits: Lim
 
 
 def _check_all(
-    images: pa.Table,
+    ledger: Ledger,
+    is_wanted: Mask,
     store: Store,
     jpegs: JpegWorkers,
     limits: Limits,
@@ -219,15 +212,25 @@ def _check_all(
     def check_batch(batch: pa.Table) -> list[dict[str, object]]:
         return [check(StoredImage(**row)) for row in batch.to_pylist() if not stopped.is_set()]
 
-    size = max(1, min(BATCH_FILES, images.num_rows // (4 * threads)))
-    batches = (images.slice(start, size) for start in range(0, images.num_rows, size))
+    count = int(is_wanted.sum())
+    size = max(1, min(BATCH_FILES, count // (4 * threads)))
+    batches = _files(ledger, is_wanted, size) if count else iter(())
     with ThreadPoolExecutor(threads, thread_name_prefix="validate") as executor:
         try:
             for number, facts in enumerate(_mapped(executor, check_batch, batches, threads * 2), start=1):
-                on_progress(Counted(number, images.num_rows, "new images checked"))
+                on_progress(Counted(number, count, "new images checked"))
                 yield facts
         finally:
             stopped.set()
+
+
+def _files(ledger: Ledger, is_wanted: Mask, size: int) -> Iterator[pa.Table]:
+    """Yield some of the ledger's rows, as StoredImage, so many at a time."""
+    start = 0
+    for batch in ledger.batches(["url", "path", "sha256", "bytes"]):
+        wanted = batch.filter(pa.array(is_wanted[start : start + batch.num_rows]))
+        start += batch.num_rows
+        yield from (wanted.slice(first, size) for first in range(0, wanted.num_rows, size))
 
 
 def _mapped(

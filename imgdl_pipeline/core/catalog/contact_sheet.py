@@ -7,6 +7,7 @@ images.
 import hashlib
 import io
 import logging
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -19,10 +20,14 @@ from imgdl_pipeline.core.catalog.stored_image import VALIDATED, opened_image
 from imgdl_pipeline.core.jpeg.facts import InvalidImageError
 from imgdl_pipeline.core.jpeg.workers import JpegWorkers, opened
 from imgdl_pipeline.core.model.outcome import Status
+from imgdl_pipeline.core.model.schemas import CATALOG, columns
 from imgdl_pipeline.core.storage.layout import contact_sheets_path
 from imgdl_pipeline.core.storage.store import Store
 
 logger = logging.getLogger(__name__)
+
+SHOWN = ["path", "bytes", "sha256", "fetched_at", "url", "status", "duplicate_of"]
+"""The catalog's columns that tell which images to show."""
 
 IMAGES = 48
 COLUMNS = 8
@@ -39,13 +44,14 @@ QUALITIES = (80, 65, 50, 35, 20)
 
 
 def contact_sheet(
-    gallery: str, catalog: pa.Table, store: Store, jpegs: JpegWorkers | None = None
+    gallery: str, catalog: Iterable[pa.Table], store: Store, jpegs: JpegWorkers | None = None
 ) -> bytes | None:
     """Return the gallery's contact sheet, new or from the store; None for a gallery without images.
 
     Args:
         gallery: The gallery's name.
-        catalog: The catalog, as CATALOG; up to 48 of its images are shown, the newest first.
+        catalog: The columns SHOWN of the catalog, a few thousand rows at a time; up to 48 of its images are
+            shown, the newest first.
         store: The store of the images and the sheet.
         jpegs: The worker processes that decode images; if None, start workers for this call and end them.
 
@@ -68,17 +74,21 @@ def contact_sheet(
     return sheet
 
 
-def _newest(catalog: pa.Table) -> list[dict[str, Any]]:
+def _newest(catalog: Iterable[pa.Table]) -> list[dict[str, Any]]:
     """Return the rows of the images to show, without duplicates of other images."""
-    shown = pc.and_(pc.equal(catalog["status"], Status.OK.value), pc.is_null(catalog["duplicate_of"]))
-    rows = catalog.select(["path", "bytes", "sha256", "fetched_at", "url"]).filter(shown)
-    if not rows.num_rows:  # before version 26, Arrow fails if k is 0
-        return []
-    order = pc.select_k_unstable(
-        rows, k=min(IMAGES, rows.num_rows), sort_keys=[("fetched_at", "descending"), ("url", "ascending")]
-    )
-    newest: list[dict[str, Any]] = rows.take(order).to_pylist()
-    return newest
+    newest = columns(CATALOG, *SHOWN).empty_table()
+    for batch in catalog:
+        is_shown = pc.and_(pc.equal(batch["status"], Status.OK.value), pc.is_null(batch["duplicate_of"]))
+        rows = pa.concat_tables([newest, batch.select(SHOWN).filter(is_shown)])
+        if rows.num_rows:  # before version 26, Arrow fails if k is 0
+            order = pc.select_k_unstable(
+                rows,
+                k=min(IMAGES, rows.num_rows),
+                sort_keys=[("fetched_at", "descending"), ("url", "ascending")],
+            )
+            newest = rows.take(order)
+    shown: list[dict[str, Any]] = newest.to_pylist()
+    return shown
 
 
 def thumbnails(rows: list[dict[str, Any]], store: Store, jpegs: JpegWorkers) -> list[Image.Image | None]:

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from imgdl_pipeline.core.model.links import Link
 from imgdl_pipeline.core.model.outcome import Reason
 from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS, columns
+from imgdl_pipeline.core.model.temporary import opened_temporary
 from imgdl_pipeline.core.storage.checkpoints import Checkpoints
 from imgdl_pipeline.core.storage.layout import (
     REMOVED_LEASES,
@@ -30,7 +31,7 @@ from imgdl_pipeline.core.storage.lease import GalleryBusyError, Lease
 from imgdl_pipeline.core.storage.ledger import Ledger
 from imgdl_pipeline.core.storage.parts import ReshardError, check_resharded, stored_parts
 from imgdl_pipeline.core.storage.removed import REMOVED_VERDICT, Removal, Removed, with_entries
-from imgdl_pipeline.core.storage.store import Store
+from imgdl_pipeline.core.storage.store import Store, write_batches
 
 _KEPT = ("url", "first_seen", "last_seen", "tried_at", "attempts", "elapsed_s")
 """The columns of a row that say nothing of the picture."""
@@ -103,9 +104,9 @@ def _named_in(file: Path, distance: int) -> Iterator[dict[str, Any]]:
         if file.suffix.lower() == ".csv":
             try:
                 table = csv.DictReader(lines)
-                columns = list(table.fieldnames or ())
-                if not set(columns) & {"url", "sha256", "phash"}:
-                    raise ValueError(f"{file} has no column url, sha256 or phash, but {', '.join(columns)}")
+                there = list(table.fieldnames or ())
+                if not set(there) & {"url", "sha256", "phash"}:
+                    raise ValueError(f"{file} has no column url, sha256 or phash, but {', '.join(there)}")
                 for row in table:
                     named = {key: value for key, value in row.items() if key in _NAMED and value}
                     yield {"distance": distance, **named} if "phash" in named else named
@@ -247,33 +248,34 @@ def _their_bytes(store: Store, removed: Removed, entries: Sequence[Removal]) -> 
 def _remove_from(store: Store, gallery: str, removed: Removed) -> None:
     """Remove what the list names from one gallery: files first, then the contents of the rows."""
     with Ledger(store, gallery) as ledger:
-        catalog = store.read_table(catalog_path(gallery), CATALOG)
-        tables = [ledger.table] if catalog is None else [ledger.table, catalog]
+        tables = [ledger.select(["url", "sha256", "path"]), *_catalogs_of(store, gallery)]
         named = pa.concat_tables(
             table.filter(removed.rows_of(table)).select(["url", "path"]) for table in tables
         )
-        urls = named["url"].combine_chunks()
+        urls, has_catalog = named["url"].combine_chunks(), len(tables) > 1
+        del tables
         store.delete(sorted(set(named["path"].drop_null().to_pylist())))
         for folder in (checked_path(gallery), contact_sheets_path(gallery)):
             store.delete([file.path for file in store.list(folder)])
-        is_named = pc.is_in(ledger.table["url"], value_set=urls)
-        ledger.replace(_without_pictures(ledger.table, is_named).filter(is_named))
-        if catalog is not None:  # last: it alone has the hashes by which a picture is found again
-            is_named = pc.is_in(catalog["url"], value_set=urls)
-            store.write_table(catalog_path(gallery), _without_pictures(catalog, is_named))
+        is_named = pc.is_in(ledger.select(["url"])["url"], value_set=urls).to_numpy()
+        ledger.replace(_without_pictures(ledger.filter(is_named), urls))
+        if has_catalog:  # last: it alone has the hashes by which a picture is found again
+            batches = store.batches(catalog_path(gallery), CATALOG)
+            with opened_temporary() as file:
+                write_batches(file, CATALOG, (_without_pictures(each, urls) for each in batches))
+                store.write_file(catalog_path(gallery), file)
 
 
-def _without_pictures(table: pa.Table, is_removed: pa.ChunkedArray) -> pa.Table:
-    """Return a table whose removed rows are tombstones, which hold nothing of the picture."""
-    gone = {"attributes": "{}", **REMOVED_VERDICT}
+def _without_pictures(table: pa.Table, urls: pa.Array) -> pa.Table:
+    """Return a table in which the rows of some links are tombstones, which hold nothing of the picture."""
+    gone, is_removed = {"attributes": "{}", **REMOVED_VERDICT}, pc.is_in(table["url"], value_set=urls)
     for place, field in enumerate(table.schema):
         if field.name not in _KEPT:
             value = pa.scalar(gone.get(field.name), field.type)
             column = pc.if_else(is_removed, value, table[field.name])
             table = table.set_column(place, field, column)
     if "duplicate_of" in table.schema.names:
-        removed_urls = table["url"].filter(is_removed).combine_chunks()
-        is_copy = pc.is_in(table["duplicate_of"], value_set=removed_urls)
+        is_copy = pc.is_in(table["duplicate_of"], value_set=urls)
         place = table.schema.get_field_index("duplicate_of")
         column = pc.if_else(is_copy, pa.scalar(None, pa.string()), table["duplicate_of"])
         table = table.set_column(place, table.schema.field(place), column)

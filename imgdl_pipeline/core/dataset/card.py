@@ -5,16 +5,17 @@ https://huggingface.co/docs/hub/datasets-cards
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import IO, Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
 from imgdl_pipeline.core.dataset.credits import UNKNOWN, escaped
 from imgdl_pipeline.core.dataset.features import CARD_FEATURES
 from imgdl_pipeline.core.dataset.manifest import DatasetFile
+from imgdl_pipeline.core.dataset.rows import CatalogRows
 from imgdl_pipeline.core.http.urls import host_of
 from imgdl_pipeline.core.model.counted import amount
 from imgdl_pipeline.core.model.dataset_settings import DatasetSettings
@@ -73,7 +74,7 @@ def write_card(
     file: IO[bytes],
     gallery: str,
     settings: DatasetSettings,
-    rows: pa.Table,
+    rows: CatalogRows,
     files: Sequence[DatasetFile],
     made_by: str,
 ) -> None:
@@ -86,8 +87,11 @@ def write_card(
         rows: The catalog's rows of its images.
         files: The files that hold its images.
         made_by: The program and its version.
+
+    Raises:
+        StoreError: The catalog could not be read.
     """
-    images, images_bytes = amount(rows.num_rows, "image"), sum(each.bytes for each in files)
+    images, counted = amount(rows.num_rows, "image"), _counted(rows)
     lines = [
         f"# {gallery}",
         "",
@@ -103,24 +107,49 @@ def write_card(
         "",
         "`manifest.json` names every file with its SHA-256.",
         "",
-        *_table("Licences", "licence", (each or UNKNOWN for each in rows["license_id"].to_pylist())),
+        *_table("Licences", "licence", counted.licenses),
         "Each image has its own licence, in the column `license_id`. `CREDITS.csv` and `ATTRIBUTION.md` name "
         "who made it.",
         "",
-        *_table("Hosts", "host", map(host_of, rows["url"].to_pylist())),
-        *_opt_outs(rows),
+        *_table("Hosts", "host", counted.hosts),
+        *_opt_outs(counted.opt_outs),
         "## How it was made",
         "",
         f"By {made_by}, with these settings:",
         "",
         *(f"    {line}" for line in _yaml(settings.model_dump(mode="json")).splitlines()),
     ]
-    front = _yaml(_front_matter(gallery, settings, rows, images_bytes))
+    split = {
+        "name": "train",
+        "num_bytes": sum(each.bytes for each in files),
+        "num_examples": rows.num_rows,
+    }
+    front = _yaml(_front_matter(gallery, settings, split, counted.licenses))
     file.write("\n".join(["---", f"{front}---", "", *lines, ""]).encode())
 
 
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """How many images have each licence, host and opt-out."""
+
+    licenses: Counter[str] = field(default_factory=Counter)
+    hosts: Counter[str] = field(default_factory=Counter)
+    opt_outs: Counter[str] = field(default_factory=Counter)
+
+
+def _counted(rows: CatalogRows) -> _Counted:
+    counted = _Counted()
+    for batch in rows.batches(["url", "license_id", "opt_outs"]):
+        counted.licenses.update(each or UNKNOWN for each in batch["license_id"].to_pylist())
+        counted.hosts.update(map(host_of, batch["url"].to_pylist()))
+        said = batch["opt_outs"].drop_null()
+        for text in said.filter(pc.not_equal(said, "[]")).to_pylist():
+            counted.opt_outs.update(f"{each.signal}: {each.value}" for each in from_json(text))
+    return counted
+
+
 def _front_matter(
-    gallery: str, settings: DatasetSettings, rows: pa.Table, images_bytes: int
+    gallery: str, settings: DatasetSettings, split: Mapping[str, Any], licenses: Counter[str]
 ) -> dict[str, Any]:
     """Return what readers and the hub look for; readers compare `num_examples` with what they find."""
     files = [{"split": "train", "path": DATA_FILES[settings.format]}]
@@ -128,21 +157,20 @@ def _front_matter(
     features = CARD_FEATURES[settings.format]
     if settings.format == "imagefolder":  # whose reader asks its configuration, and the others dataset_info
         config["features"] = features
-    split = {"name": "train", "num_bytes": images_bytes, "num_examples": rows.num_rows}
+    images = split["num_examples"]
     return {
         "pretty_name": gallery,
-        **_license_fields(rows),
-        "size_categories": [next((name for most, name in SIZES.items() if rows.num_rows < most), "n>1T")],
+        **_license_fields(licenses),
+        "size_categories": [next((name for most, name in SIZES.items() if images < most), "n>1T")],
         "configs": [config],
-        "dataset_info": {"features": features, "splits": [split]},
+        "dataset_info": {"features": features, "splits": [dict(split)]},
     }
 
 
-def _license_fields(rows: pa.Table) -> dict[str, Any]:
+def _license_fields(licenses: Counter[str]) -> dict[str, Any]:
     """Return the licence of all images if it is one that the hub knows, or else that each has its own."""
-    [*known] = pc.unique(rows["license_id"]).to_pylist()
-    if known and all(each in HUB_LICENSES for each in known):
-        return {"license": sorted(HUB_LICENSES[each] for each in known)}
+    if licenses and all(each in HUB_LICENSES for each in licenses):
+        return {"license": sorted(HUB_LICENSES[each] for each in licenses)}
     return {"license": "other", "license_name": "of-each-image", "license_link": "ATTRIBUTION.md"}
 
 
@@ -164,9 +192,8 @@ def _choice(settings: DatasetSettings) -> str:
     return f"They are {chosen}. {how}"
 
 
-def _table(title: str, column: str, values: Iterable[str]) -> list[str]:
-    """Return a section that counts values, the most frequent ones first."""
-    counted = Counter(values)
+def _table(title: str, column: str, counted: Counter[str]) -> list[str]:
+    """Return a section with counted values, the most frequent ones first."""
     ordered = sorted(counted.items(), key=lambda each: (-each[1], each[0]))
     lines = [f"| {escaped(value)} | {count} |" for value, count in ordered[:SHOWN]]
     if len(ordered) > SHOWN:
@@ -174,16 +201,13 @@ def _table(title: str, column: str, values: Iterable[str]) -> list[str]:
     return [f"## {title}", "", f"| {column} | images |", "|---|---|", *lines, ""]
 
 
-def _opt_outs(rows: pa.Table) -> list[str]:
+def _opt_outs(signals: Counter[str]) -> list[str]:
     """Return what owners have said against the use of images that are in the dataset all the same."""
-    said = rows["opt_outs"].drop_null()
-    said = said.filter(pc.not_equal(said, "[]"))
     words = (
         "No owner of these images has said anything against their use that was heard. Images whose owners "
         "did are left out if the gallery's `purpose` is one that they forbid."
     )
-    if not len(said):
+    if not signals:
         return ["## Opt-outs", "", words, ""]
-    signals = (f"{each.signal}: {each.value}" for text in said.to_pylist() for each in from_json(text))
     heard = _table("Opt-outs", "heard, but not against this gallery's purpose", signals)
     return [*heard, "Images whose owners forbid the gallery's `purpose` are left out.", ""]

@@ -6,17 +6,20 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
-from itertools import groupby
+from itertools import groupby, islice
+from operator import itemgetter
 from typing import IO, Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imgdl_pipeline.core.dataset.rows import key_of
+from imgdl_pipeline.core.dataset.rows import CatalogRows, key_of
+from imgdl_pipeline.core.dataset.samples import rows_of
+from imgdl_pipeline.core.model.schemas import BATCH_ROWS
 from imgdl_pipeline.core.model.shown import one_line
-
-ROWS_AT_A_TIME = 10_000
+from imgdl_pipeline.core.storage.arrange import arranged
 
 NAMES = ("title", "author", "author_url", "credit", "license", "license_url", "page")
 """What is said of an image, in its attributes first, then in its file."""
@@ -30,22 +33,19 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """How a text begins that a spreadsheet takes for a formula."""
 
 
-def credits_of(rows: pa.Table) -> Iterator[dict[str, str]]:
+def credits_of(rows: CatalogRows) -> Iterator[dict[str, str]]:
     """Yield the credit of each row, by the columns of `CREDITS.csv`; what is not known is empty.
 
     Args:
-        rows: Rows of the catalog, with `url`, `attributes`, `embedded` and `license_id`.
+        rows: The rows of the dataset's images.
+
+    Raises:
+        StoreError: The catalog could not be read.
     """
-    for batch in rows.select(["url", "attributes", "embedded", "license_id"]).to_batches(ROWS_AT_A_TIME):
-        for row in batch.to_pylist():
-            said = [json.loads(row[name] or "{}") for name in ("attributes", "embedded")]
-            known = {name: next(filter(None, (_text(each.get(name)) for each in said)), "") for name in NAMES}
-            yield {
-                **known,
-                "key": key_of(row["url"]),
-                "license_id": row["license_id"] or "",
-                "url": row["url"],
-            }
+    for row in rows_of(rows.batches(["url", "attributes", "embedded", "license_id"])):
+        said = [json.loads(row[name] or "{}") for name in ("attributes", "embedded")]
+        known = {name: next(filter(None, (_text(each.get(name)) for each in said)), "") for name in NAMES}
+        yield {**known, "key": key_of(row["url"]), "license_id": row["license_id"] or "", "url": row["url"]}
 
 
 def _text(value: Any) -> str:
@@ -53,7 +53,7 @@ def _text(value: Any) -> str:
     return one_line(joined).strip()
 
 
-def write_credits(file: IO[bytes], rows: pa.Table) -> None:
+def write_credits(file: IO[bytes], rows: CatalogRows) -> None:
     """Write `CREDITS.csv`: a line for each image, with who made it and its licence.
 
     A text that a spreadsheet would take for a formula gets an apostrophe before it.
@@ -70,21 +70,34 @@ def _harmless(value: str) -> str:
     return f"'{value}" if value.startswith(_FORMULA) else value
 
 
-def write_attribution(file: IO[bytes], rows: pa.Table, gallery: str) -> None:
+def write_attribution(file: IO[bytes], rows: CatalogRows, gallery: str) -> None:
     """Write `ATTRIBUTION.md`: the credits for a person to read, by licence.
 
     Args:
         file: Where to write.
-        rows: Rows of the catalog, as for `credits_of`.
+        rows: The rows, as for `credits_of`.
         gallery: The gallery's name.
     """
-    by_license = rows.take(pc.sort_indices(rows["license_id"]))  # stable, and unknown ones last
-    counted = Counter(each or UNKNOWN for each in rows["license_id"].to_pylist())
+    licenses = rows.column("license_id")
+    places = np.empty(len(licenses), np.int64)
+    places[pc.sort_indices(licenses).to_numpy()] = np.arange(len(licenses))  # stable, and unknown ones last
+    counted = Counter(each or UNKNOWN for each in licenses.to_pylist())
+    by_license = arranged(_lines(rows), places, len(licenses), _LINES)
     file.write(f"# Who made the images of {gallery}\n".encode())
-    for license_id, group in groupby(credits_of(by_license), lambda each: each["license_id"] or UNKNOWN):
+    for license_id, group in groupby(rows_of(by_license), itemgetter("license_id")):
         file.write(f"\n## {license_id}: {counted[license_id]}\n\n".encode())
-        for credit in group:
-            file.write(f"- {_line(credit)}\n".encode("utf-8", "replace"))
+        file.writelines(each["line"] for each in group)
+
+
+_LINES = pa.schema([("license_id", pa.string()), ("line", pa.binary())])
+
+
+def _lines(rows: CatalogRows) -> Iterator[pa.Table]:
+    """Yield the lines of credits, in UTF-8, with their licences."""
+    credits_ = credits_of(rows)
+    while some := list(islice(credits_, BATCH_ROWS)):
+        lines = [f"- {_line(each)}\n".encode("utf-8", "replace") for each in some]
+        yield pa.table([[each["license_id"] or UNKNOWN for each in some], lines], schema=_LINES)
 
 
 def _line(credit: dict[str, str]) -> str:

@@ -1,23 +1,25 @@
 """Make a gallery's dataset, or bring it up to date with the catalog."""
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from imgdl_pipeline.core.dataset.card import write_card
 from imgdl_pipeline.core.dataset.credits import write_attribution, write_credits
 from imgdl_pipeline.core.dataset.draft import Draft
 from imgdl_pipeline.core.dataset.manifest import ATTRIBUTION, CARD, CREDITS, INDEX, Manifest
-from imgdl_pipeline.core.dataset.parts import Parts, read_index, there_of
-from imgdl_pipeline.core.dataset.rows import chosen_rows
+from imgdl_pipeline.core.dataset.parts import Parts, read_index
+from imgdl_pipeline.core.dataset.rows import CatalogRows, chosen_rows
 from imgdl_pipeline.core.dataset.samples import Samples
 from imgdl_pipeline.core.jpeg.workers import JpegWorkers, opened
 from imgdl_pipeline.core.model.counted import Counted, amount
 from imgdl_pipeline.core.model.dataset_settings import DatasetSettings
+from imgdl_pipeline.core.model.memory import release_memory
 from imgdl_pipeline.core.model.shown import shown
 from imgdl_pipeline.core.storage.layout import dataset_path
 from imgdl_pipeline.core.storage.lease import dataset_lease
@@ -36,16 +38,16 @@ class DatasetRun:
     """The result of an export.
 
     Args:
-        rows: The catalog's rows of the dataset's images.
         manifest: The dataset's manifest.
+        licenses: How many of its images have each `license_id`, None for those without one.
         written: How many files with images were written; the others were taken over.
         missing: Links of images that belong into it, but whose file is gone or altered.
         is_new: Whether the dataset differs from the one before.
         seconds: How long it took.
     """
 
-    rows: pa.Table
     manifest: Manifest
+    licenses: Counter[str | None]
     written: int
     missing: tuple[str, ...]
     is_new: bool
@@ -67,6 +69,11 @@ class DatasetRun:
         if self.missing:
             return "all of their files are gone, or were altered"
         return "its catalog has none" if where is None else f"none is ok, or for none this holds: {where}"
+
+    @property
+    def images(self) -> int:
+        """The number of the dataset's images."""
+        return self.manifest.images
 
     @property
     def bytes(self) -> int:
@@ -102,8 +109,10 @@ def export_dataset(
     with dataset_lease(store, gallery) as lease, opened(jpegs) as workers:
         while True:
             removed = Removed.read(store)
-            rows = chosen_rows(store, gallery, settings, removed)
-            with Draft.of(store, gallery, lease) as draft:
+            with (
+                chosen_rows(store, gallery, settings, removed) as rows,
+                Draft.of(store, gallery, lease) as draft,
+            ):
                 run = _export(draft, store, gallery, settings, rows, workers, on_progress)
             if Removed.read(store).table.equals(removed.table):  # else something was removed meanwhile
                 return run
@@ -114,29 +123,43 @@ def _export(
     store: Store,
     gallery: str,
     settings: DatasetSettings,
-    rows: pa.Table,
+    rows: CatalogRows,
     jpegs: JpegWorkers,
     on_progress: Callable[[Counted], None],
 ) -> DatasetRun:
-    started, done = time.monotonic(), 0
+    started, done, total = time.monotonic(), 0, rows.num_rows
+    release_memory()
 
     def count(images: int = 1) -> None:
         nonlocal done
         done += images
-        on_progress(Counted(done, rows.num_rows, "images are in the dataset"))
+        on_progress(Counted(done, total, "images are in the dataset"))
 
-    earlier, current = None, draft.current
-    if current is not None and _makes_the_same(current.settings, settings):
-        earlier = read_index(store, dataset_path(gallery), current)
     samples = Samples(store, settings, jpegs, count)
-    parts = Parts.of(settings.format)(draft, settings, samples, earlier, count)
+    parts = Parts.of(settings.format)(
+        draft, settings, samples, _earlier(draft, store, gallery, settings), count
+    )
     index = parts.write(rows)
-    there = rows.filter(pc.is_in(rows["url"], value_set=there_of(index)["url"].combine_chunks()))
-    _write_texts(draft, gallery, settings, there, index)
+    draft.write(INDEX, partial(pq.write_table, index, compression="zstd"))
+    there = rows.filter(index["is_there"].to_numpy())
+    del index
+    release_memory()
+    _write_texts(draft, gallery, settings, there)
     manifest = Manifest(settings, MADE_BY, there.num_rows, draft.files)
     is_new = draft.publish(manifest)
     seconds = time.monotonic() - started
-    return DatasetRun(there, manifest, parts.written, tuple(samples.missing), is_new, seconds)
+    licenses = Counter(
+        each for batch in there.batches(["license_id"]) for each in batch["license_id"].to_pylist()
+    )
+    return DatasetRun(manifest, licenses, parts.written, tuple(samples.missing), is_new, seconds)
+
+
+def _earlier(draft: Draft, store: Store, gallery: str, settings: DatasetSettings) -> pa.Table | None:
+    """Return the index of the current version, with `url` and `shard`; None if no part may be taken over."""
+    current = draft.current
+    if current is None or not _makes_the_same(current.settings, settings):
+        return None
+    return read_index(store, dataset_path(gallery), current, ["url", "shard"])
 
 
 def _makes_the_same(one: DatasetSettings, other: DatasetSettings) -> bool:
@@ -144,12 +167,9 @@ def _makes_the_same(one: DatasetSettings, other: DatasetSettings) -> bool:
     return one.model_dump(exclude={"where"}) == other.model_dump(exclude={"where"})
 
 
-def _write_texts(
-    draft: Draft, gallery: str, settings: DatasetSettings, rows: pa.Table, index: pa.Table
-) -> None:
-    """Write what is beside the images: the card, the credits, and the index."""
+def _write_texts(draft: Draft, gallery: str, settings: DatasetSettings, rows: CatalogRows) -> None:
+    """Write what is beside the images for people: the card and the credits."""
     files = [each for each in draft.files.values() if each.images]
     draft.write(CARD, lambda file: write_card(file, gallery, settings, rows, files, MADE_BY))
     draft.write(CREDITS, lambda file: write_credits(file, rows))
     draft.write(ATTRIBUTION, lambda file: write_attribution(file, rows, gallery))
-    draft.write(INDEX, lambda file: pq.write_table(index, file, compression="zstd"))

@@ -1,8 +1,10 @@
 """Write the parts of a dataset that hold images, and take over those whose images did not change."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from typing import IO, Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby, pairwise
+from operator import itemgetter
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +15,15 @@ import pyarrow.parquet as pq
 from imgdl_pipeline.core.dataset.draft import Draft, Written
 from imgdl_pipeline.core.dataset.formats import Writer, json_line, write_parquet, write_tar
 from imgdl_pipeline.core.dataset.manifest import INDEX, METADATA, Manifest
-from imgdl_pipeline.core.dataset.rows import caption_of, key_of, take_rows
-from imgdl_pipeline.core.dataset.samples import ROWS_AT_A_TIME, Sample, Samples
+from imgdl_pipeline.core.dataset.rows import CatalogRows, caption_of, key_of
+from imgdl_pipeline.core.dataset.samples import Sample, Samples, rows_of
 from imgdl_pipeline.core.dataset.shards import assigned
 from imgdl_pipeline.core.model.dataset_settings import DatasetSettings
 from imgdl_pipeline.core.model.digest import TableDigest
+from imgdl_pipeline.core.model.memory import release_memory
+from imgdl_pipeline.core.model.schemas import CATALOG
 from imgdl_pipeline.core.storage.store import Store
+from imgdl_pipeline.core.storage.table_file import BUFFER_BYTES
 
 FORM = "1"
 """The version of how samples are written: with another one, all parts are written anew."""
@@ -39,15 +44,20 @@ INDEXED = pa.schema(
 """The columns of the index: in which shard an image is, and whether it is; a missing one keeps its place."""
 
 
-def read_index(store: Store, folder: str, manifest: Manifest) -> pa.Table | None:
-    """Return the index of a dataset, as INDEXED; None if it is gone.
+def read_index(
+    store: Store, folder: str, manifest: Manifest, names: Sequence[str] = INDEXED.names
+) -> pa.Table | None:
+    """Return some or all columns of a dataset's index, as INDEXED; None if it is gone.
 
     Raises:
         StoreError: The store failed.
     """
     file = manifest.files.get(INDEX)
-    data = store.get(f"{folder}/{file.name}") if file else None
-    return None if data is None else pq.read_table(pa.BufferReader(data), schema=INDEXED, use_threads=False)
+    data = store.snapshot(f"{folder}/{file.name}") if file else None
+    if data is None:
+        return None
+    with data, pq.ParquetFile(data, buffer_size=BUFFER_BYTES, pre_buffer=False) as table:
+        return table.read(list(names), use_threads=False)
 
 
 def there_of(index: pa.Table) -> pa.Table:
@@ -62,7 +72,7 @@ class Parts(ABC):
         draft: The next version of the dataset.
         settings: The dataset's settings.
         samples: Reads the images.
-        earlier: The index of the current version, if its parts may be taken over.
+        earlier: `url` and `shard` of the current version's index, if its parts may be taken over.
         on_kept: Called with the number of images in a part that was taken over.
     """
 
@@ -86,7 +96,7 @@ class Parts(ABC):
         return _Images if format_ == "imagefolder" else _Shards
 
     @abstractmethod
-    def write(self, rows: pa.Table) -> pa.Table:
+    def write(self, rows: CatalogRows) -> pa.Table:
         """Write or take over the parts of rows, and return the index of all that are in them, as INDEXED."""
 
     def _keep(self, part: str, digest: str, images: int) -> bool:
@@ -97,33 +107,42 @@ class Parts(ABC):
         self._on_kept(images)
         return True
 
-    def _indexed(self, rows: pa.Table, shards: npt.NDArray[np.int32]) -> pa.Table:
+    def _indexed(self, rows: CatalogRows, shards: npt.NDArray[np.int32]) -> pa.Table:
         missing = pa.array(self._samples.missing, pa.string())
-        columns = [rows[name] for name in INDEXED.names[:3]]
-        is_there = pc.invert(pc.is_in(rows["url"], value_set=missing))
+        columns = [rows.column(name) for name in INDEXED.names[:3]]
+        is_there = pc.invert(pc.is_in(columns[0], value_set=missing))
         return pa.table([*columns, pa.array(shards), is_there], schema=INDEXED)
 
 
 class _Shards(Parts):
     """Files that hold many images each."""
 
-    def write(self, rows: pa.Table) -> pa.Table:
+    def write(self, rows: CatalogRows) -> pa.Table:
+        """Take the shards over whose digests are the same, and write the others.
+
+        The rows are read twice: a few columns for the digests, then all columns of the shards to write.
+        """
         name, write = SHARDS[self._settings.format]
-        shards = assigned(rows["url"].combine_chunks(), self._earlier, self._settings.shard_images)
-        in_order = np.argsort(shards, kind="stable")
-        numbers, starts = np.unique(shards[in_order], return_index=True)
-        for number, members in zip(numbers, np.split(in_order, starts[1:]), strict=False):
-            self._write_shard(name.format(number), take_rows(rows, pa.array(members)), write)
+        shards = assigned(rows.column("url"), self._earlier, self._settings.shard_images)
+        self._earlier = INDEXED.empty_table()
+        release_memory()  # of all links
+        digests: dict[int, str] = {}
+        images = dict(zip(*(each.tolist() for each in np.unique(shards, return_counts=True)), strict=True))
+        for number, tables in _by_shard(rows, shards, [*DIGESTED, *_captioned(self._settings)]):
+            digest = _digest(tables, self._settings)
+            if not self._keep(name.format(number), digest, images[number]):
+                digests[number] = digest
+        is_new = np.isin(shards, list(digests))
+        for number, tables in _by_shard(rows.filter(is_new), shards[is_new], CATALOG.names):
+            self._write_shard(name.format(number), tables, images[number], digests[number], write)
         return self._indexed(rows, shards)
 
-    def _write_shard(self, part: str, rows: pa.Table, write: Writer) -> None:
-        digest = _digest(rows, self._settings)
-        if self._keep(part, digest, rows.num_rows):
-            return
-
+    def _write_shard(
+        self, part: str, tables: Iterable[pa.Table], rows: int, digest: str, write: Writer
+    ) -> None:
         def write_all(file: IO[bytes]) -> Written:
-            images = write(file, self._samples.of(rows))
-            return Written(images, digest if images == rows.num_rows else "")
+            images = write(file, self._samples.of(tables))
+            return Written(images, digest if images == rows else "")
 
         self.written += 1
         if not self._draft.write(part, write_all).images:  # all of its files are missing
@@ -133,14 +152,19 @@ class _Shards(Parts):
 class _Images(Parts):
     """A file for each image, and one with the rows of all."""
 
-    def write(self, rows: pa.Table) -> pa.Table:
-        is_new = []
-        for url, sha256 in zip(rows["url"].to_pylist(), rows["sha256"].to_pylist(), strict=True):
-            is_new.append(not self._keep(_image_name(url), f"{FORM}-{sha256}", 1))
-        for sample in self._samples.of(rows.filter(pa.array(is_new, pa.bool_()))):
+    def write(self, rows: CatalogRows) -> pa.Table:
+        """Take the images over that are the same, and write the others and all rows."""
+        is_new = np.fromiter(
+            (
+                not self._keep(_image_name(row["url"]), f"{FORM}-{row['sha256']}", 1)
+                for row in rows_of(rows.batches(["url", "sha256"]))
+            ),
+            bool,
+        )
+        for sample in self._samples.of(rows.filter(is_new).batches()):
             self._write_image(sample)
         index = self._indexed(rows, np.zeros(rows.num_rows, np.int32))
-        there = rows.filter(pc.is_in(rows["url"], value_set=there_of(index)["url"].combine_chunks()))
+        there = rows.filter(index["is_there"].to_numpy())
         self._draft.write(METADATA, lambda file: self._write_rows(file, there))
         return index
 
@@ -152,8 +176,8 @@ class _Images(Parts):
         self._draft.write(_image_name(sample.row["url"]), write)
         self.written += 1
 
-    def _write_rows(self, file: IO[bytes], rows: pa.Table) -> None:
-        for row in _rows(rows):
+    def _write_rows(self, file: IO[bytes], rows: CatalogRows) -> None:
+        for row in rows_of(rows.batches()):
             name = self._draft.files[_image_name(row["url"])].name
             caption = caption_of(row, self._settings.caption)
             fields = {"file_name": name.rpartition("/")[2], "caption": caption, **row}
@@ -164,20 +188,50 @@ def _image_name(url: str) -> str:
     return f"train/{key_of(url)}.jpg"
 
 
-def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
-    for batch in table.to_batches(ROWS_AT_A_TIME):
-        yield from batch.to_pylist()
+Shard = tuple[int, Iterable[pa.Table]]
 
 
-def _digest(rows: pa.Table, settings: DatasetSettings) -> str:
+def _by_shard(rows: CatalogRows, shards: npt.NDArray[np.int32], names: Sequence[str]) -> Iterator[Shard]:
+    """Yield the number and the rows of each shard in turn; read the rows before the next shard.
+
+    Args:
+        rows: The rows.
+        shards: The number of each row's shard.
+        names: The columns.
+    """
+    in_order = np.argsort(shards, kind="stable")
+    places = np.empty(len(shards), np.int64)
+    places[in_order] = np.arange(len(shards))
+    numbers = shards[in_order]
+
+    def pieces() -> Iterator[tuple[int, pa.Table]]:
+        start = 0
+        for table in rows.arranged(places, list(dict.fromkeys(names))):
+            here = numbers[start : start + table.num_rows]
+            start += table.num_rows
+            cuts = [0, *(np.flatnonzero(np.diff(here)) + 1).tolist(), table.num_rows]
+            for first, end in pairwise(cuts):
+                yield int(here[first]), table.slice(first, end - first)
+
+    for number, group in groupby(pieces(), itemgetter(0)):
+        yield number, (table for _, table in group)
+
+
+DIGESTED = ("url", "sha256", "duplicate_of", "license_id", "opt_outs")
+"""The columns that make it necessary to write a shard anew, besides the captions."""
+
+
+def _digest(tables: Iterable[pa.Table], settings: DatasetSettings) -> str:
     """Return a digest of what makes it necessary to write a shard anew.
 
     What a run notes of each request, and what a source says besides the caption, is as it was when the shard
     was written: it would change all shards every day.
     """
-    digest = TableDigest("url", "sha256", "duplicate_of", "license_id", "opt_outs", "caption")
-    captions = [caption_of(row, settings.caption) for row in _rows(rows.select(_captioned(settings)))]
-    digest.update(rows.append_column("caption", pa.array(captions, pa.string())))
+    digest = TableDigest(*DIGESTED, "caption")
+    for table in tables:
+        captioned = table.select(_captioned(settings))
+        captions = [caption_of(row, settings.caption) for row in rows_of([captioned])]
+        digest.update(table.append_column("caption", pa.array(captions, pa.string())))
     return f"{FORM}-{digest.hex()}"
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -50,6 +50,13 @@ class Sample:
     row: dict[str, Any]
 
 
+def rows_of(tables: Iterable[pa.Table]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of tables as Python objects, of which only a few exist at a time."""
+    for table in tables:
+        for batch in table.to_batches(ROWS_AT_A_TIME):
+            yield from batch.to_pylist()
+
+
 class Samples:
     """Reads the images of rows, with threads that read ahead.
 
@@ -70,8 +77,11 @@ class Samples:
         self.missing: list[str] = []
         """The links whose file is gone from the store, or is not what the catalog says."""
 
-    def of(self, rows: pa.Table) -> Iterator[Sample]:
+    def of(self, tables: Iterable[pa.Table]) -> Iterator[Sample]:
         """Yield the samples of rows, in their order, without those whose file is missing.
+
+        Args:
+            tables: The rows, as CATALOG, a few thousand at a time.
 
         Raises:
             StoreError: The store failed.
@@ -79,7 +89,7 @@ class Samples:
         """
         with (
             ThreadPoolExecutor(READERS, thread_name_prefix="dataset") as threads,
-            closing(self._read_ahead(threads, rows)) as images,
+            closing(self._read_ahead(threads, tables)) as images,
         ):
             for row, image in images:
                 try:
@@ -93,18 +103,17 @@ class Samples:
                 yield Sample(key_of(row["url"]), jpeg, caption_of(row, self._settings.caption), row)
 
     def _read_ahead(
-        self, threads: ThreadPoolExecutor, rows: pa.Table
+        self, threads: ThreadPoolExecutor, tables: Iterable[pa.Table]
     ) -> Generator[tuple[dict[str, Any], "Future[bytes]"], None, None]:
         ahead: deque[tuple[dict[str, Any], Future[bytes]]] = deque()
         try:
-            for batch in rows.to_batches(ROWS_AT_A_TIME):
-                for row in batch.to_pylist():
-                    ahead.append((row, threads.submit(self._image, row)))
-                    while (
-                        len(ahead) >= READERS * AHEAD
-                        or sum(each["bytes"] or 0 for each, _ in ahead) > AHEAD_BYTES
-                    ):
-                        yield ahead.popleft()
+            for row in rows_of(tables):
+                ahead.append((row, threads.submit(self._image, row)))
+                while (
+                    len(ahead) >= READERS * AHEAD
+                    or sum(each["bytes"] or 0 for each, _ in ahead) > AHEAD_BYTES
+                ):
+                    yield ahead.popleft()
             while ahead:
                 yield ahead.popleft()
         finally:

@@ -21,9 +21,7 @@ def assigned(urls: pa.Array, earlier: pa.Table, size: int) -> npt.NDArray[np.int
         earlier: `url` and `shard` (int32) of the dataset so far; no rows for a new one.
         size: Images in a shard, at most.
     """
-    place = pc.index_in(urls, value_set=earlier["url"].combine_chunks())
-    before = pc.fill_null(earlier["shard"].combine_chunks().take(place), -1)
-    shards: npt.NDArray[np.int32] = before.to_numpy(zero_copy_only=False).astype(np.int32)
+    shards = _earlier_shards(urls, earlier)
     kept = np.unique(shards[shards >= 0])
     needed = -(-len(urls) // size)
     if len(kept) > LOOSE * max(1, needed):
@@ -34,3 +32,12 @@ def assigned(urls: pa.Array, earlier: pa.Table, size: int) -> npt.NDArray[np.int
     in_last = int((shards == last).sum())
     shards[is_new] = last + (in_last + np.arange(int(is_new.sum()))) // size
     return shards
+
+
+def _earlier_shards(urls: pa.Array, earlier: pa.Table) -> npt.NDArray[np.int32]:
+    """Return the number of the shard that each image was in; -1 for new images."""
+    known, numbers = earlier["url"].combine_chunks(), earlier["shard"].combine_chunks()
+    if not urls.equals(known):  # else finding each link would need more memory than all of them
+        numbers = numbers.take(pc.index_in(urls, value_set=known))
+    before: npt.NDArray[np.int32] = pc.fill_null(numbers, -1).to_numpy(zero_copy_only=False)
+    return before.astype(np.int32)

@@ -1,13 +1,17 @@
 """Choose rows of a catalog by DuckDB SQL.
 
-DuckDB comes with the extra `datasets`. It is given one table and nothing else: no file, no extension, no
-network.
+DuckDB comes with the extra `datasets`. It is given one stream of rows and nothing else: no file, no
+extension, no network.
 """
 
 import re
 import secrets
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from imgdl_pipeline.core.model.schemas import CATALOG, NEAR_DUPLICATES
@@ -35,8 +39,7 @@ def check_where(where: str, *, with_groups: bool) -> None:
     Raises:
         WhereError: It cannot.
     """
-    columns = pa.schema([*CATALOG, *(GROUPS if with_groups else ())])
-    matching(columns.empty_table(), where)
+    _check(pa.schema([*CATALOG, *(GROUPS if with_groups else ())]), where)
 
 
 def uses_groups(where: str | None) -> bool:
@@ -49,31 +52,103 @@ def uses_groups(where: str | None) -> bool:
     return False
 
 
-def matching(table: pa.Table, where: str) -> pa.Array:
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows that a condition chooses from. They are read anew for each part of it that wants them.
+
+    Args:
+        schema: The columns that the condition may use.
+        batches: Yields all rows, with the columns of the given names.
+    """
+
+    schema: pa.Schema
+    batches: Callable[[Sequence[str]], Iterator[pa.RecordBatch]]
+
+    @staticmethod
+    def of(table: pa.Table) -> "Rows":
+        """Return the rows of a table."""
+        return Rows(table.schema, lambda names: iter(table.select(list(names)).to_batches()))
+
+
+def matching(rows: Rows, where: str) -> npt.NDArray[np.int64]:
     """Return the places of the rows for which a condition holds, ascending.
 
     Args:
-        table: The columns that the condition may use.
+        rows: The rows; what reading them raises is raised.
         where: DuckDB SQL, of type BOOLEAN.
 
     Raises:
         WhereError: The condition cannot be used, or failed.
     """
+    _check(rows.schema, where)
+    stream = _Numbered(rows, _used(rows.schema, where))
+    try:
+        return _places(stream, where)
+    except WhereError:
+        if stream.failure is not None:
+            raise stream.failure from None
+        raise
+
+
+def _check(schema: pa.Schema, where: str) -> None:
+    """Raise WhereError if a condition is none, or is none over these columns."""
+    _places(_Numbered(Rows.of(schema.empty_table()), schema.names), where)
+
+
+class _Numbered:
+    """Rows and their places, as a stream of Arrow's, of which DuckDB opens as many as it needs."""
+
+    def __init__(self, rows: Rows, names: Sequence[str]) -> None:
+        self._rows = rows
+        self._names = names
+        self.place = f"place_{secrets.token_hex(8)}"  # no condition can use it
+        self._schema = pa.schema([*(rows.schema.field(name) for name in names), (self.place, pa.int64())])
+        self.failure: Exception | None = None
+        """What reading the rows raised; DuckDB knows only its words."""
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        reader = pa.RecordBatchReader.from_batches(self._schema, self._batches())
+        return reader.__arrow_c_stream__(requested_schema)
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        start = 0
+        try:
+            for batch in self._rows.batches(self._names):
+                places = pa.array(np.arange(start, start + batch.num_rows))
+                start += batch.num_rows
+                yield pa.RecordBatch.from_arrays([*batch.columns, places], schema=self._schema)
+        except Exception as error:
+            self.failure = error
+            raise
+
+
+_MEANS_ALL = ("*", "#", "catalog", "columns")
+"""What a condition has in it that may use columns without their names."""
+
+
+def _used(schema: pa.Schema, where: str) -> list[str]:
+    """Return the columns that a condition may use: long texts that it does not are not read."""
+    text = where.lower()
+    if any(each in text for each in _MEANS_ALL):
+        return list(schema.names)
+    return [name for name in schema.names if name in text] or list(schema.names[:1])
+
+
+def _places(rows: _Numbered, where: str) -> npt.NDArray[np.int64]:
     try:
         import duckdb
     except ImportError:
         raise WhereError(f"needs DuckDB: {INSTALL}") from None
-    place = f"place_{secrets.token_hex(8)}"  # no condition can use it
-    numbered = table.append_column(place, pa.array(range(table.num_rows), pa.int64()))
     try:
         with _connected() as connection:
-            connection.register("catalog", numbered)
+            connection.register("catalog", rows)
             connection.execute("SET enable_external_access=false; SET lock_configuration=true")
-            rows = connection.view("catalog")
-            types = [str(each) for each in rows.project(where).types]
+            catalog = connection.view("catalog")
+            types = [str(each) for each in catalog.project(where).types]
             if types != ["BOOLEAN"]:
                 raise WhereError(f"must be a condition, such as width >= 256; it is {' and '.join(types)}")
-            return rows.filter(where).order(place).project(place).arrow().read_all()[place]
+            found = catalog.filter(where).order(rows.place).project(rows.place).fetchnumpy()
+            return np.asarray(found[rows.place], np.int64)
     except duckdb.Error as error:
         raise WhereError(_in_words(error, where)) from None
 

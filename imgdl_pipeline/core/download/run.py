@@ -161,6 +161,13 @@ class DownloadRun:
         table = self.store.read_table(downloads_path(self.gallery), schema)
         return schema.empty_table() if table is None else table
 
+    def without_image(self) -> pa.Table:
+        """Return why links have no image: `url`, `status`, `reason` and `detail`; raises like `rows`."""
+        schema = columns(DOWNLOADS, "url", "status", "reason", "detail")
+        batches = self.store.batches(downloads_path(self.gallery), schema)
+        rows = [batch.filter(pc.not_equal(batch["status"], Status.OK.value)) for batch in batches]
+        return pa.concat_tables([schema.empty_table(), *rows])
+
     def tried_rows(self, *names: str) -> pa.Table:
         """Return some columns of `tried`; raises like `rows`."""
         return self._of_this_run("tried_at", names)

@@ -165,11 +165,15 @@ class Ledger:
         with self._store.reading(self._path):
             return _without_future(self._file.read(schema))
 
-    def batches(self) -> Iterator[pa.Table]:
-        """Yield the rows that are merged so far, a few thousand at a time; raises like `select`."""
+    def batches(self, names: list[str] | None = None) -> Iterator[pa.Table]:
+        """Yield some or all columns of the rows that are merged so far, a few thousand at a time.
+
+        Raises:
+            StoreError: The ledger could not be read.
+        """
         if self._file is not None:
             with self._store.reading(self._path):
-                for batch in self._file.batches(DOWNLOADS):
+                for batch in self._file.batches(columns(DOWNLOADS, *(names or DOWNLOADS.names))):
                     yield _without_future(batch)
 
     def filter(self, is_wanted: npt.NDArray[np.bool_], names: list[str] | None = None) -> pa.Table:

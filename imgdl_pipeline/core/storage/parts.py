@@ -67,6 +67,19 @@ def parts_of(store: Store, gallery: str) -> tuple[str, ...]:
     return _in_order(gallery, {*owners, *_with_datasets(store, gallery)})
 
 
+def cataloged_parts(store: Store, gallery: str) -> tuple[str, ...]:
+    """Return what may have a catalog: a gallery or shard itself, or a gallery's shards.
+
+    Raises:
+        StoreError: The store could not be listed.
+        ReshardError: The gallery is between two numbers of shards.
+    """
+    if is_shard(gallery) or not is_sharded(store, gallery):
+        return (gallery,)
+    check_resharded(store, gallery)
+    return parts_of(store, gallery)
+
+
 def catalogs_of(store: Store, gallery: str, schema: pa.Schema) -> Iterator[pa.Table]:
     """Yield the catalog of a gallery or shard, or of a gallery with shards those of all that have one.
 
@@ -74,15 +87,10 @@ def catalogs_of(store: Store, gallery: str, schema: pa.Schema) -> Iterator[pa.Ta
         StoreError: A catalog could not be read.
         ReshardError: The gallery is between two numbers of shards.
     """
-    own = store.read_table(catalog_path(gallery), schema)
-    if own is not None:
-        yield own
-    elif not is_shard(gallery) and is_sharded(store, gallery):
-        check_resharded(store, gallery)
-        for part in parts_of(store, gallery):
-            catalog = store.read_table(catalog_path(part), schema)
-            if catalog is not None:
-                yield catalog
+    for part in cataloged_parts(store, gallery):
+        catalog = store.read_table(catalog_path(part), schema)
+        if catalog is not None:
+            yield catalog
 
 
 def stored_parts(store: Store) -> dict[str, tuple[str, ...]]:

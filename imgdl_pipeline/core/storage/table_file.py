@@ -14,6 +14,9 @@ SMALL_ROWS = 100_000
 """Rows that are read without threads of Arrow's. One that lets go of our bytes while Python ends its process
 aborts the process, which happened to one command in a hundred."""
 
+BATCHES_HELD = 8
+"""Batches after which free memory is returned to the system: else each thread keeps what it has freed."""
+
 Upgrade = Callable[[pa.Table, pa.Schema], pa.Table]
 
 
@@ -69,10 +72,13 @@ class TableFile:
 
     def batches(self, schema: pa.Schema, rows: int = BATCH_ROWS) -> Iterator[pa.Table]:
         """Yield some or all columns, so many rows at a time."""
-        for batch in self._parquet.iter_batches(
+        batches = self._parquet.iter_batches(
             rows, columns=self._there(schema), use_threads=self._uses_threads
-        ):
+        )
+        for number, batch in enumerate(batches, start=1):
             yield self._upgrade(pa.Table.from_batches([batch]), schema)
+            if number % BATCHES_HELD == 0:
+                pa.default_memory_pool().release_unused()
 
     def _there(self, schema: pa.Schema) -> list[str]:
         return [name for name in schema.names if name in self._names]

@@ -9,13 +9,16 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imgdl_pipeline.core.model.schemas import CATALOG, NEAR_DUPLICATES, descriptions, take_column
+from imgdl_pipeline.core.model.schemas import CATALOG, NEAR_DUPLICATES, columns, descriptions
 from imgdl_pipeline.core.model.shown import hide_secrets
+from imgdl_pipeline.core.storage.arrange import NOWHERE, arranged
 from imgdl_pipeline.core.storage.layout import NEAR_DUPLICATES_PATH, whole_gallery
 from imgdl_pipeline.core.storage.store import Store
+from imgdl_pipeline.core.storage.table_file import TableFile
 
 TEXT_CHARS = 2_000
 """The most characters that are shown of a value."""
@@ -33,17 +36,31 @@ NearDuplicates = dict[str, dict[str, Any]]
 GROUPED = ("group", "distance", "representative")
 
 
-def newest_rows(catalog: pa.Table, limit: int) -> pa.Table:
+def newest_rows(catalog: TableFile, limit: int) -> pa.Table:
     """Return up to `limit` rows, the newest first: by when an image came, or else its link was first seen."""
+    order = _newest_first(catalog.read(columns(CATALOG, "fetched_at", "first_seen")), limit)
+    places = np.full(catalog.num_rows, NOWHERE, np.int64)
+    places[order.to_numpy()] = np.arange(len(order))
+    pieces = arranged(catalog.batches(CATALOG), places, len(order), CATALOG)
+    return pa.concat_tables([CATALOG.empty_table(), *pieces])
+
+
+def newer_rows(some: pa.Table | None, others: pa.Table, limit: int) -> pa.Table:
+    """Return the newest rows of two results of `newest_rows`, of which the first one may not be there yet."""
+    if some is None:
+        return others
+    both = pa.concat_tables([some, others])
+    return both.take(_newest_first(both, limit))
+
+
+def _newest_first(times: pa.Table, limit: int) -> pa.Array:
     when = pa.table(
         {
-            "at": pc.coalesce(catalog["fetched_at"], catalog["first_seen"]),
-            "place": pa.array(range(catalog.num_rows), pa.int64()),
+            "at": pc.coalesce(times["fetched_at"], times["first_seen"]),
+            "place": pa.array(range(times.num_rows), pa.int64()),
         }
     )
-    order = pc.sort_indices(when, sort_keys=[("at", "descending"), ("place", "ascending")])[:limit]
-    columns = [take_column(column, order) for column in catalog.columns]
-    return pa.table(columns, schema=catalog.schema)
+    return pc.sort_indices(when, sort_keys=[("at", "descending"), ("place", "ascending")])[:limit]
 
 
 def near_duplicates(store: Store, gallery: str) -> NearDuplicates:

@@ -21,12 +21,12 @@ from imgdl_pipeline.core.jpeg.facts import InvalidImageError
 from imgdl_pipeline.core.jpeg.workers import JpegWorkers, opened
 from imgdl_pipeline.core.model.counted import Counted
 from imgdl_pipeline.core.model.outcome import Status
-from imgdl_pipeline.core.model.schemas import CATALOG
 from imgdl_pipeline.core.model.temporary import replacing
-from imgdl_pipeline.core.storage.parts import catalogs_of
+from imgdl_pipeline.core.storage.layout import catalog_path
+from imgdl_pipeline.core.storage.parts import cataloged_parts
 from imgdl_pipeline.core.storage.store import Store
 from imgdl_pipeline.core.view.page import BEGINNING, block, page_around
-from imgdl_pipeline.core.view.rows import index_of, near_duplicates, newest_rows, shown_row
+from imgdl_pipeline.core.view.rows import index_of, near_duplicates, newer_rows, newest_rows, shown_row
 
 LIMIT = 20_000
 """The most rows on a page, if nothing else is asked for: some 100 MB."""
@@ -144,10 +144,12 @@ def write_view(
 def _newest(store: Store, gallery: str, limit: int) -> tuple[int, pa.Table]:
     """Return the number of all rows, and the newest ones, in memory for those and one shard's."""
     links, newest = 0, None
-    for catalog in catalogs_of(store, gallery, CATALOG):
-        links += catalog.num_rows
-        rows = newest_rows(catalog, limit)
-        newest = rows if newest is None else newest_rows(pa.concat_tables([newest, rows]), limit)
+    for part in cataloged_parts(store, gallery):
+        catalog = store.open_table(catalog_path(part))
+        if catalog is not None:
+            with catalog, store.reading(catalog_path(part)):
+                links += catalog.num_rows
+                newest = newer_rows(newest, newest_rows(catalog, limit), limit)
     if newest is None:
         raise FileNotFoundError(f"{gallery} has no catalog in {store.root}: run the gallery first")
     return links, newest

@@ -12,6 +12,7 @@ from imgdl_pipeline.core.catalog.audit import (
     refreshed_at,
     unknown_files,
 )
+from imgdl_pipeline.core.catalog.stored import StoredCatalog
 from imgdl_pipeline.core.listing.reshard import reshard
 from imgdl_pipeline.core.model.schemas import CATALOG
 from imgdl_pipeline.core.storage.layout import catalog_path
@@ -20,6 +21,11 @@ from imgdl_pipeline_tests.support.shards import sharded
 
 MONDAY = datetime(2026, 11, 16, 6, tzinfo=timezone.utc)
 TUESDAY, WEDNESDAY = MONDAY + timedelta(days=1), MONDAY + timedelta(days=2)
+
+
+def stored(store, *rows):
+    store.write_table(catalog_path("g"), catalog_of(*rows))
+    return StoredCatalog(store, "g")
 
 
 @pytest.fixture
@@ -31,28 +37,28 @@ def catalog(store):
         store.put(path, data)
         sha256 = hashlib.sha256(data).hexdigest()
         rows.append({"url": f"u{number}", "path": path, "bytes": len(data), "sha256": sha256})
-    return catalog_of(*rows, {"url": "dead", "status": "failed"})
+    return stored(store, *rows, {"url": "dead", "status": "failed"})
 
 
 def test_missing_and_altered_files_are_found_when_all_are_read(catalog, store):
     store.delete(["images/g/3.jpg"])
     store.put("images/g/7.jpg", b"altered")
-    read, found = altered_files(catalog, store, None, seed=0)
+    read, found = altered_files(catalog, None, seed=0)
     assert read == 20
     assert found == [Trouble("u3", "images/g/3.jpg", "missing"), Trouble("u7", "images/g/7.jpg", "altered")]
 
 
 def test_a_sample_is_another_one_for_each_seed_and_finds_everything_in_time(catalog, store):
     store.delete(["images/g/3.jpg"])
-    looks = [altered_files(catalog, store, 5, seed) for seed in range(30)]
+    looks = [altered_files(catalog, 5, seed) for seed in range(30)]
     assert {read for read, _ in looks} == {5}
     assert 0 < sum(bool(found) for _, found in looks) < 30
 
 
 def test_a_file_that_no_whole_image_has_is_unknown(catalog, store):
-    assert unknown_files("g", catalog, store) == []
+    assert unknown_files(catalog) == []
     store.put("images/g/stray.jpg", b"x")
-    assert unknown_files("g", catalog, store) == ["images/g/stray.jpg"]
+    assert unknown_files(catalog) == ["images/g/stray.jpg"]
 
 
 def test_a_file_of_another_shards_row_is_not_called_unknown(store):
@@ -60,18 +66,18 @@ def test_a_file_of_another_shards_row_is_not_called_unknown(store):
     sharded(store)
     stray = "images/g/0000/stray.jpg"
     store.put(stray, b"x")
-    assert unknown_files("g/0000", store.read_table(catalog_path("g/0000"), CATALOG), store) == [stray]
+    assert unknown_files(StoredCatalog(store, "g/0000")) == [stray]
     reshard(store, "g", 2)
-    assert unknown_files("g/0000", store.read_table(catalog_path("g/0000"), CATALOG), store) == []
+    assert unknown_files(StoredCatalog(store, "g/0000")) == []
 
 
-def test_links_that_are_listed_no_more_are_named_the_latest_first():
+def test_links_that_are_listed_no_more_are_named_the_latest_first(store):
     rows = [
         {"url": url, "last_seen": at}
         for url, at in (("a", WEDNESDAY), ("b", MONDAY), ("c", TUESDAY), ("d", TUESDAY), ("e", WEDNESDAY))
     ]
-    assert [row["url"] for row in lost_links(catalog_of(*rows), 2)] == ["c", "d"]
-    assert lost_links(CATALOG.empty_table(), 9) == []
+    assert [row["url"] for row in lost_links(stored(store, *rows), 2)] == ["c", "d"]
+    assert lost_links(StoredCatalog(store, "other"), 9) == []
 
 
 def test_a_gallery_was_refreshed_when_its_catalogs_newest_list_was_made(store):

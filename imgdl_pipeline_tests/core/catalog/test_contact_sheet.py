@@ -30,7 +30,7 @@ def sheet_of(store):
             row = {"url": f"u{number:03}", "path": f"images/g/{number}.jpg", "bytes": len(data)}
             at = NOON + timedelta(minutes=number)
             rows.append({**row, "sha256": f"{number:064}", "fetched_at": at})
-        data = contact_sheet("g", catalog_of(*rows), store)
+        data = contact_sheet("g", [catalog_of(*rows)], store)
         return Image.open(io.BytesIO(data))
 
     return make
@@ -77,7 +77,7 @@ def test_pictures_stand_the_right_way_up(sheet_of):
 
 
 def test_a_gallery_without_images_has_none(store):
-    assert contact_sheet("g", CATALOG.empty_table(), store) is None
+    assert contact_sheet("g", [CATALOG.empty_table()], store) is None
 
 
 def test_a_file_that_cannot_be_shown_is_left_out(sheet_of, store):
@@ -89,7 +89,7 @@ def test_a_gallery_without_news_is_not_decoded_again(sheet_of, store):
     first = sheet_of(plain((0, 200, 0)))
     store.put("images/g/0.jpg", b"not looked at")
     rows = [{"url": "u000", "path": "images/g/0.jpg", "bytes": 1, "sha256": f"{0:064}", "fetched_at": NOON}]
-    again = contact_sheet("g", catalog_of(*rows), store)
+    again = contact_sheet("g", [catalog_of(*rows)], store)
     assert Image.open(io.BytesIO(again)).tobytes() == first.tobytes()
     sheet_of(photo_bytes(), plain((0, 0, 0)))
     assert len(list(store.list(contact_sheets_path("g")))) == 1
@@ -135,5 +135,5 @@ def test_megabytes_that_pillow_would_read_byte_by_byte_or_join_again_and_again_t
         for number in range(48)
     ]
     started = time.monotonic()
-    assert contact_sheet("g", catalog_of(*({**row, "fetched_at": NOON} for row in rows)), store)
+    assert contact_sheet("g", [catalog_of(*({**row, "fetched_at": NOON} for row in rows))], store)
     assert time.monotonic() - started < 30

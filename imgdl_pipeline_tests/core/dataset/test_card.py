@@ -9,7 +9,7 @@ from imgdl_pipeline.core.dataset.card import SHOWN, SIZES, write_card
 from imgdl_pipeline.core.dataset.features import CARD_FEATURES
 from imgdl_pipeline.core.dataset.manifest import DatasetFile
 from imgdl_pipeline.core.model.opt_outs import from_json
-from imgdl_pipeline_tests.support.datasets import settings_of
+from imgdl_pipeline_tests.support.datasets import rows_in, settings_of
 from imgdl_pipeline_tests.support.rows import catalog_of
 
 
@@ -17,7 +17,7 @@ def card_of(*rows, gallery="g", shards=1, **settings):
     file = io.BytesIO()
     table = catalog_of(*({"url": "https://a.example/1", "attributes": "{}", **row} for row in rows))
     files = [DatasetFile(f"{number:05}.tar", f"{number:05}.tar", 10, "", 1) for number in range(shards)]
-    write_card(file, gallery, settings_of(**settings), table, files, "imgdl_pipeline 9")
+    write_card(file, gallery, settings_of(**settings), rows_in(table), files, "imgdl_pipeline 9")
     return file.getvalue().decode()
 
 

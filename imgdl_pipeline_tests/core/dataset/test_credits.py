@@ -10,6 +10,7 @@ from markdown_it import MarkdownIt
 
 from imgdl_pipeline.core.dataset.credits import COLUMNS, escaped, write_attribution, write_credits
 from imgdl_pipeline.core.dataset.rows import key_of
+from imgdl_pipeline_tests.support.datasets import rows_in
 from imgdl_pipeline_tests.support.rows import catalog_of
 
 URL = "https://example.org/1.jpg"
@@ -32,13 +33,13 @@ def rows_of(*attributes, url=URL, license_id="CC-BY-4.0", embedded=None):
 
 def table_of(rows):
     file = io.BytesIO()
-    write_credits(file, rows)
+    write_credits(file, rows_in(rows))
     return list(csv.DictReader(io.StringIO(file.getvalue().decode(), newline="")))
 
 
 def page_of(rows, gallery="g"):
     file = io.BytesIO()
-    write_attribution(file, rows, gallery)
+    write_attribution(file, rows_in(rows), gallery)
     return file.getvalue().decode()
 
 

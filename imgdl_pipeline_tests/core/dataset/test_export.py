@@ -28,6 +28,7 @@ from imgdl_pipeline_tests.support.datasets import (
     samples_in,
     strays,
     url_of,
+    urls_in,
     wrong_files,
 )
 
@@ -40,7 +41,8 @@ def format_(request):
 def test_a_run_says_what_it_made(gallery):
     run = gallery.put(1, 2, 3).export()
     assert (run.manifest.images, run.written, run.missing, run.is_new) == (3, 2, (), True)
-    assert run.rows["url"].to_pylist() == [url_of(number) for number in (1, 2, 3)]
+    assert (run.images, run.licenses) == (3, {None: 3})
+    assert urls_in(gallery.store) == [url_of(number) for number in (1, 2, 3)]
     assert run.bytes == sum(
         len(data) for name, data in files_of(gallery.store).items() if name != "manifest.json"
     )
@@ -178,7 +180,7 @@ def test_a_file_that_is_gone_is_left_out_named_and_tried_again(any_gallery, form
     run = any_gallery.export(format=format_)
     assert run.missing == (url_of(1), url_of(3))
     assert run.warnings == [f"left out 2 images whose file is gone or was altered: {url_of(1)}, {url_of(3)}"]
-    assert run.rows["url"].to_pylist() == [url_of(number) for number in (0, 2, 4)]
+    assert urls_in(any_gallery.store) == [url_of(number) for number in (0, 2, 4)]
     assert run.manifest.images == 3
     files = assert_whole(any_gallery.store)
     assert numbers_in(files, format_) == [0, 2, 4]

@@ -1,6 +1,7 @@
 import hashlib
 import json
 
+import pyarrow as pa
 import pytest
 
 from imgdl_pipeline.core.dataset.rows import caption_of, chosen_rows, key_of
@@ -16,9 +17,11 @@ NOTHING = Removed(REMOVED.empty_table())
 
 
 def urls(gallery, where=None, removed=NOTHING):
-    rows = chosen_rows(gallery.store, gallery.name, settings_of(where=where), removed)
-    assert rows.schema.equals(CATALOG)
-    return [int(url.rpartition("/")[2].partition(".")[0]) for url in rows["url"].to_pylist()]
+    with chosen_rows(gallery.store, gallery.name, settings_of(where=where), removed) as rows:
+        table = pa.concat_tables(rows.batches())
+        assert table.num_rows == rows.num_rows
+    assert table.schema.equals(CATALOG)
+    return [int(url.rpartition("/")[2].partition(".")[0]) for url in table["url"].to_pylist()]
 
 
 def write_groups(store, *rows):
@@ -62,7 +65,7 @@ def test_what_must_not_be_kept_is_not_chosen_though_the_catalog_has_it(gallery):
 
 def test_without_a_catalog_the_error_says_what_to_do(store):
     with pytest.raises(StoreError, match=r"catalog\.parquet does not exist: run the gallery first"):
-        chosen_rows(store, "g", settings_of(), NOTHING)
+        chosen_rows(store, "g", settings_of(), NOTHING).__enter__()
 
 
 def test_a_condition_that_fails_on_the_data_is_an_error(gallery):

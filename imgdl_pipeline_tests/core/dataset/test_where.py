@@ -4,7 +4,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from imgdl_pipeline.core.dataset.where import GROUPS, INSTALL, WhereError, check_where, matching
+from imgdl_pipeline.core.dataset.where import GROUPS, INSTALL, Rows, WhereError, check_where, matching
 from imgdl_pipeline.core.model.schemas import CATALOG
 from imgdl_pipeline_tests.support.rows import catalog_of
 
@@ -32,6 +32,10 @@ ROWS = catalog_of(
     {"url": "https://b/2.jpg", "attributes": "{}", "embedded": '{"author": "\\u00e9 \\ud83d\\ude00"}'},
 )
 """The third has nulls nearly everywhere."""
+
+
+def places_of(table, where):
+    return matching(Rows.of(table), where).tolist()
 
 
 @pytest.mark.parametrize(
@@ -64,7 +68,7 @@ ROWS = catalog_of(
     ],
 )
 def test_a_condition_chooses_rows_in_their_order(where, places):
-    assert matching(ROWS, where).to_pylist() == places
+    assert places_of(ROWS, where) == places
     check_where(where, with_groups=False)
 
 
@@ -97,7 +101,7 @@ def test_a_condition_chooses_rows_in_their_order(where, places):
 )
 def test_what_is_no_condition_is_an_error_in_words(where, message):
     with pytest.raises(WhereError, match=message) as caught:
-        matching(ROWS, where)
+        places_of(ROWS, where)
     assert "\n" not in str(caught.value)
     assert "SELECT" not in str(caught.value).replace("SELECT clause without selection list", "")
 
@@ -120,7 +124,7 @@ def test_a_condition_reads_no_file(where, tmp_path):
     file = tmp_path / "secret.csv"
     file.write_text("url\nhttps://a/0.jpg\n")
     with pytest.raises(WhereError, match=r"disabled by configuration|disabled through configuration"):
-        matching(ROWS, where.format(file=file, folder=tmp_path))
+        places_of(ROWS, where.format(file=file, folder=tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -137,7 +141,7 @@ def test_a_condition_reads_no_file(where, tmp_path):
 def test_a_condition_changes_nothing_and_sees_nothing_of_the_process(where, tmp_path):
     file = tmp_path / "new.db"
     with pytest.raises(WhereError):
-        matching(ROWS, where.format(file=file))
+        places_of(ROWS, where.format(file=file))
     assert not file.exists()
 
 
@@ -150,18 +154,18 @@ def test_groups_are_there_for_conditions_only_where_they_are_looked_for():
 def test_a_condition_is_checked_without_data():
     check_where("cast(url as int) > 1", with_groups=False)  # fails only with a row
     assert GROUPS.names == ["group", "representative"]
-    assert matching(CATALOG.empty_table(), "width > 1").to_pylist() == []
+    assert places_of(CATALOG.empty_table(), "width > 1") == []
 
 
 def test_many_rows_come_in_their_order():
     rows = catalog_of(*({"url": str(number), "width": number % 7} for number in range(20_000)))
-    assert matching(rows, "width = 3").to_pylist() == list(range(3, 20_000, 7))
+    assert places_of(rows, "width = 3") == list(range(3, 20_000, 7))
 
 
 def test_without_duckdb_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "duckdb", None)
     with pytest.raises(WhereError) as caught:
-        matching(ROWS, "true")
+        places_of(ROWS, "true")
     assert str(caught.value) == f"needs DuckDB: {INSTALL}"
 
 
@@ -172,7 +176,7 @@ def test_a_condition_holds_for_the_same_rows_in_every_time_zone(zone, monkeypatc
     time.tzset()
     try:
         places = [
-            matching(ROWS, where).to_pylist()
+            places_of(ROWS, where)
             for where in ("fetched_at >= '2026-11-22'", "fetched_at::date = '2026-11-21'")
         ]
     finally:
@@ -184,4 +188,4 @@ def test_a_condition_holds_for_the_same_rows_in_every_time_zone(zone, monkeypatc
 def test_a_condition_has_the_catalogs_columns_and_no_others():
     """Once: the column that numbers the rows can be used."""
     with pytest.raises(WhereError, match="_place"):
-        matching(ROWS, "_place = 1")
+        places_of(ROWS, "_place = 1")

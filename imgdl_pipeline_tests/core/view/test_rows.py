@@ -17,7 +17,7 @@ from imgdl_pipeline.core.view.rows import (
     shown_row,
     shown_text,
 )
-from imgdl_pipeline_tests.support.rows import catalog_of
+from imgdl_pipeline_tests.support.rows import catalog_of, file_of
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=timezone.utc)
 
@@ -32,7 +32,7 @@ def index(*rows, known=None):
 
 class TestNewestRows:
     def urls(self, limit, *rows):
-        return newest_rows(catalog_of(*rows), limit)["url"].to_pylist()
+        return newest_rows(file_of(catalog_of(*rows)), limit)["url"].to_pylist()
 
     def test_the_newest_come_first_and_others_in_the_catalogs_order(self):
         rows = [{"url": url, "fetched_at": hours(at)} for url, at in (("b", 1), ("c", 2), ("a", 1))]
@@ -46,7 +46,7 @@ class TestNewestRows:
         assert self.urls(9, {"url": "never"}, old, new, ok) == ["new", "ok", "old", "never"]
 
     def test_a_catalog_without_rows_has_none(self):
-        assert newest_rows(CATALOG.empty_table(), 3).num_rows == 0
+        assert newest_rows(file_of(CATALOG.empty_table()), 3).num_rows == 0
 
 
 class TestNearDuplicates:
