@@ -137,25 +137,20 @@ def test_two_workers_share_the_galleries_of_a_backfill_and_a_store_in_s3(server,
 
 
 @needs_celery
-def test_a_killed_workers_run_ends_after_its_longest_time_and_is_tried_again_by_another_worker(
+def test_a_killed_workers_run_is_failed_by_the_sensor_and_tried_again_by_another_worker(
     pictures, store, tmp_path
 ):
-    changes = {"run_monitoring": {"poll_interval_seconds": 1, "max_runtime_seconds": 45}}
+    changes = {"run_monitoring": {"poll_interval_seconds": 1}}
     galleries = galleries_yaml(str(tmp_path / "store"), pictures.links, tmp_path, workers=2)
     with deployment(tmp_path, galleries, changes) as (machines, instance):
         with machines.worker("a") as worker:
             reach_the_middle(machines, pictures, store)
             kill(worker)
-        checked = machines.said("daemon").count("Checking run")
-        wait_until(
-            lambda: machines.said("daemon").count("Checking run") > checked + 2, "run monitoring looks again"
-        )
-        assert statuses(instance) == [("g", "STARTED")], "Celery and Dagster notice nothing"
         pictures.server.release.set()
         with machines.worker("b"):
             done = [("g", "FAILURE"), ("g", "SUCCESS")]
             wait_until(lambda: statuses(instance) == done, "it is tried again")
-        assert "Exceeded maximum runtime of 45 seconds" in events(instance, run_of(instance).run_id)
+        assert "The process of this run is gone" in events(instance, run_of(instance).run_id)
     assert all_ok(store, pictures)
     twice = {path for path, times in pictures.asked().items() if times > 1}
     assert twice <= {"/g/20.jpg", "/g/21.jpg"}, "only what was in flight"
