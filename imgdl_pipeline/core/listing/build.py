@@ -33,6 +33,7 @@ from imgdl_pipeline.core.storage.layout import (
     validators_path,
 )
 from imgdl_pipeline.core.storage.object_store import StoreError
+from imgdl_pipeline.core.storage.parts import is_sharded
 from imgdl_pipeline.core.storage.store import Store, parquet_writer, write_batches
 from imgdl_pipeline.core.storage.table_file import TableFile
 
@@ -100,6 +101,10 @@ def list_gallery(
         StoreError: The list could not be stored.
     """
     path, now = links_path(gallery), datetime.now(timezone.utc)
+    if is_sharded(store, gallery):
+        raise StoreError(
+            f"{store.root} has the shards of a very large gallery {gallery}: give this one another name"
+        )
     before = store.read_table(path, LISTED_AT)
     known = _known_validators(gallery, source, store, before)
     client = SourceClient(

@@ -103,6 +103,8 @@ def list_shards(
         except (AttributeError, TypeError, ValueError) as error:  # another package's source gives no links
             raise client.unexpected(error) from error
 
+    if store.metadata(links_path(gallery)) is not None:
+        raise StoreError(f"{store.root} has a gallery {gallery} without shards: give this one another name")
     with Lease(store, gallery):
         made = split(gallery, store, links(), shards, started, listing)
     warn_of_cuts(gallery, client, made.cut)

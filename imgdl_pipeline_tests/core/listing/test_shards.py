@@ -1,6 +1,6 @@
 import pytest
 
-from imgdl_pipeline.core.listing.build import lengths, read_links
+from imgdl_pipeline.core.listing.build import lengths, list_gallery, read_links
 from imgdl_pipeline.core.listing.shards import hosts_spread, list_shards, shards_with_work
 from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.sources import SourceError
@@ -85,6 +85,18 @@ def test_a_source_that_takes_too_long_fails_in_words(store, server):
 def test_two_lists_are_not_made_at_a_time(listed, store):
     with Lease(store, "g"), pytest.raises(GalleryBusyError):
         listed(*LINKS)
+
+
+def test_a_gallery_and_a_very_large_one_cannot_have_the_same_name(listed, store, tmp_path):
+    listed(*LINKS)
+    source = UrlListSource(type="url_list", path=str(tmp_path / "links.txt"))
+    with pytest.raises(
+        StoreError, match="has the shards of a very large gallery g: give this one another name"
+    ):
+        list_gallery("g", source, store, DownloadSettings())
+    list_gallery("h", source, store, DownloadSettings())
+    with pytest.raises(StoreError, match="has a gallery h without shards: give this one another name"):
+        list_shards("h", source, store, DownloadSettings(), SHARDS)
 
 
 def test_another_number_of_shards_is_refused_with_the_command(listed):
