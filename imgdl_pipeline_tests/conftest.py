@@ -17,6 +17,8 @@ from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.storage.store import Store
 from imgdl_pipeline_tests.support.server import WebServer
 
+pytest.register_assert_rewrite("imgdl_pipeline_tests.support.datasets")  # before anything imports it
+
 hypothesis_settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis_settings.load_profile("repeatable")
 

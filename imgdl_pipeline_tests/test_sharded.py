@@ -13,7 +13,8 @@ from imgdl_pipeline.definitions import component, defs
 from imgdl_pipeline.sharded import MOST_REQUESTS
 from imgdl_pipeline_tests.support.pictures import jpeg
 
-LINKS = 12
+LINKS = 30
+"""So many that each of three shards has some, whatever the server's port is."""
 
 FILE = """\
 type: imgdl_pipeline.ShardedGallery

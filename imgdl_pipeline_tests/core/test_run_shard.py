@@ -24,8 +24,8 @@ MONDAY = datetime(2026, 11, 16, 6, tzinfo=timezone.utc)
 
 @pytest.fixture
 def listed(store, server):
-    """Twelve images of one host, spread over all three shards."""
-    links = [Link(server.serve(f"/{number}.jpg", jpeg(number))) for number in range(12)]
+    """Images of one host, so many that they are spread over all three shards."""
+    links = [Link(server.serve(f"/{number}.jpg", jpeg(number))) for number in range(40)]
     split("g", store, links, 3, MONDAY)
     return links
 
@@ -72,7 +72,7 @@ def test_a_shards_dataset_is_written_after_its_catalog(store, listed, loopback, 
     runs = [run_shard(store, "g", number, loopback, dataset=dataset, jpegs=jpegs) for number in range(3)]
     assert [run.in_dataset for run in runs] == [run.ok for run in runs]
     there = [file.path for file in store.list("datasets/g") if file.path.endswith(".jpg")]
-    assert len(there) == 12
+    assert len(there) == len(listed)
 
 
 def test_arguments_and_result_are_pickled_to_other_processes(store, listed, loopback, jpegs):

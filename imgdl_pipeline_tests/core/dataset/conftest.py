@@ -1,9 +1,7 @@
 import pytest
 
-pytest.register_assert_rewrite("imgdl_pipeline_tests.support.datasets")
-
-from imgdl_pipeline.core.storage.store import Store  # noqa: E402 -- asserts are rewritten at the first import
-from imgdl_pipeline_tests.support.datasets import Gallery  # noqa: E402
+from imgdl_pipeline.core.storage.store import Store
+from imgdl_pipeline_tests.support.datasets import Gallery
 
 
 @pytest.fixture

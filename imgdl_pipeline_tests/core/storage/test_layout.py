@@ -25,7 +25,14 @@ PATHS = {
 }
 """Where each function's path of a gallery is: a shard has its number as a mark in it, or as a folder."""
 
-OTHER = {"host_leases_path", "image_path", "is_catalog_path", "is_image_path", "resharded_path"}
+OTHER = {
+    "host_leases_path",
+    "image_path",
+    "is_catalog_path",
+    "is_image_path",
+    "resharded_path",
+    "robots_path",
+}
 
 NO_FILES = {
     *("dataset_leases_path", "dataset_draft_path", "dataset_path", "images_path", "leases_path"),
