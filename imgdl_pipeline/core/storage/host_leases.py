@@ -113,8 +113,15 @@ class HostLeases:
         if share is None:
             return None
         with self._lock:
-            is_ours = self._clock() - share.renewed < self._lapse_s - min(SAFETY_S, self._lapse_s / 3)
-            return share.usable if is_ours else 0
+            return share.usable if self._clock() < self._until(share) else 0
+
+    def until(self, host: str) -> float:
+        """Return the time of the clock after which this run has no slots of a shared host, unless renewed."""
+        with self._lock:
+            return self._until(self._shares[host])
+
+    def _until(self, share: _Share) -> float:
+        return share.renewed + self._lapse_s - min(SAFETY_S, self._lapse_s / 3)
 
     def renew(self) -> None:
         """Declare what this run needs of each host, and find out what others leave; once per `renew_s`."""

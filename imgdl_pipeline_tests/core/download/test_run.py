@@ -132,7 +132,7 @@ def test_an_error_of_our_own_is_a_row_and_not_the_end(store, server, loopback, m
     def broken(*_):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("imgdl_pipeline.core.download.run.image_path", broken)
+    monkeypatch.setattr("imgdl_pipeline.core.download.work.image_path", broken)
     listed(store, server.serve("/a.jpg", PICTURE))
     [only] = rows(download(store, loopback)).values()
     assert (only["reason"], only["detail"]) == ("connection", "unexpected ZeroDivisionError: a bug")
