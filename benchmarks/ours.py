@@ -5,7 +5,6 @@ Prints the processor's seconds, and the seconds that it took.
 
 import resource
 import sys
-import time
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -17,7 +16,12 @@ from imgdl_pipeline.core.storage.store import Store
 
 
 def main(
-    list_file: str, folder: str, workers: str, per_host: str = "", robots_txt: str = "yes", processes: str = "1"
+    list_file: str,
+    folder: str,
+    workers: str,
+    per_host: str = "",
+    robots_txt: str = "yes",
+    processes: str = "1",
 ) -> None:
     links = [Link(url) for url in Path(list_file).read_text().split()]
     store = Store(folder)
@@ -37,8 +41,9 @@ def main(
 
 
 def _processor_seconds() -> float:
-    """Of this process and of those that it has started and that have ended."""
-    both = (resource.getrusage(each) for each in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    """Return those of this process, and of the processes that it has started and that have ended."""
+    both = [resource.getrusage(each) for each in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    print(*(each.ru_utime + each.ru_stime for each in both), file=sys.stderr)
     return sum(each.ru_utime + each.ru_stime for each in both)
 
 

@@ -144,3 +144,12 @@ def test_a_declaration_that_cannot_be_read_counts_as_all_slots_until_it_lapses(s
     now[0] = 31.0
     run.renew()
     assert run.slots == 8
+
+
+def test_it_is_known_until_when_slots_may_be_used_without_a_renewal(store, now):
+    run = Run(store, now)
+    run.renew()
+    now[0] = run.leases.until(HOST)
+    assert run.slots == 0
+    now[0] -= 0.01
+    assert run.slots == 8
