@@ -43,7 +43,6 @@ def main(
 def _processor_seconds() -> float:
     """Return those of this process, and of the processes that it has started and that have ended."""
     both = [resource.getrusage(each) for each in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    print(*(each.ru_utime + each.ru_stime for each in both), file=sys.stderr)
     return sum(each.ru_utime + each.ru_stime for each in both)
 
 
