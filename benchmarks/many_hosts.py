@@ -75,8 +75,8 @@ def _certificates(folder: Path) -> None:
     authority.issue_cert(f"*.{DOMAIN}").private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
 
 
-def ours(where: Place, folder: Path, *, workers: int, robots_txt: bool) -> Run:
-    words = [folder / "store", workers, 8, "yes" if robots_txt else "no"]
+def ours(where: Place, folder: Path, *, workers: int, robots_txt: bool, processes: int = 1) -> Run:
+    words = [folder / "store", workers, 8, "yes" if robots_txt else "no", processes]
     command = [peers.python("ours"), peers.HERE / "ours.py", where.links, *words]
     return where.timed(command, folder, says_seconds=True)
 

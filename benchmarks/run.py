@@ -293,6 +293,9 @@ def _many_hosts(root: Path, scheme: str, per_host: int, workers: int) -> Iterato
         contestants: dict[str, Callable[..., Run]] = {
             OURS: partial(many_hosts.ours, robots_txt=True),
             OURS_WITHOUT_ROBOTS: partial(many_hosts.ours, robots_txt=False),
+            f"{OURS_WITHOUT_ROBOTS}, with processes: 2": partial(
+                many_hosts.ours, robots_txt=False, processes=2
+            ),
             "a bare urllib3 loop": many_hosts.bare,
             "img2dataset": many_hosts.img2dataset,
             "curl": many_hosts.curl,

@@ -22,7 +22,7 @@ RESOURCE_KEY = "image_downloads"
 OLD_RESOURCE_KEY = "downloads"
 """The resource's key up to version 0.5, which run config of a process of our own may still have."""
 
-_LAUNCHPAD_TYPES: dict[str, Any] = {"allow_addresses": list[str], "recheck": Any}
+_LAUNCHPAD_TYPES: dict[str, Any] = {"allow_addresses": list[str], "processes": Any, "recheck": Any}
 """Types to use for settings whose own type Dagster's config does not support."""
 
 

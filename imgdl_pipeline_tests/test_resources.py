@@ -18,6 +18,7 @@ GALLERIES = Galleries(
 
 CASES = {
     "workers": 5,
+    "processes": "auto",
     "per_host": 2,
     "timeout": 1.5,
     "attempts": 9,
@@ -82,6 +83,7 @@ def test_every_setting_is_accepted_as_run_config(name):
             {"workers": 0},
             r"resources\.image_downloads\.config\.workers: .* greater than or equal to 1, not 0",
         ),
+        ({"processes": "all"}, r"config\.processes: .* must be auto, or a number of processes from 1 to 64"),
         ({"recheck": "sometimes"}, r"config\.recheck: .* must be never, or a number of days above 0"),
         ({"allow_addresses": ["nonsense"]}, r"config\.allow_addresses: .* give a CIDR such as"),
     ],

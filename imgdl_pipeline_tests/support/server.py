@@ -2,6 +2,7 @@
 
 import socket
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -128,6 +129,38 @@ class WebServer(DemoServer):
     def __exit__(self, *exc: object) -> None:
         self.release.set()
         super().__exit__(*exc)
+
+
+class HostsServer(WebServer):
+    """The same at every address of loopback, each of which is a host of its own.
+
+    Its `most` are the most requests that each host had at a time.
+    """
+
+    def __init__(self) -> None:
+        self.most: Counter[str] = Counter()
+        self._in_flight: Counter[str] = Counter()
+        super().__init__()
+
+    def server_bind(self) -> None:
+        self.server_address = ("", 0)
+        super().server_bind()
+
+    def url(self, path: str = "/", host: int = 1) -> str:
+        return f"http://127.0.0.{host}:{self.server_port}{path}"
+
+    @contextmanager
+    def counted(self, handler: WebHandler) -> Iterator[None]:
+        """Count a request as in flight to its host during a `with` block."""
+        host = handler.headers["Host"]
+        with self._lock:
+            self._in_flight[host] += 1
+            self.most[host] = max(self.most[host], self._in_flight[host])
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._in_flight[host] -= 1
 
 
 @contextmanager

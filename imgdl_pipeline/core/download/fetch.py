@@ -175,6 +175,10 @@ class Fetcher:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections that nobody uses."""
         for session in self._sessions:
             session.close()
         self._connections.close()

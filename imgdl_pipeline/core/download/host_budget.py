@@ -6,64 +6,65 @@ of a shard's hosts that are too small for that, but are in other shards too, get
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from imgdl_pipeline.core.download.plan import LARGE_HOST_LINKS
 from imgdl_pipeline.core.http.pace import Paces
 from imgdl_pipeline.core.model.settings import HOST_SLOTS, DownloadSettings
-from imgdl_pipeline.core.storage.host_leases import UNLIMITED, HostLeases, HostLimits, Part
-from imgdl_pipeline.core.storage.store import Store
+from imgdl_pipeline.core.storage.host_leases import UNLIMITED, HostLimits, Part
 
 MOST_SHARED_HOSTS = 64
 """The most hosts that a run shares. Each takes a few requests to the store every few seconds."""
 
 
-class HostBudget:
-    """The slots and the pace of each host in one run.
+class Leases(Protocol):
+    """The slots that a run has of shared hosts: `HostLeases`, or what a download process knows of them."""
 
-    Its methods are called by one pool, with its lock held, save `of`.
+    def slots(self, host: str) -> int | None:
+        """Return the slots of a host that is wanted now; None for a host that is not shared."""
+
+    def share(self, host: str) -> None:
+        """Share a host from now on."""
+
+
+def limits_of(settings: DownloadSettings) -> Callable[[str], HostLimits]:
+    """Return a function that tells what all runs with some settings may ask of a host together."""
+    per_second = settings.requests_per_second or UNLIMITED
+    return lambda host: HostLimits(settings.slots(host), per_second)
+
+
+class HostBudget:
+    """The slots and the pace of each host for the threads of one process.
+
+    Its methods are called by one pool, with its lock held, save `renewed`.
 
     Args:
-        store: The store that all runs share.
-        settings: The settings, of which `per_host` and `requests_per_second` are used.
-        hosts: The hosts with many links.
+        leases: The slots of shared hosts.
+        settings: The settings, of which `per_host` is used.
         paces: How fast each host is asked.
         spread: Hosts that several runs ask at the same time, and how many runs.
+        part: Returns the part of the pace of a host that is not shared.
     """
 
     def __init__(
         self,
-        store: Store,
+        leases: Leases,
         settings: DownloadSettings,
-        hosts: Iterable[str],
         paces: Paces,
         spread: Mapping[str, int],
+        part: Callable[[str], float] = lambda _: 1.0,
     ) -> None:
-        self._settings, self._paces, self._spread = settings, paces, spread
-        self._shared = set(hosts)
+        self._leases, self._settings, self._paces, self._spread = leases, settings, paces, spread
+        self._shared: set[str] = set()
         self._requests: Counter[str] = Counter()
-        per_second = settings.requests_per_second or UNLIMITED
-        self._leases = HostLeases(
-            store, lambda host: HostLimits(settings.slots(host), per_second), self._shared
-        )
         for host, runs in spread.items():
-            if host not in self._shared:
-                paces.share(host, 1 / runs)
+            if leases.slots(host) is None:
+                paces.share(host, part(host) / runs)
 
-    def of(self, busy: Callable[[str], int], slots_changed: Callable[[str], bool]) -> HostLeases:
-        """Return the leases for a `with` block around the work of a pool.
-
-        Args:
-            busy: Returns how many links of a host are in progress.
-            slots_changed: Called when a host has other slots; returns whether links of it wait.
-        """
-
-        def renewed(host: str, part: Part) -> bool:
-            self._paces.share(host, part.slots / part.limits.slots, part.limits.per_second)
-            return slots_changed(host)
-
-        self._leases.busy, self._leases.on_renewal = busy, renewed
-        return self._leases
+    def renewed(self, host: str, part: Part) -> None:
+        """Heed this run's part of a shared host, which `slots` gives from now on, in the host's pace."""
+        self._paces.share(host, part.slots / part.limits.slots, part.limits.per_second)
 
     def slots(self, host: str) -> int:
         """Return how many links of a host may be in progress now."""
@@ -88,4 +89,5 @@ class HostBudget:
         if host not in self._shared:
             self._shared.add(host)
             self._requests.pop(host, None)
-            self._leases.share(host)
+            if self._leases.slots(host) is None:
+                self._leases.share(host)

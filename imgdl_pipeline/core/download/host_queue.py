@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
-R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Requeue(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class Throttled(Generic[R]):
+class Throttled(Generic[R_co]):
     """A worker's result for a finished item, with a pause for a host.
 
     Args:
@@ -36,7 +36,7 @@ class Throttled(Generic[R]):
         host: The host whose remaining items must wait.
     """
 
-    result: R
+    result: R_co
     seconds: float
     host: str
 

@@ -209,6 +209,11 @@ def _is_refused_by_its_file(before: dict[str, Any], settings: DownloadSettings) 
     return forbidding(in_file, settings) is not None
 
 
+def origins_of(todo: pa.Table) -> pa.ChunkedArray:
+    """Return the scheme, host and port of each link, as it spells them."""
+    return pc.replace_substring_regex(todo["url"], r"^(\w+://[^/?#]*)(.|\n)*$", r"\1")
+
+
 LARGE_HOST_LINKS = 100
 MOST_LARGE_HOSTS = 32
 """From so many links to fetch on, a run shares a host with other runs; so many hosts at most, the largest."""
@@ -216,7 +221,7 @@ MOST_LARGE_HOSTS = 32
 
 def large_hosts(todo: pa.Table, spread: Collection[str] = ()) -> list[str]:
     """Return the hosts that have many of the links to fetch, and those of `spread` that have any."""
-    origins = pc.replace_substring_regex(todo["url"], r"^(\w+://[^/?#]*)(.|\n)*$", r"\1")
+    origins = origins_of(todo)
     counts: Counter[str] = Counter()
     for each in pc.value_counts(origins).to_pylist():
         counts[host_of(each["values"])] += each["counts"]
@@ -232,7 +237,7 @@ def interleaved(todo: pa.Table, hosts_at_a_time: int = 1_000_000) -> pa.Table:
     together, and its connection and its robots.txt are still there for the next one. The links of each host
     keep their order.
     """
-    hosts = pc.replace_substring_regex(todo["url"], r"^(\w+://[^/?#]*)(.|\n)*$", r"\1")
+    hosts = origins_of(todo)
     codes = pc.index_in(hosts, value_set=pc.unique(hosts)).to_numpy()
     by_host = np.argsort(codes, kind="stable")
     starts = np.concatenate(([0], np.flatnonzero(np.diff(codes[by_host])) + 1)) if len(codes) else by_host

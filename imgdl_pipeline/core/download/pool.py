@@ -77,7 +77,7 @@ class DownloadPool(Generic[T, R]):
         slots: Returns how many items of a host may be worked on at the same time.
         host_of: Returns the name of an item's host.
         lookahead: Maximum number of items held before they are worked on; bounds memory.
-        stop: Event that is set when the pool is left.
+        stop: Event that is set when the pool is left, or to end `map` early.
         paced: Limits how fast a host's items are worked on; see `Schedule`.
         until: The time, by the monotonic clock, after which no more items are begun.
         on_wait: Called twice a second while there are no results, in the thread that takes the results, with
@@ -109,7 +109,7 @@ class DownloadPool(Generic[T, R]):
         self._busy = 0
         self._stopped = False
         self._lock = threading.Lock()
-        self._results: queue.SimpleQueue[Done[T, R]] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[Done[T, R] | None] = queue.SimpleQueue()
         self._switching = fewer_switches()
         self._workers = [DownloadWorker(self, number) for number in range(1, workers + 1)]
 
@@ -144,34 +144,50 @@ class DownloadPool(Generic[T, R]):
         if stuck:
             logger.warning("%s did not stop within %g s", ", ".join(stuck), JOIN_S)
 
-    def map(self, items: Iterable[T]) -> Iterator[Done[T, R]]:
+    def map(self, items: Iterable[T | Requeue[T] | None]) -> Iterator[Done[T, R]]:
         """Work on every item, and yield the items in the order in which they finish.
 
         Items are taken from `items` only when there is room for them, so it may be of any length. After
         `until`, no more are taken, those that were not begun are yielded as dropped, and those that are being
-        worked on end, without another try.
+        worked on end, without another try. When `stop` is set, it ends.
+
+        Args:
+            items: The items; a `Requeue` for one that is worked on after a delay; None if there is none now,
+                but may be one later, after `wake`.
         """
         pending = 0
         for item in items:
-            if self._is_over():
+            if self._is_over() or self.stop.is_set():
                 break
-            with self._lock:
-                self._schedule.add(item)
-                self._fill_queue()
-            pending += 1
-            wait = False
-            while not wait or (self._is_full() and not self._is_over()):
+            if item is not None:
+                self._add(item)
+                pending += 1
+            wait = item is None
+            is_first = True
+            while is_first or (self._is_full() and not self._is_over()):
                 for done in self._finished(wait=wait):
                     pending -= 1
                     yield done
-                wait = True
-        while pending:
+                is_first, wait = False, True
+        while pending and not self.stop.is_set():
             for done in self._dropped() if self._is_over() else ():
                 pending -= 1
                 yield done
             for done in self._finished(wait=pending > 0):
                 pending -= 1
                 yield done
+
+    def wake(self) -> None:
+        """Let `map` take its next item now, because it may have waited for one."""
+        self._results.put(None)
+
+    def _add(self, item: T | Requeue[T]) -> None:
+        with self._lock:
+            if isinstance(item, Requeue) and item.seconds:
+                self._schedule.again(item, time.monotonic())
+            else:
+                self._schedule.add(item.item if isinstance(item, Requeue) else item)
+            self._fill_queue()
 
     def _is_over(self) -> bool:
         return time.monotonic() >= self._until
@@ -188,7 +204,7 @@ class DownloadPool(Generic[T, R]):
                 done = self._results.get_nowait()
             except queue.Empty:
                 return
-            if done.result is not None:
+            if done is not None and done.result is not None:
                 yield done.result
 
     def busy_with(self, host: str) -> int:
@@ -239,11 +255,12 @@ class DownloadPool(Generic[T, R]):
         """Yield the items that are done; with `wait`, wait up to half a second for the first one."""
         is_idle = wait
         try:
-            if wait:
-                yield self._results.get(timeout=self._pause())
-                is_idle = False
+            done = self._results.get(timeout=self._pause() if wait else 0)
+            is_idle = False
             while True:
-                yield self._results.get_nowait()
+                if done is not None:
+                    yield done
+                done = self._results.get_nowait()
         except queue.Empty:
             with self._lock:
                 self._fill_queue()

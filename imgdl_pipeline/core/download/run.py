@@ -3,31 +3,23 @@
 This module connects the pool, the fetcher, the store and the ledger, which do not depend on each other.
 """
 
-import io
 import json
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imgdl_pipeline.core.download.breaker import CircuitBreaker
+from imgdl_pipeline.core.download.crew import Crew, Task
 from imgdl_pipeline.core.download.eager_validation import EagerValidator
 from imgdl_pipeline.core.download.fetch import (
-    Fetched,
-    Fetcher,
-    Heard,
-    NotModified,
-    Redirect,
     check_expected,
 )
-from imgdl_pipeline.core.download.host_budget import HostBudget
-from imgdl_pipeline.core.download.host_queue import Requeue, Throttled
+from imgdl_pipeline.core.download.host_budget import limits_of
 from imgdl_pipeline.core.download.kept_robots import KeptRobots
 from imgdl_pipeline.core.download.plan import (
     BATCH_JOBS,
@@ -39,27 +31,22 @@ from imgdl_pipeline.core.download.plan import (
     orphans,
     plan,
 )
-from imgdl_pipeline.core.download.pool import DownloadPool
-from imgdl_pipeline.core.download.removed_links import RemovedLinks
-from imgdl_pipeline.core.download.retry import Retry, is_permanent
-from imgdl_pipeline.core.http.pace import Paces
-from imgdl_pipeline.core.http.transport import Validators
-from imgdl_pipeline.core.http.urls import host_of
-from imgdl_pipeline.core.jpeg.facts import InvalidImageError, Limits
-from imgdl_pipeline.core.jpeg.workers import JpegWorkers, opened
+from imgdl_pipeline.core.download.processes import DownloadProcesses
+from imgdl_pipeline.core.download.retry import Retry
+from imgdl_pipeline.core.download.shares import HostShares
+from imgdl_pipeline.core.download.work import removed_row, row_of, row_of_error
+from imgdl_pipeline.core.jpeg.facts import Limits
+from imgdl_pipeline.core.jpeg.workers import JpegWorkers, available_cores, opened
 from imgdl_pipeline.core.listing.build import open_links
 from imgdl_pipeline.core.listing.places import checked_places
-from imgdl_pipeline.core.model.opt_outs import FILE, from_json, renewed, to_json
 from imgdl_pipeline.core.model.outcome import (
     FetchError,
     Reason,
-    ResourceError,
-    RetryAfter,
     Status,
-    UnreachableError,
 )
 from imgdl_pipeline.core.model.schemas import CATALOG, DOWNLOADS, LINKS, columns, filter_table
-from imgdl_pipeline.core.model.settings import AgeGradedRecheck, DownloadSettings
+from imgdl_pipeline.core.model.settings import DownloadSettings
+from imgdl_pipeline.core.storage.host_leases import HostLeases
 from imgdl_pipeline.core.storage.judged import discard_opted_out, discard_removed, note_usage
 from imgdl_pipeline.core.storage.layout import (
     catalog_path,
@@ -71,8 +58,7 @@ from imgdl_pipeline.core.storage.layout import (
     whole_gallery,
 )
 from imgdl_pipeline.core.storage.ledger import Download, Ledger
-from imgdl_pipeline.core.storage.object_store import StoreError
-from imgdl_pipeline.core.storage.removed import REMOVED_VERDICT, Removed, RemovedNow
+from imgdl_pipeline.core.storage.removed import Removed, RemovedNow
 from imgdl_pipeline.core.storage.store import Store
 from imgdl_pipeline.core.storage.table_file import TableFile
 
@@ -216,12 +202,10 @@ def download_gallery(
         StoreError: The store failed. Results up to then are in the ledger, if it could still be written.
     """
     started, started_at = time.monotonic(), datetime.now(timezone.utc)
-    stop, paces, now = threading.Event(), Paces(settings.requests_per_second), RemovedNow(store)
-    robots = KeptRobots(store, settings.user_agent_header)
+    now = RemovedNow(store)
     with (
         open_links(store, gallery) as links,
         Ledger(store, gallery) as ledger,
-        Fetcher(settings, stop, paces=paces, removed=RemovedLinks(now), kept_robots=robots) as fetcher,
         opened(jpegs) as jpegs,
     ):
         store.sweep(images_path(gallery))
@@ -231,36 +215,61 @@ def download_gallery(
         )
         if todo.num_rows:
             jpegs.start()
-            robots.forget_past_days()
-        limits = Limits.of(settings)
-        eager = EagerValidator(store, gallery, jpegs, limits, now) if checks_early else None
-        by_age = isinstance(settings.recheck, AgeGradedRecheck)
-        retry, breaker = retry or Retry(settings.attempts), CircuitBreaker(settings.host_patience)
-        work = _Work(gallery, store, fetcher, retry, breaker, paces, jpegs, limits, eager, now, by_age)
+            KeptRobots(store, settings.user_agent_header).forget_past_days()
+        eager = EagerValidator(store, gallery, jpegs, Limits.of(settings), now) if checks_early else None
         counter = ProgressCounter(todo.num_rows, started, on_progress)
-        budget = HostBudget(store, settings, large_hosts(todo, spread), paces, spread)
-        pool = DownloadPool(
-            work,
-            workers=settings.workers,
-            slots=budget.slots,
-            host_of=lambda job: job.host,
-            stop=stop,
-            paced=budget.counting(work.handed_out),
-            until=started + (settings.time_limit or float("inf")),
-            on_wait=counter.waited,
+        leases = HostLeases(store, limits_of(settings), large_hosts(todo, spread))
+        shares = HostShares.of(
+            todo, available_cores() if settings.processes == "auto" else settings.processes
         )
-        with budget.of(pool.busy_with, pool.slots_changed):
-            _download(pool, jobs(todo, links, ledger, settings), ledger, work, counter)
+        task = Task(
+            gallery,
+            store.root,
+            settings.model_copy(update={"workers": -(-settings.workers // shares.processes)}),
+            retry or Retry(settings.attempts),
+            started + (settings.time_limit or float("inf")),
+            spread,
+        )
+        crew = _crew(task, shares, store, now, leases, jpegs, eager, counter)
+        leases.busy, leases.on_renewal = crew.busy_with, crew.renewed
+        parts = [jobs(part, links, ledger, settings) for part in shares.tables(todo)]
+        with leases:
+            _download(crew, parts, ledger, eager, counter)
         if now.list() is not removed:  # something was removed while this run was at work
             ledger.merge()
             discard_removed(ledger, store, now.list())
-        if usage := fetcher.usage():
+        if usage := crew.usage():
             ledger.merge()
             note_usage(ledger, usage)
             discard_opted_out(ledger, store, settings)
         waiting = planned - counter.done
     ended_at = datetime.now(timezone.utc)
     return DownloadRun(store, gallery, started_at, ended_at, time.monotonic() - started, waiting)
+
+
+def _crew(
+    task: Task,
+    shares: HostShares,
+    store: Store,
+    removed: RemovedNow,
+    leases: HostLeases,
+    jpegs: JpegWorkers,
+    eager: EagerValidator | None,
+    counter: "ProgressCounter",
+) -> "Crew[Download] | DownloadProcesses":
+    """Return the threads of this process that download, or several processes with threads."""
+    if shares.processes > 1:
+        return DownloadProcesses(task, shares, leases, jpegs, eager, counter.waited)
+    return Crew(
+        task,
+        store,
+        removed,
+        jpegs,
+        eager,
+        leases=leases,
+        route=lambda outcome: outcome,
+        on_wait=counter.waited,
+    )
 
 
 def _plan(
@@ -333,7 +342,7 @@ def _refuse_removed(gallery: str, links: pa.Table, ledger: Ledger, removed: Remo
     store.delete(before["path"].drop_null().to_pylist())
     known = before.filter(pc.equal(before["reason"], Reason.REMOVED.value))
     for url in set(named).difference(known["url"].to_pylist()):
-        ledger.add(_removed_row(Job(url=url, host="", expected={}, request_headers={})))
+        ledger.add(removed_row(Job(url=url, host="", expected={}, request_headers={})))
     ledger.merge()
 
 
@@ -380,35 +389,35 @@ def _adopted(url: str, path: str, expected: dict[str, Any], store: Store) -> Dow
 
 
 def _download(
-    pool: "DownloadPool[Job, Download]",
-    todo: Iterator[Job],
+    crew: "Crew[Download] | DownloadProcesses",
+    parts: list[Iterator[Job]],
     ledger: Ledger,
-    work: "_Work",
+    eager: EagerValidator | None,
     counter: "ProgressCounter",
 ) -> None:
-    """Run the pool, and write the row of each link to the ledger, also after an interrupt."""
+    """Have all links downloaded, and write the row of each one to the ledger, also after an interrupt."""
     try:
-        with pool:
-            for done in pool.map(todo):
+        with crew:
+            for done in crew.map(parts):
                 if done.is_dropped:
                     _keep_last_error(done.item, ledger)
                     continue
-                row = done.result or _row_of_error(done.item, done.error)
+                row = done.result or row_of_error(done.item, done.error)
                 ledger.add(row)
                 counter.finished(row)
-                if work.eager:
-                    work.eager.write_due()
+                if eager:
+                    eager.write_due()
     finally:
-        for row in pool.remains():  # results that were finished before an interrupt
+        for row in crew.remains():  # results that were finished before an interrupt
             ledger.add(row)
-        if work.eager:
-            work.eager.write()
+        if eager:
+            eager.write()
 
 
 def _keep_last_error(job: Job, ledger: Ledger) -> None:
     """Write the row of a link that was tried, but not again before the time limit."""
     if job.error is not None and job.known is None:
-        ledger.add(_row(job, job.error))
+        ledger.add(row_of(job, job.error))
 
 
 class ProgressCounter:
@@ -437,234 +446,3 @@ class ProgressCounter:
         failed = self.done - self._by_status[Status.OK.value]
         counts = dict(self._by_status)
         self._on_progress(Progress(self.done, self._total, failed, seconds, busy, counts))
-
-
-def _row_of_error(job: Job, error: BaseException | None) -> Download:
-    """Return the row of a link whose work raised an unexpected exception.
-
-    Raises:
-        StoreError, ResourceError: The exception was one of these; the run cannot continue.
-    """
-    if isinstance(error, (StoreError, ResourceError)):
-        raise error
-    logger.error("%s: an internal error", job.url, exc_info=error)
-    return _row(job, FetchError(Reason.CONNECTION, f"unexpected {type(error).__name__}: {error}"))
-
-
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """A worker's task for a job: make one attempt, or part of one up to another host, and store the bytes."""
-
-    gallery: str
-    store: Store
-    fetcher: Fetcher
-    retry: Retry
-    breaker: CircuitBreaker
-    paces: Paces
-    jpegs: JpegWorkers
-    limits: Limits
-    eager: EagerValidator | None
-    removed: RemovedNow
-    counts_failures: bool
-
-    def __call__(self, job: Job) -> Download | Requeue[Job] | Throttled[Download]:
-        started, host = time.monotonic(), job.host
-        refusal = self.breaker.begin(host)
-        if refusal is not None:
-            self.paces.release(host)
-            return self._without_image(job, _given_up(refusal, job))
-        try:
-            validators = _validators(job.known or job.refused)
-            fetched = self.fetcher.fetch(job.url, job.expected, validators, job.request_headers, job.redirect)
-        except NotModified as signal:
-            self._answered(host)
-            return _unchanged(job, signal.heard) if job.known else _still_refused(job, signal.heard)
-        except FetchError as error:
-            return self._after(error, _tried(job, started, error), host, started)
-        except BaseException:
-            self.breaker.released(host)
-            raise
-        if isinstance(fetched, Redirect):
-            return self._continued(fetched, job, started)
-        self._answered(host)
-        with fetched.body:
-            return self._stored(_tried(job, started), fetched)
-
-    def handed_out(self, host: str, now: float) -> float:
-        """Return when the next link of a host may be handed out, at the latest when its patience ends."""
-        due = self.paces.handed_out(host, now)
-        if due <= now:
-            return due
-        self.breaker.waits(host, due)
-        return min(due, now + max(0.0, self.breaker.patience_left(host)))
-
-    def _answered(self, host: str) -> None:
-        self.breaker.answered(host)
-        self.paces.answered(host)
-
-    def _continued(self, rest: Redirect, job: Job, started: float) -> Requeue[Job]:
-        """Requeue the rest of an attempt, for another host or for later."""
-        if rest.wait_s:
-            self.breaker.released(job.host)
-        else:
-            self._answered(job.host)
-        elapsed_s = job.elapsed_s + time.monotonic() - started
-        return Requeue(replace(job, redirect=rest, host=rest.host, elapsed_s=elapsed_s), rest.wait_s)
-
-    def _after(
-        self, error: FetchError, job: Job, host: str, started: float
-    ) -> Download | Requeue[Job] | Throttled[Download]:
-        """Return the row of a failed attempt, or requeue the job; record what it says about the host.
-
-        A pause that a host asks for, or that it needs because it cannot be connected to, is for all of its
-        links. No pause is longer than the host's patience, because the host is given up then.
-        """
-        asked_s = error.seconds if isinstance(error, RetryAfter) else None
-        is_long = asked_s is not None and asked_s > self.retry.longest_asked_s
-        wait = self.retry.wait(error, job.attempts, asked_s)
-        pause = wait if isinstance(error, UnreachableError) else None if is_long else asked_s
-        self._record(error, job.url, host, started, max(wait or 0.0, pause or 0.0), is_long=is_long)
-        left = max(0.0, self.breaker.patience_left(host))
-        if wait is not None:
-            return Requeue(job, min(wait, left), host if pause is not None else "")
-        row = self._without_image(job, error)
-        return row if pause is None else Throttled(row, min(pause, left), host)
-
-    def _record(
-        self, error: FetchError, url: str, host: str, started: float, wait_s: float, *, is_long: bool
-    ) -> None:
-        if error.retryable:
-            troubles = self.breaker.failed(host, url, error, wait_s, is_long=is_long)
-            asks_for_less = isinstance(error, RetryAfter) and not is_long
-            is_in_trouble = troubles >= TROUBLES_IN_A_ROW and not isinstance(error, UnreachableError)
-            if asks_for_less or is_in_trouble:
-                self.paces.throttled(host, started)
-        elif error.http_status is not None:
-            self._answered(host)
-        else:  # not an answer of this host: a refusal by a rule, or a name that does not exist
-            self.breaker.released(host)
-
-    def _without_image(self, job: Job, error: FetchError) -> Download:
-        """Return the row of a link without a new image. Keep a stored image unless its owner opted out."""
-        if job.known is None:
-            return _row(job, error)
-        if error.retryable or not job.attempts:  # no definite answer: the next run requests the link again
-            return self._unanswered(job.known)
-        if error.reason is not Reason.OPT_OUT:
-            return _unchanged(job)
-        self.store.delete([str(job.known.path)])
-        return _row(job, error)
-
-    def _unanswered(self, known: Download) -> Download:
-        """Return the row of a stored image whose host gave no definite answer.
-
-        Where rechecks have a budget, the time counts, or links of dead hosts would take all of it.
-        """
-        if not self.counts_failures:
-            return known
-        now = datetime.now(timezone.utc)
-        return replace(known, tried_at=now, checked_at=known.checked_at or known.tried_at)
-
-    def _is_whole(self, job: Job, fetched: Fetched) -> bool:
-        """Return whether new bytes are a valid image and may replace a good one.
-
-        All other images are validated by the catalog.
-        """
-        try:
-            self.jpegs.validate(fetched.body, self.limits)
-        except InvalidImageError as error:
-            logger.warning("%s: kept, the new bytes are %s", job.url, error)
-            return False
-        return True
-
-    def _stored(self, job: Job, fetched: Fetched) -> Download:
-        path = image_path(self.gallery, job.url) if job.known is None else str(job.known.path)
-        if self.removed.list().names(job.url, fetched.digests["sha256"]):
-            return _removed_row(job)
-        if job.known is not None and job.known.sha256 == fetched.digests["sha256"]:
-            row = _unchanged(job, fetched.heard)
-            return replace(row, etag=fetched.etag, last_modified=fetched.last_modified)
-        if job.known is not None and not self._is_whole(job, fetched):
-            return _unchanged(job)
-        # Bytes that are in memory anyway are stored in one piece: as a file, they would be read bit by bit.
-        body = fetched.body.getvalue() if isinstance(fetched.body, io.BytesIO) else fetched.body
-        self.store.put(path, body)
-        if self.eager:
-            self.eager.check(job.url, fetched.digests["sha256"], body)
-        now = datetime.now(timezone.utc)
-        return Download(
-            url=job.url,
-            status=Status.OK.value,
-            tried_at=now,
-            attempts=job.attempts,
-            elapsed_s=job.elapsed_s,
-            path=path,
-            sha256=fetched.digests["sha256"],
-            bytes=fetched.bytes,
-            http_status=fetched.http_status,
-            etag=fetched.etag,
-            last_modified=fetched.last_modified,
-            fetched_at=now,
-            checked_at=now,
-            failures=job.failures,
-            opt_outs=_renewed(job, fetched.heard.and_also((), FILE)),
-        )
-
-
-TROUBLES_IN_A_ROW = 8
-"""Attempts without a definite answer after which a host is asked more slowly, whatever its trouble is."""
-
-
-def _given_up(refusal: FetchError, job: Job) -> FetchError:
-    """Return the error for a link of a host that was given up."""
-    words = f"not tried{' again' if job.attempts else ''}: {refusal.detail}"
-    return FetchError(refusal.reason, words, http_status=refusal.http_status)
-
-
-def _validators(known: Download | None) -> Validators:
-    return Validators(known.etag, known.last_modified) if known else Validators()
-
-
-def _tried(job: Job, started: float, error: FetchError | None = None) -> Job:
-    """Return the job after a finished attempt; its next attempt starts at the link itself."""
-    elapsed_s = job.elapsed_s + time.monotonic() - started
-    host = job.host if job.redirect is None else host_of(job.url)
-    return replace(job, attempts=job.attempts + 1, elapsed_s=elapsed_s, host=host, redirect=None, error=error)
-
-
-def _unchanged(job: Job, heard: Heard = Heard()) -> Download:  # noqa: B008 -- it is frozen
-    assert job.known is not None  # noqa: S101 -- only a known image is requested conditionally
-    now = datetime.now(timezone.utc)
-    return replace(job.known, tried_at=now, checked_at=now, opt_outs=_renewed(job, heard))
-
-
-def _still_refused(job: Job, heard: Heard) -> Download:
-    """Return the row of a link whose file, which its metadata refuses, is the same as before."""
-    assert job.refused is not None  # noqa: S101 -- only such a link is requested conditionally without an image
-    now = datetime.now(timezone.utc)
-    return replace(job.refused, tried_at=now, failures=job.failures + 1, opt_outs=_renewed(job, heard))
-
-
-def _renewed(job: Job, heard: Heard) -> str:
-    """Return the opt-outs of a link after an answer; what was said in places that were not read stays."""
-    return to_json(renewed(from_json(job.opt_outs), heard.opt_outs, heard.places))
-
-
-def _removed_row(job: Job) -> Download:
-    """Return the row of a link whose bytes were removed; a stored image of it goes with the old row."""
-    return _row(job, FetchError(Reason.REMOVED, REMOVED_VERDICT["detail"]))
-
-
-def _row(job: Job, error: FetchError) -> Download:
-    return Download(
-        url=job.url,
-        status=error.reason.status.value,
-        tried_at=datetime.now(timezone.utc),
-        attempts=job.attempts,
-        elapsed_s=job.elapsed_s,
-        reason=error.code,
-        detail=error.detail,
-        http_status=error.http_status,
-        failures=job.failures + is_permanent(error.code),
-        opt_outs=to_json(renewed(from_json(job.opt_outs), error.opt_outs, error.places)),
-    )

@@ -140,12 +140,19 @@ class Paces:
     Args:
         per_second: The limit for every host; None for no limit.
         clock: Returns the time in seconds.
+        part: Returns the part of the limit that is to be used of a host, until `share` says otherwise.
     """
 
     # Shared mutable state: the paces, all under `_lock`.
 
-    def __init__(self, per_second: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        per_second: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        part: Callable[[str], float] = lambda _: 1.0,
+    ) -> None:
         self._limit = float("inf") if per_second is None else per_second
+        self._part = part
         self._clock = clock
         self._paces: dict[str, Pace] = {}
         self._lock = threading.Lock()
@@ -221,7 +228,7 @@ class Paces:
     def _of(self, host: str) -> Pace:
         pace = self._paces.get(host)
         if pace is None:
-            pace = self._paces[host] = Pace(self._limit)
+            pace = self._paces[host] = Pace(self._limit * self._part(host))
         return pace
 
 

@@ -30,6 +30,10 @@ class InvalidImageError(Exception):
         self.reason = reason
         self.detail = detail
 
+    def __reduce__(self) -> tuple[type["InvalidImageError"], tuple[Reason, str]]:
+        """Let the error be sent to another process."""
+        return type(self), (self.reason, self.detail)
+
     def row(self) -> dict[str, object]:
         """Return the columns that say so."""
         return {"status": self.reason.status.value, "reason": self.reason.value, "detail": self.detail}

@@ -105,6 +105,16 @@ class FetchError(Exception):
             return f"http_{self.http_status}"
         return str(self.reason.value)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let errors be sent to another process, whatever arguments a subclass takes."""
+        return _sent_error, (type(self), self.args, self.__dict__)
+
+
+def _sent_error(kind: type[FetchError], args: tuple[Any, ...], fields: dict[str, Any]) -> FetchError:
+    error: FetchError = kind.__new__(kind, *args)
+    error.__dict__.update(fields)
+    return error
+
 
 class UnreachableError(FetchError):
     """Raised if a host cannot be connected to, which affects all of its links."""

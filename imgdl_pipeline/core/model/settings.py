@@ -206,6 +206,11 @@ class DownloadSettings(Settings):
     """Settings for downloading images: defaults for all galleries, each of which may override them."""
 
     workers: int = Field(8, ge=1, le=1024, description="threads in the Queue/DownloadWorker pool")
+    processes: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = Field(
+        1,
+        description="processes that share the workers, and each host is asked by one of them; auto: one for "
+        "each core that the run may use",
+    )
     per_host: int = Field(8, ge=1, le=1024, description="requests in flight to one host at most")
     timeout: float = Field(
         30, gt=0, le=86_400, description="seconds for one whole attempt, however slowly it drips"
@@ -261,6 +266,17 @@ class DownloadSettings(Settings):
         description=f"null: imgdl_pipeline/{__version__}; some hosts ask for a contact, as in "
         "my-gallery/1.0 (me@example.org)",
     )
+
+    @field_validator("processes", mode="wrap")
+    @classmethod
+    def _is_auto_or_number(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        words = "must be auto, or a number of processes from 1 to 64"
+        if isinstance(value, bool):  # which pydantic takes for 0 or 1
+            raise ValueError(words)  # noqa: TRY004 -- pydantic takes no TypeError
+        try:
+            return handler(value)
+        except ValidationError:
+            raise ValueError(words) from None
 
     @field_validator("allow_addresses")
     @classmethod

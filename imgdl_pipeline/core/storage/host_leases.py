@@ -190,10 +190,23 @@ class HostLeases:
         with self._lock:
             share.asked = now = self._clock()
             if share.is_wanted:
-                return share.usable if self._is_ours(share, now) else 0
+                return share.usable if now < self._until(share) else 0
             share.is_wanted = True
         self._wake.set()
         return 0
+
+    def held(self, host: str) -> tuple[int, float]:
+        """Return the slots of a shared host, and the time of the clock after which there are none of them.
+
+        That does not count as wanting one.
+        """
+        with self._lock:
+            share = self._shares[host]
+            return share.usable, self._until(share)
+
+    def _until(self, share: _Share) -> float:
+        """Return the time from which other runs may think this one dead soon."""
+        return share.renewed + self._lapse_s - min(SAFETY_S, self._lapse_s / 3)
 
     def renew(self) -> None:
         """Declare what this run needs of each host, and find out what others leave; once per `renew_s`."""
@@ -208,10 +221,6 @@ class HostLeases:
             except StoreError as error:  # if it persists, the run itself fails on it
                 logger.warning("the slots of %s were not renewed: %s", host, error)
 
-    def _is_ours(self, share: _Share, now: float) -> bool:
-        """Return whether no other run can think this one dead yet."""
-        return now - share.renewed < self._lapse_s - min(SAFETY_S, self._lapse_s / 3)
-
     def _is_idle(self, host: str, share: _Share) -> bool:
         """Return whether a host is asked no more; from then on, it has no slots until it is asked again."""
         is_busy = self.busy(host) > 0
@@ -222,6 +231,11 @@ class HostLeases:
             return True
 
     def _leave(self, host: str, share: _Share) -> None:
+        self.on_renewal(host, Part(0, share.limits))
+        if self.busy(host):  # a request began before that was heard
+            with self._lock:
+                share.is_wanted = True
+            return
         share.declared = share.turn = 0
         share.watched.clear()
         self._store.delete([self._own_path(host)])
@@ -230,7 +244,7 @@ class HostLeases:
         others = self._others(host, share)
         fair = self._fair(share, others)
         with self._lock:
-            if not self._is_ours(share, self._clock()):
+            if self._clock() >= self._until(share):
                 share.usable = 0  # others may use them by now
             share.usable = min(share.usable, fair)  # first use less, then declare less
         in_use = max(share.usable, self.busy(host))
@@ -279,7 +293,7 @@ class HostLeases:
         }
         self._store.put(self._own_path(host), json.dumps(holder).encode())
         with self._lock:
-            if not self._is_ours(share, self._clock()):
+            if self._clock() >= self._until(share):
                 share.usable = 0  # it took so long that others may use them by now
             share.declared, share.renewed = slots, now
 

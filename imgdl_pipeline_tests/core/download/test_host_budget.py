@@ -11,16 +11,18 @@ from datetime import datetime, timezone
 
 import pytest
 
-from imgdl_pipeline.core.download.host_budget import HostBudget
+from imgdl_pipeline.core.download.host_budget import HostBudget, limits_of
 from imgdl_pipeline.core.download.plan import LARGE_HOST_LINKS
 from imgdl_pipeline.core.download.run import NOT_SPREAD
 from imgdl_pipeline.core.http.pace import Paces
 from imgdl_pipeline.core.model.links import Link, links_table
 from imgdl_pipeline.core.model.schemas import DOWNLOADS
 from imgdl_pipeline.core.model.settings import DownloadSettings
+from imgdl_pipeline.core.storage.host_leases import HostLeases
 from imgdl_pipeline.core.storage.layout import downloads_path, host_leases_path, links_path
 from imgdl_pipeline.core.storage.store import Store
 from imgdl_pipeline_tests.support.pictures import jpeg
+from imgdl_pipeline_tests.support.server import HostsServer
 
 LINKS = 150
 
@@ -79,8 +81,21 @@ def test_two_processes_together_keep_to_the_slots_of_a_host(request, tmp_path, s
 # In one process
 
 
-def budget(store, settings=DownloadSettings(per_host=4), hosts=(), spread=NOT_SPREAD, paces=None):  # noqa: B008
-    return HostBudget(store, settings, hosts, paces or Paces(), spread)
+class Hosts(HostBudget):
+    """A budget with its leases."""
+
+    def __init__(self, store, spread=NOT_SPREAD):
+        settings = DownloadSettings(per_host=4)
+        self.leases = HostLeases(store, limits_of(settings), ())
+        super().__init__(self.leases, settings, Paces(), spread)
+
+    def of(self, busy, changed):
+        def on_renewal(host, part):
+            self.renewed(host, part)
+            return changed(host)
+
+        self.leases.busy, self.leases.on_renewal = busy, on_renewal
+        return self.leases
 
 
 def declared(store, host):
@@ -100,14 +115,14 @@ class Changes:
 
 
 def test_a_host_with_few_links_is_not_shared(store):
-    hosts = budget(store, spread={"s.org:443": 3})
+    hosts = Hosts(store, spread={"s.org:443": 3})
     with hosts.of(lambda _: 0, lambda _: True):
         assert (hosts.slots("h.org:443"), hosts.slots("s.org:443")) == (4, 1)
     assert list(store.list("hosts")) == []
 
 
 def test_a_host_that_many_links_lead_to_is_shared_from_then_on(store):
-    hosts, changes, host = budget(store), Changes(), "cdn.org:443"
+    hosts, changes, host = Hosts(store), Changes(), "cdn.org:443"
     paced = hosts.counting(lambda _, now: now)
     with hosts.of(lambda _: 3, changes):
         for _ in range(LARGE_HOST_LINKS - 1):
@@ -119,15 +134,15 @@ def test_a_host_that_many_links_lead_to_is_shared_from_then_on(store):
 
 
 def test_a_host_whose_owner_allows_few_requests_is_shared_at_its_first_link(store):
-    hosts, changes, host = budget(store), Changes(), "upload.wikimedia.org"
+    hosts, changes, host = Hosts(store), Changes(), "upload.wikimedia.org"
     with hosts.of(lambda _: 0, changes):
         assert hosts.slots(host) == 0
         assert changes.changed.wait(10)
         assert (hosts.slots(host), declared(store, host)) == (2, [2])
-        other = budget(store)
+        other = Hosts(store)
         with other.of(lambda _: 0, Changes()):
             other.slots(host)
-            other._leases.renew()
+            other.leases.renew()
             assert other.slots(host) == 0
     assert declared(store, host) == []
 
@@ -242,3 +257,28 @@ def test_ten_processes_for_four_slots_are_all_done_at_last(tmp_path, server, sta
     runs = [start(gallery) for gallery in galleries]
     assert {run.wait(300) for run in runs} == {0}
     assert counted.most <= 4
+
+
+@pytest.mark.long
+def test_two_runs_of_two_processes_each_keep_to_the_slots_of_every_host(store):
+    picture, answer_later = jpeg(), threading.Event()
+
+    def route(handler):
+        with handler.server.counted(handler):
+            answer_later.wait(0.03)  # it is never set: a slow host
+            handler.answer(200, picture)
+
+    with HostsServer() as hosts:
+        hosts.forward = route
+        urls = [hosts.url(f"/{number}.jpg", 1 + number % 2) for number in range(2 * LINKS)]
+        for gallery in ("a", "b"):
+            store.write_table(links_path(gallery), links_table(map(Link, urls), datetime.now(timezone.utc)))
+        runs = [
+            subprocess.Popen([sys.executable, "-c", RUN, store.root, gallery, '{"processes": 2}'])
+            for gallery in ("a", "b")
+        ]
+        assert [run.wait(120) for run in runs] == [0, 0]
+        assert set(hosts.most.values()) == {4}
+    for gallery in ("a", "b"):
+        statuses = store.read_table(downloads_path(gallery), DOWNLOADS)["status"].to_pylist()
+        assert statuses == ["ok"] * 2 * LINKS

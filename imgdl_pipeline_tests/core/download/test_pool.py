@@ -1,4 +1,5 @@
 import itertools
+import queue
 import threading
 import time
 
@@ -213,3 +214,41 @@ def test_items_that_are_queued_already_wait_too_when_their_host_asks_for_a_pause
         done = list(pool.map([f"a{number}" for number in range(8)]))
     assert len(done) == 8
     assert all(each.result - started >= 0.3 for each in done)
+
+
+def test_a_list_that_has_no_item_now_may_have_one_later():
+    items, told = queue.SimpleQueue(), threading.Event()
+
+    def received():
+        while True:
+            try:
+                item = items.get_nowait()
+            except queue.Empty:
+                told.set()
+                yield None
+                continue
+            if item is None:
+                return
+            yield item
+
+    def send():
+        for item in ("a", Requeue("b", 0.0), Requeue("c", 0.01), None):
+            assert told.wait(10)
+            told.clear()
+            items.put(item)
+            pool.wake()
+
+    with DownloadPool(lambda item: item) as pool:
+        sender = threading.Thread(target=send)
+        sender.start()
+        assert sorted(done.result for done in pool.map(received())) == ["a", "b", "c"]
+        sender.join()
+
+
+def test_a_pool_that_is_stopped_waits_for_no_delay():
+    with DownloadPool(lambda item: Requeue(item, 3600.0)) as pool:
+        done = pool.map(["a"])
+        stopper = threading.Thread(target=lambda: (pool.stop.set(), pool.wake()))
+        stopper.start()
+        assert list(done) == []
+        stopper.join()

@@ -132,7 +132,7 @@ def test_an_error_of_our_own_is_a_row_and_not_the_end(store, server, loopback, m
     def broken(*_):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("imgdl_pipeline.core.download.run.image_path", broken)
+    monkeypatch.setattr("imgdl_pipeline.core.download.work.image_path", broken)
     listed(store, server.serve("/a.jpg", PICTURE))
     [only] = rows(download(store, loopback)).values()
     assert (only["reason"], only["detail"]) == ("connection", "unexpected ZeroDivisionError: a bug")
@@ -336,6 +336,18 @@ def changes_time_limit(store, server, settings):
     assert download(store, settings.overridden_by({"time_limit": 1e-6})).waiting == 1
 
 
+def changes_processes(store, server, settings):
+    urls = [server.serve(f"/{number}.jpg", PICTURE) for number in range(60)]
+    listed(store, *urls, *(url.replace("127.0.0.1", "localhost") for url in urls))
+    names = set()
+    download(
+        store,
+        settings.overridden_by({"processes": 2}),
+        on_progress=lambda _: names.update(each.name for each in threading.enumerate()),
+    )
+    assert {"imgdl-process-0", "imgdl-process-1"} <= names
+
+
 def changes_requests_per_second(store, server, settings):
     server.serve("/robots.txt", b"")
     listed(store, *(server.serve(f"/{number}.jpg", PICTURE) for number in range(3)))
@@ -402,24 +414,39 @@ def test_a_host_that_refuses_connections_is_given_up_and_the_others_go_on(store,
 
 
 def test_a_busy_host_is_left_alone_by_all_workers_while_the_others_go_on(store, server, loopback):
-    """Another port is another host: it is worked through while the busy one is paused."""
-    from imgdl_pipeline_tests.support.server import WebServer
+    """Another port is another host: all of it is worked through while the busy one is paused."""
+    with WebServer() as other:
+        busy = [server.serve(f"/{number}.jpg", b"", 429, Retry_After="100") for number in range(20)]
+        good = [other.serve(f"/{number}.jpg", PICTURE) for number in range(20)]
+        listed(store, *(url for urls in zip(busy, good, strict=True) for url in urls))
+
+        def interrupt(progress):
+            if progress.done == 20 and server.paths():
+                raise KeyboardInterrupt
+
+        settings = loopback.overridden_by({"attempts": 3, "per_host": 1})
+        with pytest.raises(KeyboardInterrupt):
+            download(store, settings, on_progress=interrupt)
+    known = store.read_table(downloads_path("g"), DOWNLOADS)
+    assert sorted(known["url"].to_pylist()) == sorted(good)
+    assert len(server.paths()) == 1
+
+
+def test_a_busy_host_goes_on_after_its_pause(store, server, loopback):
+    asked_at = []
 
     def busy_at_first(handler):
-        is_first = len(server.paths()) == 1
+        asked_at.append(time.monotonic())
+        is_first = len(asked_at) == 1
         handler.answer(429 if is_first else 200, b"" if is_first else PICTURE, Retry_After="1")
 
-    with WebServer() as other:
-        for number in range(20):
-            server.routes[f"/{number}.jpg"] = busy_at_first
-            other.serve(f"/{number}.jpg", PICTURE)
-        urls = [host.url(f"/{number}.jpg") for number in range(20) for host in (server, other)]
-        listed(store, *urls)
-        order = []
-        settings = loopback.overridden_by({"attempts": 3, "per_host": 1})
-        run = download(store, settings, on_progress=lambda now: now.busy or order.append(len(other.paths())))
+    urls = [server.url(f"/{number}.jpg") for number in range(20)]
+    for number in range(20):
+        server.routes[f"/{number}.jpg"] = busy_at_first
+    listed(store, *urls)
+    run = download(store, loopback.overridden_by({"attempts": 3, "per_host": 1}))
     assert {row["status"] for row in rows(run).values()} == {"ok"}
-    assert order[19] == 20, "the other host was done before the busy one went on"
+    assert asked_at[1] - asked_at[0] >= 1.0
 
 
 def test_a_dead_target_of_redirects_does_not_cost_the_host_that_redirects(store, server, loopback):
@@ -475,13 +502,20 @@ TROUBLE = {
 }
 
 
-@pytest.mark.parametrize("trouble", TROUBLE)
+LASTING = ("silence", "a drip")
+"""Trouble that takes the whole timeout, which is long enough for the other host on a busy machine."""
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [pytest.param(each, marks=pytest.mark.long if each in LASTING else ()) for each in TROUBLE],
+)
 def test_ten_thousand_links_at_a_host_in_trouble_end_with_its_patience(trouble, store, server, loopback):
     with WebServer() as bad:
         bad.forward = TROUBLE[trouble]
         good = [server.serve(f"/{number}.jpg", PICTURE) for number in range(40)]
         listed(store, *(bad.url(f"/{number}.jpg") for number in range(10_000)), *good)
-        settings = loopback.overridden_by({"host_patience": 1.0, "timeout": 0.5, "robots_txt": False})
+        settings = loopback.overridden_by({"host_patience": 1.0, "robots_txt": False})
         run = download(store, settings, retry=None)
     told = rows(run)
     assert {told[url]["status"] for url in good} == {"ok"}

@@ -189,3 +189,8 @@ def test_a_part_of_no_limit_is_no_limit():
     paces = Paces(clock=lambda: 0.0)
     paces.share("h", 0.5)
     assert paces.handed_out("h", 0.0) == 0.0
+
+
+def test_of_some_hosts_only_a_part_of_the_limit_is_used():
+    paces = Paces(2.0, clock=lambda: 0.0, part={"h.org": 1.0, "other.org": 0.5}.__getitem__)
+    assert paces.handed_out("other.org", 0.0) == 2 * paces.handed_out("h.org", 0.0)

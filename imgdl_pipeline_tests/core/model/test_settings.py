@@ -42,6 +42,7 @@ def test_no_gallery_is_an_error():
         *({"workers": 0}, {"workers": "many"}, {"workers": 2.5}, {"per_host": 0}, {"timeout": 0}),
         *({"attempts": 0}, {"max_bytes": 0}, {"max_pixels": -1}, {"allow_addresses": ["10.0.0.0/99"]}),
         *({"allow_addresses": ["10.0.0.1/8"]}, {"recheck": "soon"}, {"recheck": 0}, {"robots_txt": "ja"}),
+        *({"processes": 0}, {"processes": 65}, {"processes": "all"}, {"processes": True}),
         *({"user_agent": "two\nlines"}, {"user_agent": ""}, {"user_agent": "é"}, {"wrokers": 8}),
     ],
 )

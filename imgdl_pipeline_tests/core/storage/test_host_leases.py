@@ -246,6 +246,22 @@ def test_a_host_that_is_asked_no_more_is_left_to_the_others_until_it_is_asked_ag
     assert (first.slots, second.slots) == (4, 4)
 
 
+def test_a_host_is_kept_if_a_request_to_it_begins_while_it_is_left(store, now):
+    run = Run(store, now)
+    run.renew()
+    run.used, now[0] = 0, 40.0
+
+    def begin(host, part):
+        assert part.slots == 0
+        run.used = 1
+        return False
+
+    run.leases.on_renewal = begin
+    run.leases.renew()
+    assert repr(run.leases) == "<HostLeases h.org:443 0/8>"
+    assert len(list(store.list(host_leases_path(HOST)))) == 1
+
+
 def test_a_host_is_shared_as_soon_as_it_is_asked(store):
     had = threading.Event()
     leases = HostLeases(store, lambda _: HostLimits(8), [])
@@ -304,3 +320,12 @@ def test_a_killed_process_that_its_parent_has_not_waited_for_is_over(store, now)
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
         run.renew()
         assert run.slots == 8
+
+
+def test_it_is_known_until_when_slots_may_be_used_without_a_renewal(store, now):
+    run = Run(store, now)
+    run.renew()
+    slots, now[0] = run.leases.held(HOST)
+    assert (slots, run.slots) == (8, 0)
+    now[0] -= 0.01
+    assert run.slots == 8
