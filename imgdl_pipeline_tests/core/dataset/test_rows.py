@@ -1,6 +1,7 @@
 import hashlib
 import json
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -141,3 +142,22 @@ def test_a_caption_is_a_column_or_a_value_in_one(caption, expected):
         }
     ).to_pylist()
     assert caption_of(row, caption) == expected
+
+
+def test_rows_are_chosen_again_read_by_column_and_in_another_order(gallery):
+    gallery.put(3, 1, 2)
+    with chosen_rows(gallery.store, gallery.name, settings_of(), NOTHING) as rows:
+        assert rows.column("url").to_pylist() == [url_of(number) for number in (3, 1, 2)]
+        some = rows.filter(np.array([True, False, True]))
+        assert some.num_rows == 2
+        assert some.column("width").to_pylist() == [103, 102]
+        [table] = some.arranged(np.array([1, 0]), ["width", "url"])
+        assert table.to_pydict() == {"width": [102, 103], "url": [url_of(2), url_of(3)]}
+        assert rows.column("width").to_pylist() == [103, 101, 102]
+
+
+def test_a_catalog_that_is_replaced_meanwhile_is_read_as_it_was(gallery):
+    gallery.put(1, 2)
+    with chosen_rows(gallery.store, gallery.name, settings_of(), NOTHING) as rows:
+        gallery.drop(1)
+        assert rows.column("url").to_pylist() == [url_of(1), url_of(2)]
