@@ -218,10 +218,6 @@ def test_only_columns_that_a_condition_may_use_are_read(where, names):
     assert all(each == names for each in read_by(where))
 
 
-def test_rows_are_read_anew_for_each_part_of_a_condition():
-    assert len(read_by("url in (select duplicate_of from catalog)")) > len(read_by("url = '1'"))
-
-
 def test_what_reading_the_rows_raises_is_not_the_conditions_fault():
     def batches(names):
         yield ROWS.select(list(names)).to_batches()[0]
