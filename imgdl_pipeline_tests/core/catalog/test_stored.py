@@ -1,4 +1,4 @@
-from imgdl_pipeline.core.catalog.stored import StoredCatalog
+from imgdl_pipeline.core.catalog.stored import StoredCatalog, open_catalog
 from imgdl_pipeline.core.model.outcome import Status
 from imgdl_pipeline.core.model.schemas import BATCH_ROWS, CATALOG
 from imgdl_pipeline.core.storage.layout import catalog_path
@@ -32,3 +32,13 @@ def test_a_catalog_that_does_not_exist_yet_has_no_rows(store):
     assert catalog.rows(*CATALOG.names).equals(CATALOG.empty_table())
     assert list(catalog.batches("url")) == []
     assert catalog.without_image().num_rows == 0
+
+
+def test_an_open_catalog_stays_as_it_was_when_it_was_opened(store):
+    assert open_catalog(store, "g") is None
+    stored(store, {"url": "a"}, DEAD)
+    with open_catalog(store, "g") as catalog:
+        stored(store, {"url": "b"})
+        assert catalog.rows("url").to_pydict() == {"url": ["a", "dead"]}
+        assert [batch.num_rows for batch in catalog.batches("url")] == [2]
+        assert catalog.without_image().to_pylist() == [DEAD]
