@@ -6,6 +6,7 @@ and runs its job again in a process of its own, where nothing has changed. Optio
 - `--shard`: the one shard of a `ShardedGallery`, with 1.3 kB of captions and EXIF per link;
 - `--new`: the images are stored, but no catalog knows them, and there is no dataset: the first run after the
   download;
+- `--listed`: only list so many links, and divide them into shards of 500,000;
 - `--format FORMAT`: the dataset's format; `none` for a gallery without one.
 
 The memory of the processes that decode is not in the figures: they have the same size in every gallery.
@@ -42,6 +43,7 @@ from imgdl_pipeline.core.storage.store import Store, write_batches
 
 YESTERDAY = datetime.now(timezone.utc) - timedelta(days=1)
 CHUNK = 10_000
+SHARD_LINKS = 500_000
 WORDS = " ".join(random.Random(1).choices([f"word{number}" for number in range(3_000)], k=20_000))
 
 GALLERY = """\
@@ -192,7 +194,7 @@ class Sampled:
     def _look(self) -> None:
         while not self._is_over.wait(0.01):
             pages = int(Path("/proc/self/statm").read_text().split()[1])
-            self.samples.append((time.time(), pages * 4096 / 1e6, time.process_time()))
+            self.samples.append((time.time(), pages * 4096 / 2**20, time.process_time()))
 
     def between(self, start: float, end: float) -> dict[str, float]:
         here = [each for each in self.samples if start <= each[0] <= end] or [(start, 0, 0)]
@@ -218,8 +220,8 @@ def run(folder: Path, *, is_shard: bool) -> None:
         if kind is dg.DagsterEventType.STEP_START:
             end = times[step, dg.DagsterEventType.STEP_SUCCESS]
             told[step.rpartition("gallery_")[2]] = sampled.between(start, end)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-    decoder = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    decoder = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     told["all"] = {
         "s": sampled.samples[-1][0] - sampled.samples[0][0],
         "cpu_s": time.process_time() - before,
@@ -228,15 +230,39 @@ def run(folder: Path, *, is_shard: bool) -> None:
     print(json.dumps({"steps": told, "decoder_mb": decoder}))
 
 
-def shown(folder: Path, options: argparse.Namespace) -> None:
-    command = [sys.executable, __file__, "--run", str(folder), *(["--shard"] if options.shard else [])]
+def make_list(folder: Path, count: int) -> None:
+    """Make a list with captions of 400 bytes."""
+    schema = pa.schema([("url", pa.string()), ("caption", pa.string())])
+    with pq.ParquetWriter(folder / "links.parquet", schema) as listed:
+        for first in range(0, count, CHUNK):
+            numbers = range(first, min(first + CHUNK, count))
+            urls = [f"https://host{number % 99_991}.example/photos/{number:08d}.jpg" for number in numbers]
+            starts = [number * 7 % (len(WORDS) - 400) for number in numbers]
+            captions = [WORDS[start : start + 400] for start in starts]
+            listed.write_table(pa.table({"url": urls, "caption": captions}, schema=schema))
+
+
+def list_links(folder: Path, count: int) -> None:
+    """List the links in this process, and print what it took, as JSON."""
+    source = UrlListSource(type="url_list", path=str(folder / "links.parquet"))
+    started, before = time.time(), time.process_time()
+    list_shards("laion", source, Store(str(folder / "store")), DownloadSettings(), -(-count // SHARD_LINKS))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    step = {"s": time.time() - started, "cpu_s": time.process_time() - before, "peak_mb": peak}
+    print(json.dumps({"steps": {"list": step}, "decoder_mb": 0}))
+
+
+def shown(folder: Path, count: int, options: argparse.Namespace) -> None:
+    kinds = ["--shard"] * options.shard + ["--listed", str(count)] * options.listed
+    command = [sys.executable, __file__, "--run", str(folder), *kinds]
     told = subprocess.run(command, capture_output=True, check=False, text=True)
     if told.returncode:
         sys.exit(told.stderr)
     found = json.loads(told.stdout.splitlines()[-1])
     for step, each in found["steps"].items():
         print(f"  {step:28} {each['s']:7.1f} s  cpu {each['cpu_s']:7.1f} s  {each['peak_mb']:5.0f} MB")
-    print(f"  the largest decoder {found['decoder_mb']:.0f} MB", flush=True)
+    if not options.listed:
+        print(f"  the largest decoder {found['decoder_mb']:.0f} MB", flush=True)
 
 
 def main() -> None:
@@ -246,12 +272,16 @@ def main() -> None:
     parser.add_argument("links", nargs="*", type=int, default=[100_000])
     parser.add_argument("--shard", action="store_true")
     parser.add_argument("--new", action="store_true")
+    parser.add_argument("--listed", action="store_true")
     parser.add_argument(
         "--format", default="webdataset", choices=("webdataset", "parquet", "imagefolder", "none")
     )
     parser.add_argument("--make", type=Path, help="only make a gallery of so many links in this folder")
     parser.add_argument("--run", type=Path, help="only run the gallery in this folder")
     options = parser.parse_args()
+    if options.run and options.listed:
+        list_links(options.run, options.links[0])
+        return
     if options.run:
         run(options.run, is_shard=options.shard)
         return
@@ -260,12 +290,17 @@ def main() -> None:
             make(options.make, count, options)
             continue
         with tempfile.TemporaryDirectory() as name, suppress(KeyboardInterrupt):
+            if options.listed:
+                make_list(Path(name), count)
+                print(f"{count:,} links", flush=True)
+                shown(Path(name), count, options)
+                continue
             make(Path(name), count, options)
             print(f"{count:,} links, their first run" if options.new else f"{count:,} links", flush=True)
             if options.format != "none" and not options.new:
-                shown(Path(name), options)
+                shown(Path(name), count, options)
                 print(f"{count:,} links again", flush=True)
-            shown(Path(name), options)
+            shown(Path(name), count, options)
 
 
 if __name__ == "__main__":

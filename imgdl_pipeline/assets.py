@@ -155,10 +155,14 @@ def _materialize_catalog(
     report = reporting(gallery.name, "catalog", context.log.info)
     settings, store = downloads.settings(galleries, gallery), open_store(galleries)
     run = build_catalog(gallery.name, store, settings, jpegs=downloads.jpegs, on_progress=report)
-    context.log.info("%d images checked; %s", run.checked, format_counts(run.rows("status", "reason")))
-    sheet = contact_sheet(gallery.name, run.batches(*SHOWN), store, downloads.jpegs)
+    with run.opened() as catalog:
+        context.log.info(
+            "%d images checked; %s", run.checked, format_counts(catalog.rows("status", "reason"))
+        )
+        sheet = contact_sheet(gallery.name, catalog.batches(*SHOWN), store, downloads.jpegs)
+        metadata = catalog_metadata(run, catalog, store.location(catalog_path(gallery.name)), sheet)
     return dg.MaterializeResult(
-        metadata=catalog_metadata(run, store.location(catalog_path(gallery.name)), sheet),
+        metadata=metadata,
         data_version=dg.DataVersion(run.digest(*DIGESTED)),
     )
 

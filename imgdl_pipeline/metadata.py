@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imgdl_pipeline.core.catalog.build import CatalogRun
+from imgdl_pipeline.core.catalog.stored import StoredCatalog
 from imgdl_pipeline.core.dataset.export import DatasetRun
 from imgdl_pipeline.core.download.run import DownloadRun
 from imgdl_pipeline.core.listing.build import list_warnings
@@ -119,18 +120,19 @@ def _latency(tried: pa.Table) -> Metadata:
     return {"latency_p50_s": round(p50, 4), "latency_p95_s": round(p95, 4), "latency_p99_s": round(p99, 4)}
 
 
-def catalog_metadata(run: CatalogRun, location: str, sheet: bytes | None) -> Metadata:
+def catalog_metadata(run: CatalogRun, stored: StoredCatalog, location: str, sheet: bytes | None) -> Metadata:
     """Return the metadata of `gallery_catalog`.
 
     Args:
         run: The run.
+        stored: The catalog.
         location: Where the catalog is stored.
         sheet: A JPEG of its newest images.
     """
-    failures = failures_markdown(run.without_image())
-    names = (batch["duplicate_of"] for batch in run.batches("duplicate_of"))
+    failures = failures_markdown(stored.without_image())
+    names = (batch["duplicate_of"] for batch in stored.batches("duplicate_of"))
     duplicates = sum(len(each) - each.null_count for each in names)
-    catalog = run.rows("status", "reason", "bytes", "attempts", "elapsed_s")
+    catalog = stored.rows("status", "reason", "bytes", "attempts", "elapsed_s")
     counted = counts(catalog)
     return {
         **({"contact_sheet": dg.MetadataValue.md(picture_markdown(sheet))} if sheet else {}),

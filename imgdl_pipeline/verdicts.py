@@ -15,12 +15,12 @@ from imgdl_pipeline.config.galleries import Galleries, Gallery
 from imgdl_pipeline.core.catalog.audit import (
     altered_files,
     is_stale,
-    last_refreshed,
     lost_links,
+    refreshed_at,
     unknown_files,
     untried_links,
 )
-from imgdl_pipeline.core.catalog.stored import StoredCatalog
+from imgdl_pipeline.core.catalog.stored import StoredCatalog, open_catalog
 from imgdl_pipeline.core.listing.build import lengths
 from imgdl_pipeline.core.model.memory import release_memory
 from imgdl_pipeline.core.model.outcome import Reason, Status
@@ -217,7 +217,7 @@ def licenses_are_known(seen: Inspected) -> Verdict:
 
 def is_fresh(seen: Inspected) -> Verdict:
     """The list and the catalog are newer than the last but one scheduled run; checked hourly, too."""
-    seen_at = last_refreshed(seen.catalog.store, seen.gallery)
+    seen_at = refreshed_at(seen.catalog.rows("last_seen"))
     metadata: dict[str, Any] = {"schedule": seen.schedule or "none"}
     if seen_at is None:
         return Verdict(passed=True, severity=WARN, words="the catalog has no rows", metadata=metadata)
@@ -279,15 +279,16 @@ def judge(galleries: Galleries, gallery: Gallery, checks: Iterable[str]) -> list
     store = open_store(galleries)
     location = store.location(catalog_path(gallery.name))
     try:
-        is_there = store.metadata(catalog_path(gallery.name)) is not None
+        catalog = open_catalog(store, gallery.name)
     except StoreError as error:
         verdict = _unreadable(error)
         return [Judged(gallery.name, check, verdict, location) for check in checks]
-    if not is_there:
+    if catalog is None:
         return [Judged(gallery.name, check, _without_catalog(check), location) for check in checks]
     settings, schedule = galleries.check_settings(gallery), galleries.schedule_of(gallery)
-    seen = Inspected(gallery.name, StoredCatalog(store, gallery.name), settings, schedule)
-    return [Judged(gallery.name, check, _verdict(check, seen), location) for check in checks]
+    with catalog:
+        seen = Inspected(gallery.name, catalog, settings, schedule)
+        return [Judged(gallery.name, check, _verdict(check, seen), location) for check in checks]
 
 
 def _verdict(check: str, seen: Inspected) -> Verdict:

@@ -102,4 +102,4 @@ def test_checks_do_not_read_long_texts(stored):
     ],
 )
 def test_a_dataset_never_has_long_texts_all_in_memory(stored, format_, where, images):
-    assert peak_mb(stored, format_, where, str(images)) < 300
+    assert peak_mb(stored, format_, where, str(images)) < 250

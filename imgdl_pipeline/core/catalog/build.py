@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from imgdl_pipeline.core.catalog.assemble import assemble
 from imgdl_pipeline.core.catalog.facts import FreshFacts, add_early, said_in_files
 from imgdl_pipeline.core.catalog.row_places import Mask, Sources, known_rows
-from imgdl_pipeline.core.catalog.stored import StoredCatalog
+from imgdl_pipeline.core.catalog.stored import OpenCatalog, StoredCatalog
 from imgdl_pipeline.core.jpeg.facts import InvalidImageError, JpegFacts, Limits
 from imgdl_pipeline.core.jpeg.worker_client import Image
 from imgdl_pipeline.core.jpeg.workers import JpegWorkers, opened
@@ -72,6 +72,11 @@ class CatalogRun(StoredCatalog):
     def catalog(self) -> pa.Table:
         """All of the gallery's rows, with all columns."""
         return self.rows(*CATALOG.names)
+
+    def opened(self) -> OpenCatalog:
+        """Open the catalog for many reads; raises like `rows`."""
+        file = self.store.open_table(catalog_path(self.gallery)) or empty_table_file(CATALOG)
+        return OpenCatalog(self.store, self.gallery, file)
 
     def digest(self, *names: str) -> str:
         """Return the digest of some columns of text; raises like `rows`."""

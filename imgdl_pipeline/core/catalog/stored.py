@@ -11,6 +11,7 @@ from imgdl_pipeline.core.model.outcome import Status
 from imgdl_pipeline.core.model.schemas import CATALOG, columns
 from imgdl_pipeline.core.storage.layout import catalog_path
 from imgdl_pipeline.core.storage.store import Store
+from imgdl_pipeline.core.storage.table_file import TableFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +32,19 @@ class StoredCatalog:
         Raises:
             StoreError: The catalog could not be read.
         """
-        return self.store.batches(catalog_path(self.gallery), columns(CATALOG, *names))
+        return self._batches(columns(CATALOG, *names))
+
+    def _batches(self, schema: pa.Schema) -> Iterator[pa.Table]:
+        return self.store.batches(catalog_path(self.gallery), schema)
 
     def rows(self, *names: str) -> pa.Table:
         """Return some columns, whole; raises like `batches`."""
         release_memory()
-        table = self.store.read_table(catalog_path(self.gallery), columns(CATALOG, *names))
-        return columns(CATALOG, *names).empty_table() if table is None else table
+        return self._read(columns(CATALOG, *names))
+
+    def _read(self, schema: pa.Schema) -> pa.Table:
+        table = self.store.read_table(catalog_path(self.gallery), schema)
+        return schema.empty_table() if table is None else table
 
     def with_status(self, status: Status, *names: str) -> Iterator[pa.Table]:
         """Yield some columns of the rows that have a status; raises like `batches`."""
@@ -51,3 +58,40 @@ class StoredCatalog:
             batch.filter(pc.not_equal(batch["status"], Status.OK.value)) for batch in self.batches(*names)
         ]
         return pa.concat_tables([columns(CATALOG, *names).empty_table(), *rows])
+
+
+@dataclass(frozen=True, slots=True)
+class OpenCatalog(StoredCatalog):
+    """A catalog that is opened once for many reads, each of which would else copy it off an object store.
+
+    Use it in a `with` block. A catalog that is replaced meanwhile does not change it.
+
+    Args:
+        file: The open catalog.
+    """
+
+    file: TableFile
+
+    def __enter__(self) -> "OpenCatalog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    def _batches(self, schema: pa.Schema) -> Iterator[pa.Table]:
+        with self.store.reading(catalog_path(self.gallery)):
+            yield from self.file.batches(schema)
+
+    def _read(self, schema: pa.Schema) -> pa.Table:
+        with self.store.reading(catalog_path(self.gallery)):
+            return self.file.read(schema)
+
+
+def open_catalog(store: Store, gallery: str) -> OpenCatalog | None:
+    """Open a gallery's catalog, or return None if there is none yet.
+
+    Raises:
+        StoreError: The catalog could not be read.
+    """
+    file = store.open_table(catalog_path(gallery))
+    return None if file is None else OpenCatalog(store, gallery, file)

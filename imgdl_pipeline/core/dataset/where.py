@@ -110,6 +110,10 @@ class _Numbered:
         reader = pa.RecordBatchReader.from_batches(self._schema, self._batches())
         return reader.__arrow_c_stream__(requested_schema)
 
+    def table(self) -> pa.Table:
+        """Return the rows as a table in memory."""
+        return pa.Table.from_batches(self._batches(), schema=self._schema)
+
     def _batches(self) -> Iterator[pa.RecordBatch]:
         start = 0
         try:
@@ -120,6 +124,13 @@ class _Numbered:
         except Exception as error:
             self.failure = error
             raise
+
+
+def _reads_once(where: str) -> bool:
+    """Return whether a stream will do for a condition: before version 2, DuckDB opens it only once."""
+    import duckdb
+
+    return "catalog" not in where.lower() or int(duckdb.__version__.partition(".")[0]) >= 2
 
 
 _MEANS_ALL = ("*", "#", "catalog", "columns")
@@ -141,7 +152,7 @@ def _places(rows: _Numbered, where: str) -> npt.NDArray[np.int64]:
         raise WhereError(f"needs DuckDB: {INSTALL}") from None
     try:
         with _connected() as connection:
-            connection.register("catalog", rows)
+            connection.register("catalog", rows if _reads_once(where) else rows.table())
             connection.execute("SET enable_external_access=false; SET lock_configuration=true")
             catalog = connection.view("catalog")
             types = [str(each) for each in catalog.project(where).types]
@@ -159,7 +170,9 @@ def _connected() -> "duckdb.DuckDBPyConnection":
     connection = duckdb.connect(
         ":memory:", config={"autoinstall_known_extensions": False, "autoload_known_extensions": False}
     )
-    connection.execute("SET python_enable_replacements=false; SET TimeZone='UTC'")
+    connection.execute(
+        "SET python_enable_replacements=false; SET TimeZone='UTC'; SET enable_progress_bar=false"
+    )
     return connection
 
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 import pyarrow as pa
 
 MALLOC = {-1: 8 << 20, -3: 1 << 20, -8: 2}
-"""Options of the C library, by their number in `malloc.h`: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX."""
+"""Options of the C library, by their number: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_ARENA_MAX."""
 
 
 def release_memory() -> None:

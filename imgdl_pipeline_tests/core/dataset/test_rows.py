@@ -1,6 +1,7 @@
 import hashlib
 import json
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -148,3 +149,22 @@ def test_a_shard_has_the_groups_of_its_gallerys_images(store):
     write_groups(store, ("g", 1, 7, True), ("g", 2, 7, False), ("other", 3, 8, False))
     assert urls(shard, "representative") == [1, 3]
     assert urls(shard, '"group" = 7') == [1, 2]
+
+
+def test_rows_are_chosen_again_read_by_column_and_in_another_order(gallery):
+    gallery.put(3, 1, 2)
+    with chosen_rows(gallery.store, gallery.name, settings_of(), NOTHING) as rows:
+        assert rows.column("url").to_pylist() == [url_of(number) for number in (3, 1, 2)]
+        some = rows.filter(np.array([True, False, True]))
+        assert some.num_rows == 2
+        assert some.column("width").to_pylist() == [103, 102]
+        [table] = some.arranged(np.array([1, 0]), ["width", "url"])
+        assert table.to_pydict() == {"width": [102, 103], "url": [url_of(2), url_of(3)]}
+        assert rows.column("width").to_pylist() == [103, 101, 102]
+
+
+def test_a_catalog_that_is_replaced_meanwhile_is_read_as_it_was(gallery):
+    gallery.put(1, 2)
+    with chosen_rows(gallery.store, gallery.name, settings_of(), NOTHING) as rows:
+        gallery.drop(1)
+        assert rows.column("url").to_pylist() == [url_of(1), url_of(2)]

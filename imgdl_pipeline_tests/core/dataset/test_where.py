@@ -6,6 +6,7 @@ import pytest
 
 from imgdl_pipeline.core.dataset.where import GROUPS, INSTALL, Rows, WhereError, check_where, matching
 from imgdl_pipeline.core.model.schemas import CATALOG
+from imgdl_pipeline.core.storage.object_store import StoreError
 from imgdl_pipeline_tests.support.rows import catalog_of
 
 MIDNIGHT = datetime(2026, 11, 22, tzinfo=timezone.utc)
@@ -189,3 +190,38 @@ def test_a_condition_has_the_catalogs_columns_and_no_others():
     """Once: the column that numbers the rows can be used."""
     with pytest.raises(WhereError, match="_place"):
         places_of(ROWS, "_place = 1")
+
+
+def read_by(where, table=ROWS):
+    """The columns that a condition has read, each time that the rows were read for it."""
+    read = []
+
+    def batches(names):
+        read.append(list(names))
+        yield from table.select(list(names)).to_batches(1)
+
+    matching(Rows(table.schema, batches), where)
+    return read
+
+
+@pytest.mark.parametrize(
+    ("where", "names"),
+    [
+        ("width > 1 and HEIGHT > 1", ["width", "height"]),
+        ("attributes->>'title' = 'Sea'", ["attributes"]),
+        ("true", ["url"]),
+        ("width * height > 1", CATALOG.names),
+        ("catalog is not null", CATALOG.names),
+    ],
+)
+def test_only_columns_that_a_condition_may_use_are_read(where, names):
+    assert all(each == names for each in read_by(where))
+
+
+def test_what_reading_the_rows_raises_is_not_the_conditions_fault():
+    def batches(names):
+        yield ROWS.select(list(names)).to_batches()[0]
+        raise StoreError("the disk is gone")
+
+    with pytest.raises(StoreError, match="the disk is gone"):
+        matching(Rows(ROWS.schema, batches), "width > 1")
