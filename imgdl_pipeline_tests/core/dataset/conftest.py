@@ -9,13 +9,6 @@ def gallery(store):
     return Gallery(store)
 
 
-@pytest.fixture(params=["a folder", "S3"])
-def any_store(request, tmp_path):
-    if request.param == "S3":
-        return Store(request.getfixturevalue("s3_bucket"))
-    return Store(str(tmp_path / "store"))
-
-
 @pytest.fixture
 def any_gallery(any_store):
     return Gallery(any_store)

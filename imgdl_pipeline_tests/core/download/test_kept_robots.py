@@ -17,17 +17,11 @@ from imgdl_pipeline.core.model.schemas import DOWNLOADS
 from imgdl_pipeline.core.model.settings import DownloadSettings
 from imgdl_pipeline.core.storage.layout import ROBOTS_DAYS, downloads_path, links_path, robots_path
 from imgdl_pipeline.core.storage.object_store import StoreError
-from imgdl_pipeline.core.storage.store import Store
 from imgdl_pipeline_tests.support.pictures import jpeg
 
 ORIGIN = "https://h.org"
 DAY, NOON = "2026-11-27", datetime(2026, 11, 27, 12, tzinfo=timezone.utc).timestamp()
 FILE = Answer(200, b"User-agent: *\nDisallow: /no\n\xff\0")
-
-
-@pytest.fixture(params=["disk", "s3"])
-def any_store(request, tmp_path):
-    return Store(request.getfixturevalue("s3_bucket") if request.param == "s3" else str(tmp_path / "store"))
 
 
 def kept(store, agent="us/1", after_s=0.0):

@@ -112,13 +112,6 @@ def test_a_number_of_shards_that_cannot_be_is_refused(run_before, shards):
         reshard(run_before, "other", 4)
 
 
-@pytest.fixture(params=["a folder", "S3"])
-def any_store(request, tmp_path):
-    if request.param == "S3":
-        return Store(request.getfixturevalue("s3_bucket"))
-    return Store(str(tmp_path / "store"))
-
-
 def contents(store, gallery="g"):
     """A gallery's rows by shard and table, and its other files; leases are nobody's."""
     found = {}

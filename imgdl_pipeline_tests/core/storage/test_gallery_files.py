@@ -41,13 +41,6 @@ URLS = [f"https://example.org/{number}.jpg" for number in range(4)]
 DEAD = "https://example.org/dead.jpg"
 
 
-@pytest.fixture(params=["a folder", "S3"])
-def any_store(request, tmp_path):
-    if request.param == "S3":
-        return Store(request.getfixturevalue("s3_bucket"))
-    return Store(str(tmp_path / "store"))
-
-
 def fill(store, gallery):
     """Store a gallery as runs leave it: a list, images, a ledger and a catalog, and what goes with them."""
     rows = []

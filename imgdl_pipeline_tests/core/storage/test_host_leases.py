@@ -12,15 +12,9 @@ from imgdl_pipeline.core.storage.host_leases import HostLeases, HostLimits, Part
 from imgdl_pipeline.core.storage.layout import host_leases_path
 from imgdl_pipeline.core.storage.lease import this_process
 from imgdl_pipeline.core.storage.object_store import StoreError
-from imgdl_pipeline.core.storage.store import Store
 from imgdl_pipeline_tests.support.lockstep import Lockstep, SteppedStore
 
 HOST = "h.org:443"
-
-
-@pytest.fixture(params=["disk", "s3"])
-def any_store(request, tmp_path):
-    return Store(request.getfixturevalue("s3_bucket") if request.param == "s3" else str(tmp_path / "store"))
 
 
 class Run:

@@ -25,18 +25,10 @@ from imgdl_pipeline.core.storage.parts import (
     stored_galleries,
     stored_parts,
 )
-from imgdl_pipeline.core.storage.store import Store
 from imgdl_pipeline_tests.support.shards import sharded
 
 URL = "https://example.org/1.jpg"
 SHARDS = ("g/0000", "g/0001", "g/0002")
-
-
-@pytest.fixture(params=["a folder", "S3"])
-def any_store(request, tmp_path):
-    if request.param == "S3":
-        return Store(request.getfixturevalue("s3_bucket"))
-    return Store(str(tmp_path / "store"))
 
 
 def test_a_gallery_is_its_own_part(any_store):

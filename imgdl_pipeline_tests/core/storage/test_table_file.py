@@ -5,7 +5,7 @@ import pytest
 from imgdl_pipeline.core.model.schemas import BATCH_ROWS, LINKS, columns
 from imgdl_pipeline.core.storage import object_store
 from imgdl_pipeline.core.storage.object_store import UnreadableError
-from imgdl_pipeline.core.storage.store import Store, write_batches
+from imgdl_pipeline.core.storage.store import write_batches
 from imgdl_pipeline.core.storage.table_file import empty_table_file
 from imgdl_pipeline_tests.support.rows import NOW
 
@@ -20,11 +20,6 @@ def links(count, attributes="{}"):
         "request_headers": [None] * count,
     }
     return pa.table(rows, schema=LINKS)
-
-
-@pytest.fixture(params=["disk", "s3"])
-def any_store(request, tmp_path):
-    return Store(request.getfixturevalue("s3_bucket") if request.param == "s3" else str(tmp_path / "store"))
 
 
 @pytest.mark.parametrize("small", [0, 1 << 20], ids=["a copy on disk", "a copy in memory"])
