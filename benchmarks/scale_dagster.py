@@ -179,7 +179,7 @@ class Sampled:
     """Looks at this process again and again: when, how much memory, how much processor time."""
 
     def __init__(self) -> None:
-        self.samples: list[tuple[float, float, float]] = []
+        self.samples: list[tuple[float, float, float, float]] = []
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
 
@@ -194,11 +194,15 @@ class Sampled:
     def _look(self) -> None:
         while not self._is_over.wait(0.01):
             pages = int(Path("/proc/self/statm").read_text().split()[1])
-            self.samples.append((time.time(), pages * 4096 / 2**20, time.process_time()))
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            self.samples.append((time.time(), pages * 4096 / 2**20, time.process_time(), peak))
 
     def between(self, start: float, end: float) -> dict[str, float]:
-        here = [each for each in self.samples if start <= each[0] <= end] or [(start, 0, 0)]
-        return {"s": end - start, "cpu_s": here[-1][2] - here[0][2], "peak_mb": max(each[1] for each in here)}
+        here = [each for each in self.samples if start <= each[0] <= end] or [(start, 0, 0, 0)]
+        first, last = here[0], here[-1]
+        seen = max(each[1] for each in here)
+        peak = last[3] if last[3] > first[3] else seen  # it may have been between two looks
+        return {"s": end - start, "cpu_s": last[2] - first[2], "peak_mb": peak}
 
 
 def run(folder: Path, *, is_shard: bool) -> None:
