@@ -668,3 +668,38 @@ def test_a_removal_of_nothing_fails_in_words(datasets_page, with_datasets):
     assert run["status"] == "FAILURE"
     words = datasets_page.get_by_text(re.compile("name what to remove"))
     expect(words.first).to_be_visible(timeout=SECONDS)
+
+
+@pytest.fixture
+def laion(pictures, tmp_path) -> Iterator[Dagster]:
+    """A Dagster with a very large gallery, in three shards; its sensor is on."""
+    folder = tmp_path / "laion"
+    with Dagster(
+        folder,
+        f"type: imgdl_pipeline.ShardedGallery\nattributes:\n  name: laion\n  shards: 3\n"
+        f"  store: {folder}/store\n  schedule_status: RUNNING\n  dataset: {{format: parquet}}\n"
+        f"  source: {{type: url_list, path: {folder}/links.txt}}\n"
+        "  download: {allow_addresses: [127.0.0.0/8], robots_txt: false}\n",
+    ) as running:
+        links = [pictures.serve(f"/laion{number}.jpg", picture(number)) for number in range(30)]
+        (folder / "links.txt").write_text("\n".join(links))
+        yield running
+
+
+def test_a_very_large_gallery_is_listed_by_a_click_and_the_sensor_runs_its_shards(browser, laion):
+    page = browser.new_page(base_url=laion.url, viewport={"width": 1500, "height": 1000})
+    page.set_default_timeout(SECONDS)
+    page.goto("/assets/laion/gallery_list?view=overview")
+    page.get_by_role("button", name=re.compile("^Materialize")).first.click()
+    runs = laion.wait_for(4, {"SUCCESS", "FAILURE"}, [])
+    assert {run["status"] for run in runs} == {"SUCCESS"}
+    assert {run.get("dagster/partition") for run in runs} == {None, "0000", "0001", "0002"}
+    page.goto("/assets/laion/gallery_catalog?view=partitions")
+    expect(page.get_by_text("0002", exact=True).first).to_be_visible(timeout=SECONDS)
+    assert sum(plotted(laion, ["laion", "gallery_catalog"], "ok")) == 30
+    assert sum(plotted(laion, ["laion", "gallery_dataset"], "images")) == 30
+    page.goto(f"{GROUP}/lineage")
+    for stage in ("gallery_list", "gallery_images", "gallery_catalog", "gallery_dataset"):
+        expect(page.get_by_text(stage, exact=True).first).to_be_visible(timeout=SECONDS)
+    page.screenshot(path=SCREENSHOTS / "very_large_gallery.png")
+    page.close()
