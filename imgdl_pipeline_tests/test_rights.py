@@ -11,7 +11,7 @@ from imgdl_pipeline.core.catalog.removal import removals, remove, would_remove
 from imgdl_pipeline.core.download.retry import Retry
 from imgdl_pipeline.core.download.run import download_gallery
 from imgdl_pipeline.core.model.links import Link, links_table
-from imgdl_pipeline.core.storage.layout import images_path, links_path
+from imgdl_pipeline.core.storage.layout import ROBOTS_DAYS, images_path, links_path
 from imgdl_pipeline.core.storage.lease import GalleryBusyError, Lease
 from imgdl_pipeline_tests.support.pictures import jpeg
 from imgdl_pipeline_tests.support.rows import NOW
@@ -180,6 +180,7 @@ def test_a_robots_txt_that_turns_against_a_use_counts_for_images_that_nobody_ask
     new = server.serve("/free/c.jpg", jpeg(3))
     gallery.list(taken, free, new)
     server.requests.clear()
+    gallery.store.delete_folder(ROBOTS_DAYS)  # as if the day were over
     rows = gallery.run(robots_txt=True)
     assert "/a.jpg" not in server.paths()
     assert [outcome(rows[url]) for url in (taken, free, new)] == [OPTED_OUT, OK, OK]

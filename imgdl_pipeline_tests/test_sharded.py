@@ -30,10 +30,9 @@ attributes:
 class Laion:
     """The gallery of `FILE` with everything that Dagster loads from it."""
 
-    def __init__(self, folder, text):
+    def __init__(self, folder, text, instance):
         (folder / "laion.yaml").write_text(text)
-        self.component, self.defs = component(), defs()
-        self.instance = dg.DagsterInstance.ephemeral()
+        self.component, self.defs, self.instance = component(), defs(), instance
 
     def run(self, job, partition=None, **more):
         return self.defs.resolve_job_def(f"laion_{job}").execute_in_process(
@@ -66,9 +65,10 @@ def laion(tmp_path, monkeypatch, server):
 
     def laion_(*attributes, shards=3):
         text = FILE.format(shards=shards) + "".join(f"  {line}\n" for line in attributes)
-        return Laion(tmp_path, text)
+        return Laion(tmp_path, text, instance)
 
-    return laion_
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield laion_
 
 
 def metadata(result, asset):
