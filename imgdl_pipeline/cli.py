@@ -34,6 +34,7 @@ from imgdl_pipeline.core.catalog.removal import removals, would_remove
 from imgdl_pipeline.core.catalog.summary import CatalogSummary, summarize
 from imgdl_pipeline.core.dataset.removal import left_in_datasets, remove_everywhere
 from imgdl_pipeline.core.dataset.where import WhereError
+from imgdl_pipeline.core.listing.places import checked_places
 from imgdl_pipeline.core.listing.reshard import Resharded, reshard
 from imgdl_pipeline.core.model.counted import amount
 from imgdl_pipeline.core.model.outcome import ResourceError, Status
@@ -355,7 +356,7 @@ def list_(as_json: bool) -> None:
             "lists": _lists(each),
             "schedule": known.schedule_of(each),
         }
-        for each in known.galleries
+        for each in known.written
     ]
     _print_rows(rows, as_json=as_json, file=str(galleries_file()), store=_root(known))
 
@@ -389,7 +390,7 @@ def check(as_json: bool) -> None:
         raise SystemExit(WRONG) from None
     unset = [
         {"gallery": each.name, "message": words}
-        for each in known.galleries
+        for each in known.written
         for words in unset_secrets(each.source, os.environ)
     ]
     if as_json:
@@ -397,7 +398,8 @@ def check(as_json: bool) -> None:
         return
     for each in unset:
         click.echo(f"{each['gallery']}: {each['message']}", err=True)
-    click.echo(f"{file}: good, {_galleries_in_words(len(known.galleries))}")
+    shards = f" in {amount(len(known.galleries), 'shard')}" if isinstance(known, Shards) else ""
+    click.echo(f"{file}: good, {_galleries_in_words(len(known.written))}{shards}")
 
 
 def _galleries_in_words(count: int) -> str:
@@ -415,6 +417,8 @@ def status(names: tuple[str, ...], as_json: bool) -> None:
     store, now = open_store(known), datetime.now(timezone.utc)
     is_whole = isinstance(known, Shards) and (not names or known.whole.name in names)
     chosen = _with_whole(known) if is_whole else _chosen(known, names)
+    if isinstance(known, Shards):
+        checked_places(store, known.whole.name, len(known.galleries))
     rows = [_status_row(known, each, summarize(store, each.name), now) for each in chosen]
     _print_rows(rows, as_json=as_json, store=_root(known))
 

@@ -142,7 +142,7 @@ class ImageDownloads(_Overrides):
             limit=self.limit,
             force=self.force,
             jpegs=self._jpegs,
-            spread=hosts_spread(store, gallery.name),
+            spread=hosts_spread(store, gallery.name, len(galleries.galleries)),
             on_progress=on_progress,
         )
 

@@ -139,12 +139,29 @@ def test_a_shard_that_no_list_was_made_for_fails_in_words(laion):
     assert "materialize gallery_list first" in failure.step_failure_data.user_failure_data.description
 
 
+def cause(result):
+    [failure] = [each for each in result.all_events if each.is_step_failure]
+    return failure.step_failure_data.user_failure_data.description
+
+
 def test_another_number_of_shards_fails_in_words_that_name_the_command(laion):
     assert laion().list().success
-    result = laion(shards=5).list()
-    [failure] = [each for each in result.all_events if each.is_step_failure]
-    words = failure.step_failure_data.user_failure_data.description
-    assert "imgdl reshard laion 5" in words
+    changed = laion(shards=5)
+    assert "imgdl reshard laion 5" in cause(changed.list())
+    assert "imgdl reshard laion 5" in cause(changed.run("download_galleries", "0001"))
+
+
+def test_a_shard_with_few_links_gets_a_warning_for_their_share(laion):
+    of_file = laion("checks: {failed_error: 0}")
+    of_file.list()
+    results = of_file.run_shards(of_file.tick().run_requests)
+    bad = [
+        each
+        for result in results
+        for each in result.get_asset_check_evaluations()
+        if each.check_name == "few_links_failed" and not each.passed
+    ]
+    assert [each.severity for each in bad] == [dg.AssetCheckSeverity.WARN]
 
 
 def test_a_source_that_fails_is_the_failures_description_and_the_lists_stay(laion, tmp_path):

@@ -442,6 +442,11 @@ class Galleries(InAFile):
         """
         return self._by_partition[partition_of(name)]
 
+    @property
+    def written(self) -> tuple[Gallery, ...]:
+        """The galleries that the file and its tables name: a very large one, and not its shards."""
+        return self.galleries
+
     def schedule_of(self, gallery: Gallery) -> str | None:
         """Return the cron expression of a gallery's runs: its own, or else the file's."""
         return gallery.schedule if "schedule" in gallery.model_fields_set else self.schedule

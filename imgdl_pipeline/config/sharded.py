@@ -25,6 +25,11 @@ class Shards(Galleries):
 
     whole: Gallery
 
+    @property
+    def written(self) -> tuple[Gallery, ...]:
+        """The very large gallery."""
+        return (self.whole,)
+
 
 class Sharded(InAFile, Gallery):
     """The attributes of a very large gallery."""

@@ -37,7 +37,8 @@ def remove_everywhere(store: Store, entries: Sequence[Removal]) -> tuple[list[Fo
             at work heeds the list, too.
         StoreError, ResourceError, WhereError: As `export_dataset`.
     """
-    busy, found, written = [], [], []
+    busy: list[str] = []
+    found, written = [], []
     try:
         found = remove(store, entries)
     except GalleryBusyError as error:
@@ -47,7 +48,8 @@ def remove_everywhere(store: Store, entries: Sequence[Removal]) -> tuple[list[Fo
     except GalleryBusyError as error:
         busy.append(str(error))
     if busy:
-        raise GalleryBusyError("; ".join(busy))
+        words = "; ".join(dict.fromkeys(busy))
+        raise GalleryBusyError(f"{words}; what was named is on the list of removals, so remove it again then")
     return found, written
 
 

@@ -34,7 +34,7 @@ class Task:
     Args:
         gallery: The gallery's name.
         root: The root of its store.
-        settings: The settings; `workers` are those of one process.
+        settings: The settings; `workers` are those of the run, or of one of its processes.
         retry: The retry policy.
         until: The time, by the monotonic clock, after which no link begins.
         spread: Hosts whose slots and rate are shared by several runs at the same time, and by how many.

@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -69,6 +70,9 @@ DEATHS = 3
 
 ANSWER_S = 2.0
 """Longest wait in seconds for a process to say how many requests to a host are in flight."""
+
+OVERDUE_S = 30.0
+"""Seconds after the time limit and the last attempt's timeout in which a process must end."""
 
 STOP_S = JOIN_S + 2.0
 """Longest wait in seconds for the processes to end after they were told to."""
@@ -153,6 +157,8 @@ class DownloadProcesses:
             try:
                 child, message = self._inbox.get(timeout=WAIT_S)
             except queue.Empty:
+                self._tell_waiting()
+                yield from self._overdue()
                 continue
             yield from self._handled(child, message)
             self._feed(self._children[child.number])
@@ -210,13 +216,20 @@ class DownloadProcesses:
         """Start a process, which takes the place of the one before it with its number."""
         child = _Child(number, self._received)
         level = logging.getLogger("imgdl_pipeline").getEffectiveLevel()
-        child.send(Start(self._task, self._shares, number, self._eager is not None, level))
+        child.send(Start(self._task_of(number), self._shares, number, self._eager is not None, level))
         with self._lock:
             self._children[number : number + 1] = [child]
             hosts = [host for host in self._parts if self._shares.owner(host) == number]
         for host in hosts:
             self._tell_slots(host)
         return child
+
+    def _task_of(self, number: int) -> Task:
+        """Return the task with a process's part of the workers."""
+        settings = self._task.settings
+        workers, more = divmod(settings.workers, self._shares.processes)
+        own = settings.model_copy(update={"workers": workers + (number < more)})
+        return replace(self._task, settings=own)
 
     def _feed(self, child: "_Child") -> None:
         """Send a process more links while there is room for them."""
@@ -259,8 +272,24 @@ class DownloadProcesses:
             owner = self._children[self._shares.owner(message.job.host)]
             owner.work_on([Requeue(message.job, message.seconds)])
 
+    def _overdue(self) -> Iterator[Done[Job, Download]]:
+        """End processes that still have links long after the time limit, as one that was suspended."""
+        if time.monotonic() < self._task.until + self._task.settings.timeout + OVERDUE_S:
+            return
+        for child in self._children:
+            if child.jobs:
+                jobs, child.jobs = child.jobs, {}
+                logger.warning(
+                    "a download process does not end; its %d links wait for the next run", len(jobs)
+                )
+                child.close()
+                yield from (Done(job, is_dropped=True) for job in jobs.values())
+
     def _waited(self, child: "_Child", busy: int) -> None:
         child.busy = busy
+        self._tell_waiting()
+
+    def _tell_waiting(self) -> None:
         now = time.monotonic()
         if now - self._told_at >= WAIT_S:
             self._told_at = now
@@ -275,12 +304,17 @@ class DownloadProcesses:
         how = child.how_it_ended()
         self._deaths[how] += 1
         if self._deaths.total() > DEATHS:
-            words = " and ".join(f"{how} {times} times" for how, times in self._deaths.items())
+            words = ", ".join(f"{times} {how}" for how, times in self._deaths.items())
             raise ResourceError(
-                f"the download processes ended unexpectedly: {words}; what was downloaded is kept; with a "
-                "smaller number of processes or workers, a run needs less memory"
+                f"{self._deaths.total()} download processes of this run have ended too early ({words}); what "
+                "was downloaded is kept; a run needs less memory with fewer processes or workers"
             )
-        logger.warning("a download process %s; another one goes on with its %d links", how, len(jobs))
+        logger.warning(
+            "%s: a download process %s; another one goes on with its %d links",
+            self._task.gallery,
+            how,
+            len(jobs),
+        )
         child.close()
         successor = self._start(child.number)
         waiting = [Requeue(job, 0.0) for job in jobs.values()]
@@ -381,7 +415,7 @@ class _Child:
         """Return how the process ended, in words."""
         status = self._popen.wait()
         if status == -signal.SIGKILL:
-            return "was killed, as the system does when memory runs out,"
+            return "was killed (as the system does when memory runs out)"
         names = {each.value: each.name for each in signal.Signals}
         return f"was ended by {names.get(-status, -status)}" if status < 0 else f"ended with status {status}"
 

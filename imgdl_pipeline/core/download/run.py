@@ -219,13 +219,12 @@ def download_gallery(
         eager = EagerValidator(store, gallery, jpegs, Limits.of(settings), now) if checks_early else None
         counter = ProgressCounter(todo.num_rows, started, on_progress)
         leases = HostLeases(store, limits_of(settings), large_hosts(todo, spread))
-        shares = HostShares.of(
-            todo, available_cores() if settings.processes == "auto" else settings.processes
-        )
+        wanted = available_cores() if settings.processes == "auto" else settings.processes
+        shares = HostShares.of(todo, min(wanted, settings.workers))
         task = Task(
             gallery,
             store.root,
-            settings.model_copy(update={"workers": -(-settings.workers // shares.processes)}),
+            settings,
             retry or Retry(settings.attempts),
             started + (settings.time_limit or float("inf")),
             spread,

@@ -29,5 +29,5 @@ def host_of(url: str) -> str:
 def host_of_spelled(url: str) -> str:
     """Return the host and port of a URL that is spelled already, as `host_of` does."""
     parts = urlsplit(url)
-    host = parts.hostname or ""
+    host = (parts.hostname or "").removesuffix(".")
     return host if host in HOST_SLOTS else f"{host}:{parts.port or DEFAULT_PORTS[parts.scheme]}"

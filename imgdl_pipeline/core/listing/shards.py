@@ -126,27 +126,39 @@ def _before(store: Store, gallery: str, shards: int) -> pa.Table | None:
     return pa.concat_tables(tables) if tables else None
 
 
-def shard_places(store: Store, gallery: str) -> Places:
+def shard_places(store: Store, gallery: str, shards: int | None = None) -> Places:
     """Return where the links of a gallery's hosts are.
 
+    Args:
+        store: The store of the gallery's files.
+        gallery: The gallery's own name.
+        shards: The number of shards that it must have; None for any.
+
     Raises:
-        ReshardError: The gallery is being given another number of shards.
+        ReshardError: The gallery has another number of shards, or is being given one.
         StoreError: Its list was not split yet.
     """
-    places = checked_places(store, gallery)
+    places = checked_places(store, gallery, shards)
     if places is None:
-        raise StoreError(f"{gallery} has no shards in {store.root}: materialize gallery_list first")
+        raise StoreError(
+            f"{gallery} has no shards in {store.root}: materialize gallery_list first (or imgdl run {gallery})"
+        )
     return places
 
 
-def hosts_spread(store: Store, name: str) -> dict[str, int]:
+def hosts_spread(store: Store, name: str, shards: int | None = None) -> dict[str, int]:
     """Return the hosts whose links are in several shards, and in how many; none for a gallery without shards.
 
+    Args:
+        store: The store of the gallery's files.
+        name: The name of a gallery or shard.
+        shards: The number of shards that a shard's gallery must have; None for any.
+
     Raises:
-        ReshardError: The gallery is being given another number of shards.
+        ReshardError: The gallery has another number of shards, or is being given one.
         StoreError: Its list was not split yet.
     """
-    return shard_places(store, whole_gallery(name)).spread_hosts() if shard_mark(name) else {}
+    return shard_places(store, whole_gallery(name), shards).spread_hosts() if shard_mark(name) else {}
 
 
 def shards_with_work(store: Store, gallery: str, shards: int | None = None) -> dict[int, datetime]:

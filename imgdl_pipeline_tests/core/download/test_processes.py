@@ -60,8 +60,8 @@ def listed(store, links):
     store.write_table(links_path("g"), links_table(links, datetime.now(timezone.utc)))
 
 
-def download(store, settings, jpegs, **more):
-    settings = settings.overridden_by({"processes": 2, "workers": 16})
+def download(store, settings, jpegs, processes=2, workers=16, **more):
+    settings = settings.overridden_by({"processes": processes, "workers": workers})
     return download_gallery("g", store, settings, jpegs=jpegs, **{"retry": Retry(4, 0.0), **more})
 
 
@@ -144,7 +144,9 @@ def test_the_links_of_a_process_that_is_killed_are_worked_on_by_another_one(
         run = download(store, loopback, jpegs)
     assert statuses(run) == {"ok": LINKS}
     assert [child.returncode for child in children] == [-signal.SIGKILL, 0, 0]
-    assert "was killed, as the system does when memory runs out, another" in caplog.text.replace(";", "")
+    assert (
+        "g: a download process was killed (as the system does when memory runs out); another" in caplog.text
+    )
 
 
 @pytest.mark.long
@@ -162,7 +164,7 @@ def test_a_run_whose_processes_are_killed_again_and_again_says_so_and_keeps_what
 
     hosts.forward = answer
     listed(store, map(Link, urls_of(hosts)))
-    with pytest.raises(ResourceError, match=r"was killed, as .* 2 times; what was downloaded is kept"):
+    with pytest.raises(ResourceError, match=r"^2 download processes of this run have ended too early"):
         download(store, loopback, jpegs)
     assert {child.poll() for child in children} <= {0, -signal.SIGKILL}
     kept = store.read_table(downloads_path("g"), DOWNLOADS)
@@ -228,3 +230,46 @@ def test_after_the_time_limit_no_process_begins_a_link_and_the_rest_waits(store,
     assert run.waiting > 0
     assert run.waiting + run.tried.num_rows == 4000
     assert set(statuses(run)) <= {"ok"}
+
+
+@pytest.mark.parametrize(("processes", "workers", "started"), [(3, 1, 0), (2, 3, 2)])
+def test_the_workers_are_divided_and_there_are_no_more_processes_than_workers(
+    store, hosts, loopback, jpegs, children, processes, workers, started
+):
+    in_flight, most, lock = [0], [0], threading.Lock()
+
+    def answer(handler):
+        with lock:
+            in_flight[0] += 1
+            most[0] = max(most[0], in_flight[0])
+        handler.server.release.wait(0.002)
+        with lock:
+            in_flight[0] -= 1
+        counted(handler)
+
+    hosts.forward = answer
+    listed(store, map(Link, urls_of(hosts)))
+    assert statuses(download(store, loopback, jpegs, processes, workers)) == {"ok": LINKS}
+    assert (len(children), most[0] <= workers) == (started, True)
+
+
+@pytest.mark.long
+def test_a_process_that_is_suspended_does_not_keep_the_run_beyond_its_time_limit(
+    store, hosts, loopback, jpegs, children, monkeypatch, caplog
+):
+    monkeypatch.setattr(processes, "OVERDUE_S", 0.5)
+    seen = []
+
+    def answer(handler):
+        if len(hosts.paths()) == 30:
+            children[0].send_signal(signal.SIGSTOP)
+        counted(handler)
+
+    hosts.forward = answer
+    listed(store, map(Link, urls_of(hosts)))
+    settings = loopback.overridden_by({"time_limit": 3.0, "timeout": 1.0})
+    run = download(store, settings, jpegs, on_progress=seen.append)
+    assert run.waiting > 0
+    assert run.waiting + run.tried.num_rows == LINKS
+    assert "a download process does not end" in caplog.text
+    assert sum(each.busy > 0 for each in seen) or len(seen) > run.tried.num_rows, "progress is reported"
