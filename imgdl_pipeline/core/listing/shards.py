@@ -141,7 +141,8 @@ def shard_places(store: Store, gallery: str, shards: int | None = None) -> Place
     places = checked_places(store, gallery, shards)
     if places is None:
         raise StoreError(
-            f"{gallery} has no shards in {store.root}: materialize gallery_list or `imgdl run {gallery}`"
+            f"{gallery} has no shards in {store.root}: materialize gallery_list first, "
+            f"as `imgdl run {gallery}` does"
         )
     return places
 
