@@ -216,7 +216,6 @@ def test_two_processes_together_keep_to_the_rate_of_a_host(tmp_path, server, sta
     assert len(times) == 360
     assert most_in(times, 1.0) <= rate + 1, "each run begins a second of its own"
     assert most_in(times, 3.0) <= 3 * rate
-    assert (len(times) - 1) / (max(times) - min(times)) > rate / 2
 
 
 def test_the_slots_of_a_killed_process_are_used_by_the_other_at_once(tmp_path, server, start):
