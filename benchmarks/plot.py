@@ -26,7 +26,7 @@ def main(results: str, picture: str) -> None:
         panel.set_xlabel("images a second")
         panel.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
-    figure.savefig(picture, dpi=110)
+    figure.savefig(picture, dpi=110, bbox_inches="tight")  # titles may be wider than their panels
 
 
 if __name__ == "__main__":
