@@ -162,7 +162,7 @@ def chunk(root: Path, name: str, numbers: range, text: int, comment: str, facts:
 
 
 def known_facts(picture: bytes) -> dict[str, object]:
-    """What the catalog says of a picture, apart from its bytes."""
+    """What the catalog says about a picture, apart from its bytes."""
     with tempfile.TemporaryDirectory() as folder:
         store, url = Store(folder), "https://a.example/a.jpg"
         store.put(image_path("g", url), picture)

@@ -35,8 +35,8 @@ from imgdl_pipeline.core.storage.layout import (
     catalog_path,
     dataset_path,
     downloads_path,
+    is_shard,
     links_path,
-    shard_mark,
 )
 from imgdl_pipeline.core.storage.lease import GalleryBusyError
 from imgdl_pipeline.core.storage.object_store import StoreError
@@ -179,7 +179,7 @@ def _materialize_dataset(
         context.log.warning(words)
     if not run.images and not gallery.allow_empty:
         words = f"the dataset of {gallery.name} has no images: {run.why_empty}"
-        if not shard_mark(gallery.name):
+        if not is_shard(gallery.name):
             raise dg.Failure(words, allow_retries=False)
         context.log.warning(words)  # a shard may have few links, and those of its gallery are elsewhere
     return dg.MaterializeResult(

@@ -204,7 +204,7 @@ class _RemoteLeases:
         self._want(host)
 
     def heard(self, message: Slots) -> None:
-        """Heed what the run says of a host."""
+        """Heed what the run says about a host."""
         self._known[message.host] = message
         self._wanted.discard(message.host)
 

@@ -53,8 +53,8 @@ from imgdl_pipeline.core.storage.layout import (
     downloads_path,
     image_path,
     images_path,
+    is_shard,
     links_path,
-    shard_mark,
     whole_gallery,
 )
 from imgdl_pipeline.core.storage.ledger import Download, Ledger
@@ -309,7 +309,7 @@ def _stored_images(store: Store, gallery: str, ledger: Ledger) -> tuple[pa.Table
     listed, so an image there counts as stored if the ledger has it.
     """
     stored = store.files(images_path(gallery))
-    places = checked_places(store, whole_gallery(gallery)) if shard_mark(gallery) else None
+    places = checked_places(store, whole_gallery(gallery)) if is_shard(gallery) else None
     if places is None or not places.is_resharded:
         return stored, True
     rows = ledger.select(["path", "bytes"])

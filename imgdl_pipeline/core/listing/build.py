@@ -27,8 +27,8 @@ from imgdl_pipeline.core.sources import SourceClient, SourceError, Unchanged, li
 from imgdl_pipeline.core.storage.checkpoints import Checkpoints
 from imgdl_pipeline.core.storage.layout import (
     catalog_path,
+    is_shard,
     links_path,
-    shard_mark,
     unseen_links_path,
     validators_path,
 )
@@ -387,6 +387,6 @@ def open_links(store: Store, gallery: str) -> TableFile:
     """
     links = store.open_table(links_path(gallery))
     if links is None:
-        asset = "gallery_list" if shard_mark(gallery) else "gallery_links"
+        asset = "gallery_list" if is_shard(gallery) else "gallery_links"
         raise StoreError(f"{store.location(links_path(gallery))} does not exist: materialize {asset} first")
     return links

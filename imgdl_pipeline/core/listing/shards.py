@@ -22,8 +22,8 @@ from imgdl_pipeline.core.model.settings import CONTACT_HOSTS, DownloadSettings, 
 from imgdl_pipeline.core.sources import SourceClient, list_links
 from imgdl_pipeline.core.storage.layout import (
     catalog_path,
+    is_shard,
     links_path,
-    shard_mark,
     shard_name,
     whole_gallery,
 )
@@ -159,7 +159,7 @@ def hosts_spread(store: Store, name: str, shards: int | None = None) -> dict[str
         ReshardError: The gallery has another number of shards, or is being given one.
         StoreError: Its list was not split yet.
     """
-    return shard_places(store, whole_gallery(name), shards).spread_hosts() if shard_mark(name) else {}
+    return shard_places(store, whole_gallery(name), shards).spread_hosts() if is_shard(name) else {}
 
 
 def shards_with_work(store: Store, gallery: str, shards: int | None = None) -> dict[int, datetime]:
